@@ -1,0 +1,129 @@
+"""The whole exception tree. Imports nothing.
+
+    WwError
+    ├── UsageError            misuse by the caller: what was given, what was expected
+    │   ├── Conflict          the id is taken by something else
+    │   └── NotFound          nothing has that name
+    ├── PeerError             a peer or the way to it failed
+    │   ├── PeerMismatch      another key answered than the one dialled
+    │   ├── ProtocolMismatch  the peer speaks another protocol version or namespace
+    │   ├── NotAdmitted       the peer's policy does not let us in
+    │   ├── Disconnected      the connection is gone
+    │   └── RemoteError       the peer's code failed; it kept the details
+    ├── ClosedError           closed by us: the object is no longer usable
+    │   ├── ChannelClosed     the channel was closed
+    │   └── Draining          the node is stopping and takes nothing new
+    ├── Overloaded            a limit is reached; try again later
+    └── GuestError            the guest, or its bytes, are at fault
+        └── BadModule         the bytes are no module that ww can run
+
+Every class has a stable `code`, which is what crosses the wire (rpc/errors.py) and what HTTP answers carry
+(gateway/http.py). The message is one line, names what was wrong and what was expected, and holds no path
+of this machine, no secret and no traceback.
+"""
+
+from typing import ClassVar
+
+
+class WwError(Exception):
+    """Base of everything ww raises on purpose."""
+
+    code: ClassVar[str] = "error"
+
+
+class UsageError(WwError):
+    """The caller gave something that cannot be used; `field` names it where there is one."""
+
+    code = "usage"
+
+    def __init__(self, message: str, field: str | None = None) -> None:
+        super().__init__(message)
+        self.field = field
+
+
+class Conflict(UsageError):
+    """The name is taken by something with other content."""
+
+    code = "conflict"
+
+
+class NotFound(UsageError):
+    """Nothing here has that name."""
+
+    code = "not_found"
+
+
+class PeerError(WwError):
+    """A peer, or the way to it, failed."""
+
+    code = "peer"
+
+
+class PeerMismatch(PeerError):
+    """Another key answered than the one that was dialled."""
+
+    code = "peer_mismatch"
+
+
+class ProtocolMismatch(PeerError):
+    """The peer speaks another protocol version or lives in another namespace."""
+
+    code = "protocol_mismatch"
+
+
+class NotAdmitted(PeerError):
+    """The peer's admission policy does not let this node in."""
+
+    code = "not_admitted"
+
+
+class Disconnected(PeerError):
+    """The connection to the peer is gone; what was under way has an unknown end."""
+
+    code = "disconnected"
+
+
+class RemoteError(PeerError):
+    """The peer's code failed in a way it does not explain to strangers."""
+
+    code = "remote"
+
+
+class ClosedError(WwError):
+    """The object was closed on this side."""
+
+    code = "closed"
+
+
+class ChannelClosed(ClosedError):
+    """The channel was closed; nothing is sent or received any more."""
+
+    code = "channel_closed"
+
+
+class Draining(ClosedError):
+    """The node is stopping: what runs may finish, nothing new is taken."""
+
+    code = "draining"
+
+
+class Overloaded(WwError):
+    """A limit is reached; `retry_after_s` is a hint in seconds."""
+
+    code = "overloaded"
+
+    def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
+        super().__init__(message)
+        self.retry_after_s = retry_after_s
+
+
+class GuestError(WwError):
+    """The guest, or its bytes, are at fault."""
+
+    code = "guest"
+
+
+class BadModule(GuestError):
+    """The bytes are no WebAssembly module that ww can run."""
+
+    code = "bad_module"
