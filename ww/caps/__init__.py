@@ -1,0 +1,1 @@
+"""Capabilities that any node may hand out. Siblings: none imports another."""

@@ -1,0 +1,1 @@
+"""Capabilities over authenticated streams. Start with vat.py."""

@@ -1,0 +1,298 @@
+"""A vat: what this node exports under a name, and how it gets what others export.
+
+Holds the connections in and out and the first thing said on each (schema/vat.capnp). Must not know what the exported
+capabilities do, nor how bytes travel (net/transport.py). Every capability a peer holds came from here or from a call
+on one that did.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import Any, Final, Self
+
+import capnp
+
+from ww import schema
+from ww.errors import Disconnected, NotAdmitted, NotFound, PeerError, PeerMismatch, ProtocolMismatch
+from ww.identity import Identity, PeerId
+from ww.net.multiaddr import Multiaddr
+from ww.net.transport import Listener, Stream, Transport
+from ww.rpc.admission import Admission, Open
+from ww.rpc.errors import call, one_line
+from ww.rpc.stream import CapnpStream
+
+log = logging.getLogger("ww.rpc")
+
+PROTOCOL_VERSION: Final = 1
+# 64 MiB a message; a peer that sends more is disconnected.
+_TRAVERSAL_LIMIT_WORDS: Final = 8 << 20
+_NESTING_LIMIT: Final = 32
+
+
+@dataclass(frozen=True, slots=True)
+class Peer:
+    """Who is at the other end of one connection, as far as it is proved."""
+
+    peer_id: PeerId
+    """The key that the connection was authenticated with."""
+    remote: str
+    """Where it comes from, for logs."""
+
+
+Export = Callable[[Peer], Any]
+"""Makes the capability server that one peer gets for a name. Called once a connection and name."""
+
+
+class Vat:
+    """Exports capabilities by name and connects to other vats."""
+
+    def __init__(
+        self,
+        identity: Identity,
+        transport: Transport,
+        *,
+        namespace: str = "ww",
+        admission: Admission | None = None,
+        hello_timeout_s: float = 5.0,
+        version: int = PROTOCOL_VERSION,
+    ) -> None:
+        """Speak for identity over transport.
+
+        Peers of another namespace are refused, as are those that admission does not let in, and those that do not say
+        hello within hello_timeout_s.
+        """
+        self.peer_id = identity.peer_id
+        self._transport = transport
+        self._namespace = namespace
+        self._admission: Admission = admission or Open()
+        self._hello_timeout_s = hello_timeout_s
+        self._version = version
+        self._exports: dict[str, Export] = {}
+        self._listeners: list[Listener] = []
+        self._served: asyncio.TaskGroup | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._connections: set[Connection] = set()
+
+    async def __aenter__(self) -> Self:
+        self._served = await asyncio.TaskGroup().__aenter__()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        for listener in self._listeners:
+            await listener.aclose()
+        for connection in list(self._connections):
+            connection.close()
+        for task in self._tasks:
+            task.cancel()
+        if self._served is not None:
+            served, self._served = self._served, None
+            # Not told of the error: a group would wrap it, and the served connections are cancelled already.
+            await served.__aexit__(None, None, None)
+
+    def export(self, name: str, make: Export) -> None:
+        """Let peers that connect ask for name; each gets what make returns for it."""
+        self._exports[name] = make
+
+    async def listen(self, address: Multiaddr) -> list[Multiaddr]:
+        """Accept peers at address and return the addresses it can be reached at. UsageError when it cannot be had."""
+        listener = await self._transport.serve(address, self._accept)
+        self._listeners.append(listener)
+        return listener.addresses
+
+    async def dial(self, peer_id: PeerId, addresses: Sequence[Multiaddr]) -> "Connection":
+        """Connect to that peer at the first of addresses where it answers.
+
+        Raises PeerMismatch when another peer is there, ProtocolMismatch or NotAdmitted when it will not talk to us,
+        PeerError when nobody answers. Close the Connection when done.
+        """
+        problem: PeerError | None = None
+        for address in addresses:
+            try:
+                stream = await self._transport.dial(address, peer_id)
+            except PeerError as error:
+                # That somebody else answers says more than that nobody does.
+                if problem is None or isinstance(error, PeerMismatch):
+                    problem = error
+                continue
+            return await self._greet(peer_id, stream)
+        raise problem or PeerError(f"no address of {peer_id} is known: name one with --addr")
+
+    async def _greet(self, peer_id: PeerId, stream: Stream) -> "Connection":
+        connection = Connection(peer_id, stream, self._connections.discard)
+        self._connections.add(connection)
+        try:
+            try:
+                async with asyncio.timeout(self._hello_timeout_s):
+                    answer = await call(connection.bootstrap.hello(version=self._version, namespace=self._namespace))
+            except TimeoutError:
+                raise PeerError(f"{peer_id} does not answer: no hello within {self._hello_timeout_s:g} s") from None
+            except Disconnected:
+                raise PeerError(f"{peer_id} closed the connection before saying hello") from None
+            if answer.version != self._version:
+                older = "it" if answer.version < self._version else "this node"
+                raise ProtocolMismatch(
+                    f"{peer_id} speaks protocol version {answer.version}, this node speaks {self._version}: update {older}"
+                )
+            if answer.refused:
+                refusal = one_line(answer.refused)
+                if answer.namespace != self._namespace:
+                    raise ProtocolMismatch(refusal)
+                raise NotAdmitted(f"{peer_id} refuses this node: {refusal}")
+            connection.exports = answer.exports
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+    def _accept(self, stream: Stream) -> None:
+        if self._served is None:
+            stream.abort()
+            return
+        task = self._served.create_task(self._supervise(stream))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _supervise(self, stream: Stream) -> None:
+        try:
+            await self._serve(stream)
+        except Exception:
+            # One connection's failure is not the others'.
+            log.exception("serving %s failed", stream.remote)
+
+    async def _serve(self, stream: Stream) -> None:
+        assert stream.peer_id is not None
+        peer = Peer(stream.peer_id, stream.remote)
+        bootstrap = VatServer(self, peer)
+        pipe = CapnpStream(stream)
+        server = capnp.TwoPartyServer(pipe.capnp_stream, bootstrap, _TRAVERSAL_LIMIT_WORDS, _NESTING_LIMIT)
+        try:
+            try:
+                async with asyncio.timeout(self._hello_timeout_s):
+                    await bootstrap.greeted_or(stream)
+            except TimeoutError:
+                log.warning("refused %s at %s: said no hello in time", peer.peer_id, peer.remote)
+                return
+            if bootstrap.refused is not None:
+                log.warning("refused %s at %s: %s", peer.peer_id, peer.remote, bootstrap.refused)
+                # It reads why and goes; one that stays is put out.
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(self._hello_timeout_s):
+                        await stream.wait_closed()
+                return
+            await stream.wait_closed()
+        finally:
+            bootstrap.forget()
+            server.close()
+            pipe.capnp_stream.close()
+            stream.close()
+
+    async def judge(self, peer: Peer, version: int, namespace: str) -> str | None:
+        """Return why this vat will not talk to peer, in one line it may read, or None when it will."""
+        if version != self._version:
+            return f"speaks protocol version {version}, this node speaks {self._version}"
+        if namespace != self._namespace:
+            return f"this node is in namespace {self._namespace}, not {one_line(namespace)[:64]}"
+        return await self._admission.refusal(peer.peer_id)
+
+    def fill_hello(self, results: Any) -> None:
+        """Say who this vat is."""
+        results.version = self._version
+        results.namespace = self._namespace
+
+    def find_export(self, name: str) -> Export:
+        """Return what makes the capability of that name; NotFound when nothing is exported under it."""
+        make = self._exports.get(name)
+        if make is None:
+            raise NotFound(f"this node exports nothing named {one_line(name)[:64]!r}")
+        return make
+
+
+class VatServer(schema.vat.Vat.Server):  # type: ignore[misc]
+    """The bootstrap capability of one accepted connection."""
+
+    def __init__(self, vat: Vat, peer: Peer) -> None:
+        self._vat = vat
+        self._peer = peer
+        self._exports: ExportsServer | None = None
+        self._greeted = asyncio.Event()
+        self.refused: str | None = None
+
+    async def hello_context(self, context: Any) -> None:
+        version, namespace = context.params.version, context.params.namespace
+        self._vat.fill_hello(context.results)
+        self.refused = await self._vat.judge(self._peer, version, namespace)
+        if self.refused is None:
+            self._exports = self._exports or ExportsServer(self._vat, self._peer)
+            context.results.exports = self._exports
+        else:
+            context.results.refused = self.refused
+        self._greeted.set()
+
+    async def greeted_or(self, stream: Stream) -> None:
+        """Return when the peer said hello, or is gone."""
+        lost = asyncio.ensure_future(stream.wait_closed())
+        greeted = asyncio.ensure_future(self._greeted.wait())
+        try:
+            await asyncio.wait((lost, greeted), return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            lost.cancel()
+            greeted.cancel()
+
+    def forget(self) -> None:
+        """Drop what was made for this connection."""
+        if self._exports is not None:
+            self._exports.made.clear()
+
+
+class ExportsServer(schema.vat.Exports.Server):  # type: ignore[misc]
+    """What one admitted peer may ask for."""
+
+    def __init__(self, vat: Vat, peer: Peer) -> None:
+        self._vat = vat
+        self._peer = peer
+        self.made: dict[str, Any] = {}
+
+    async def connect_context(self, context: Any) -> None:
+        name = context.params.name
+        if name not in self.made:
+            self.made[name] = self._vat.find_export(name)(self._peer)
+        context.results.capability = self.made[name]
+
+
+class Connection:
+    """A connection this vat dialled."""
+
+    def __init__(self, peer_id: PeerId, stream: Stream, on_close: Callable[["Connection"], None]) -> None:
+        self.peer_id = peer_id
+        self._stream = stream
+        self._on_close = on_close
+        self._pipe = CapnpStream(stream)
+        self._client = capnp.TwoPartyClient(self._pipe.capnp_stream, _TRAVERSAL_LIMIT_WORDS, _NESTING_LIMIT)
+        self.bootstrap: Any = self._client.bootstrap().cast_as(schema.vat.Vat)
+        self.exports: Any = None
+
+    async def connect(self, name: str, interface: Any) -> Any:
+        """Return what the peer exports under name, as a client of that schema interface; NotFound when nothing."""
+        answer = await call(self.exports.connect(name))
+        return answer.capability.as_interface(interface)
+
+    async def wait_closed(self) -> None:
+        """Return when the connection is gone."""
+        await self._stream.wait_closed()
+
+    def close(self) -> None:
+        """Let go of everything obtained through this connection. Idempotent."""
+        if self._client is not None:
+            self._on_close(self)
+            self._client.close()
+            self._client = self.exports = self.bootstrap = None
+            self._pipe.capnp_stream.close()
+            self._stream.close()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self.close()
