@@ -14,6 +14,7 @@
     │   ├── ChannelClosed     the channel was closed
     │   └── Draining          the node is stopping and takes nothing new
     ├── Overloaded            a limit is reached; try again later
+    ├── StoreError            the disk or the database refuses; nothing was changed
     └── GuestError            the guest, or its bytes, are at fault
         └── BadModule         the bytes are no module that ww can run
 
@@ -115,6 +116,12 @@ class Overloaded(WwError):
     def __init__(self, message: str, retry_after_s: float = 1.0) -> None:
         super().__init__(message)
         self.retry_after_s = retry_after_s
+
+
+class StoreError(WwError):
+    """The disk or the database refuses; nothing was changed."""
+
+    code = "store"
 
 
 class GuestError(WwError):

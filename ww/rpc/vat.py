@@ -31,9 +31,9 @@ _TRAVERSAL_LIMIT_WORDS: Final = 8 << 20
 _NESTING_LIMIT: Final = 32
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Peer:
-    """Who is at the other end of one connection, as far as it is proved."""
+    """Who is at the other end of one connection, as far as it is proved. Two connections are two Peers."""
 
     peer_id: PeerId
     """The key that the connection was authenticated with."""
@@ -132,9 +132,8 @@ class Vat:
                 raise PeerError(f"{peer_id} closed the connection before saying hello") from None
             if answer.version != self._version:
                 older = "it" if answer.version < self._version else "this node"
-                raise ProtocolMismatch(
-                    f"{peer_id} speaks protocol version {answer.version}, this node speaks {self._version}: update {older}"
-                )
+                speaks = f"speaks protocol version {answer.version}, this node speaks {self._version}"
+                raise ProtocolMismatch(f"{peer_id} {speaks}: update {older}")
             if answer.refused:
                 refusal = one_line(answer.refused)
                 if answer.namespace != self._namespace:

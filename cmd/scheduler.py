@@ -1,0 +1,43 @@
+"""ww from a checkout: `python cmd/scheduler.py --gateway` and `python cmd/scheduler.py --dial PEER_ID`.
+
+A launcher and nothing else: `--gateway` (or `--gateway true`) stands for `ww gateway`, anything else for `ww worker`.
+This folder must never get an __init__.py: it would shadow the standard library's cmd and break pdb.
+"""
+
+import os
+import sys
+from pathlib import Path
+
+# The checkout comes instead of this folder, so that ww is found uninstalled.
+sys.path[0] = str(Path(__file__).resolve().parent.parent)
+
+from ww.cli import main  # noqa: E402
+
+_TRUE = ("true", "1", "yes")
+_FALSE = ("false", "0", "no")
+
+
+def subcommand(argv: list[str], environment: dict[str, str]) -> list[str]:
+    """Return argv of ww for argv of this launcher."""
+    rest = []
+    is_gateway = environment.get("WW_GATEWAY", "").lower() in _TRUE
+    words = iter(argv)
+    pending = next(words, None)
+    while pending is not None:
+        word, pending = pending, next(words, None)
+        flag, equals, value = word.partition("=")
+        if flag != "--gateway":
+            rest.append(word)
+            continue
+        if not equals:
+            value = "true"
+            if pending is not None and pending.lower() in _TRUE + _FALSE:
+                value, pending = pending, next(words, None)
+        if value.lower() not in _TRUE + _FALSE:
+            raise SystemExit(f"scheduler.py: --gateway {value[:40]!r}: expected true or false")
+        is_gateway = value.lower() in _TRUE
+    return ["gateway" if is_gateway else "worker", *rest]
+
+
+if __name__ == "__main__":
+    sys.exit(main(subcommand(sys.argv[1:], dict(os.environ))))

@@ -1,0 +1,119 @@
+"""`ww gateway`: take tasks over HTTP and give their runs to workers."""
+
+import argparse
+import asyncio
+import logging
+import re
+from typing import Any, Final
+
+from ww.cli.options import Append, Parser, add_node_options, count, key_value, node_config, seconds, size
+from ww.cli.process import log_to_stderr, on_stop_signals
+from ww.clock import SystemClock
+from ww.errors import UsageError
+from ww.gateway.http import HttpConfig
+from ww.gateway.request import RequestLimits
+from ww.gateway.scheduler import SchedulerConfig
+from ww.gateway.serve import GatewayConfig, serve
+from ww.node import Node
+from ww.rpc.loop import run
+
+log = logging.getLogger("ww.gateway")
+
+_LOOPBACK_HOSTS: Final = {"localhost": "127.0.0.1", "[::1]": "::1"}
+
+
+def add_to(commands: Any) -> None:
+    """Add the subcommand."""
+    parser: Parser = commands.add_parser(
+        "gateway",
+        help="take tasks over HTTP and give their runs to workers",
+        description="Take tasks over HTTP and give their runs to workers. Prints its peer id on stdout.",
+    )
+    add_node_options(parser)
+    parser.option("--key", str, "file of the key pair (gateway.key in the state directory)", metavar="FILE")
+    parser.option(
+        "--meta", key_value, "what to say of this node; repeatable", action=Append, default=[], metavar="KEY=VALUE"
+    )
+    parser.option(
+        "--http", http_address, "where HTTP listens, on loopback (127.0.0.1:8080)", default=("127.0.0.1", 8080),
+        metavar="HOST:PORT",
+    )  # fmt: skip
+    limits, http, scheduler = RequestLimits(), HttpConfig(), SchedulerConfig()
+    for flag, kind, default, help in (
+        ("--upload-max", size, http.upload_bytes_max, "bytes of one request"),
+        ("--upload-timeout", seconds, http.upload_timeout_s, "seconds one request may take to arrive"),
+        ("--uploads", count, http.uploads_max, "requests with a body read at a time"),
+        ("--connections", count, 512, "HTTP connections at a time"),
+        ("--tasks-max", count, scheduler.tasks_max, "tasks that have not ended"),
+        ("--keep", count, scheduler.keep, "ended tasks that are remembered"),
+        ("--modules-max", size, 10 << 30, "bytes of all modules kept"),
+        ("--repeats-max", count, limits.repeats_max, "runs of one task"),
+        ("--duration-default", seconds, limits.duration_default_s, "seconds a run may take when its task does not say"),
+        ("--duration-max", seconds, limits.duration_max_s, "seconds a task may ask for"),
+        ("--memory-default", size, limits.memory_default_bytes, "bytes of memory a run has when its task does not say"),
+        ("--memory-max", size, limits.memory_max_bytes, "bytes of memory a task may ask for"),
+        ("--output-max", size, limits.output_max_bytes, "bytes of stdout and of stderr a task may ask for"),
+        ("--stdin-max", size, limits.stdin_max_bytes, "bytes of stdin"),
+    ):
+        parser.option(flag, kind, f"{help} ({default:g})", default=default, metavar="N")
+    parser.set_defaults(run=lambda arguments: run(lambda: main(arguments)))
+
+
+def http_address(text: str) -> tuple[str, int]:
+    """Read HOST:PORT, a loopback one: HTTP knows no tokens yet, so it is this machine's alone."""
+    host, colon, port = text.rpartition(":")
+    host = _LOOPBACK_HOSTS.get(host, host)
+    if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
+        raise UsageError(f"{text[:80]!r} is not HOST:PORT")
+    if host != "::1" and not re.fullmatch(r"127(\.[0-9]{1,3}){3}", host):
+        raise UsageError(f"{host[:60]!r} is not a loopback address: HTTP listens for this machine alone")
+    return host, int(port)
+
+
+def _config(arguments: argparse.Namespace) -> GatewayConfig:
+    host, port = arguments.http
+    return GatewayConfig(
+        state_directory=arguments.state,
+        meta=dict(arguments.meta),
+        http_host=host,
+        http_port=port,
+        modules_bytes_max=arguments.modules_max,
+        http_connections_max=arguments.connections,
+        http=HttpConfig(
+            upload_bytes_max=arguments.upload_max,
+            upload_timeout_s=arguments.upload_timeout,
+            uploads_max=arguments.uploads,
+        ),
+        limits=RequestLimits(
+            repeats_max=arguments.repeats_max,
+            duration_default_s=arguments.duration_default,
+            duration_max_s=arguments.duration_max,
+            memory_default_bytes=arguments.memory_default,
+            memory_max_bytes=arguments.memory_max,
+            output_default_bytes=min(RequestLimits().output_default_bytes, arguments.output_max),
+            output_max_bytes=arguments.output_max,
+            stdin_max_bytes=arguments.stdin_max,
+        ),
+        scheduler=SchedulerConfig(tasks_max=arguments.tasks_max, keep=arguments.keep),
+    )
+
+
+async def main(arguments: argparse.Namespace) -> int:
+    """Serve until told to stop."""
+    log_to_stderr(arguments.log)
+    key_file = arguments.key or arguments.state / "gateway.key"
+    stop = asyncio.Event()
+    task = asyncio.current_task()
+    assert task is not None
+    on_stop_signals(stop.set, task.cancel)
+    try:
+        async with (
+            Node(node_config(arguments, key_file)) as node,
+            serve(node, SystemClock(), _config(arguments)),
+        ):
+            print(node.peer_id, flush=True)
+            await stop.wait()
+            log.info("stopping; unfinished tasks go on at the next start")
+    except asyncio.CancelledError:
+        return 130
+    return 0

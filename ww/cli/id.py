@@ -1,0 +1,30 @@
+"""`ww id`: print the peer id of a key file."""
+
+import argparse
+from pathlib import Path
+from typing import Any
+
+from ww.cli.options import Parser, state_directory
+from ww.identity import Identity
+
+
+def add_to(commands: Any) -> None:
+    """Add the subcommand."""
+    parser: Parser = commands.add_parser(
+        "id",
+        help="print the peer id of a key file",
+        description="Print the peer id of a key file. The file is made when it is not there.",
+    )
+    parser.option("--key", Path, "file of the key pair (the gateway's, in the state directory)", metavar="FILE")
+    parser.option(
+        "--state", Path, "directory of the gateway's key ($XDG_STATE_HOME/ww)",
+        default=state_directory(), metavar="DIR",
+    )  # fmt: skip
+    parser.set_defaults(run=main)
+
+
+def main(arguments: argparse.Namespace) -> int:
+    """Print it."""
+    identity = Identity.load(arguments.key or arguments.state / "gateway.key", lock=False)
+    print(identity.peer_id)
+    return 0

@@ -1,0 +1,187 @@
+"""How options are read: from argv, else from WW_* variables, with one-line errors.
+
+Holds the parser, the kinds of values and the options that several subcommands share. Must not start anything.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from ww.errors import UsageError
+from ww.identity import PeerId
+from ww.net.multiaddr import Multiaddr
+from ww.node import LOOPBACK, NodeConfig
+from ww.rpc.admission import parse_admission
+
+_SIZE_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_TIME_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose options can be given as WW_NAME too, and whose errors are one line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs | {"allow_abbrev": False})
+        self._from_environment: list[argparse.Action] = []
+
+    def option(self, flag: str, kind: Callable[[str], Any], help: str, **settings: Any) -> None:
+        """Add an option that WW_NAME gives where argv does not; repeatable ones are separated by commas there."""
+        variable = "WW_" + flag.removeprefix("--").replace("-", "_").upper()
+        action = self.add_argument(flag, type=_kind(kind), help=f"{help} [{variable}]", **settings)
+        self._from_environment.append(action)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse args, then fill in what only the environment says."""
+        for action in self._from_environment:
+            self._read_environment(action, os.environ)
+        return super().parse_known_args(args, namespace)
+
+    def _read_environment(self, action: argparse.Action, environment: Mapping[str, str]) -> None:
+        variable = "WW_" + action.dest.upper()
+        text = environment.get(variable)
+        if not text:
+            return
+        assert callable(action.type)
+        try:
+            if isinstance(action, Append):
+                action.default = [action.type(part) for part in text.split(",")]
+            else:
+                action.default = action.type(text)
+        except argparse.ArgumentTypeError as error:
+            self.error(f"{variable}: {error}")
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the usage, in one line."""
+        print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+class Append(argparse.Action):
+    """Collects a repeatable option; the first one on the command line replaces the default."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        known = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [values] if known is self.default else [*known, values])
+
+
+def _kind(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    def convert(text: str) -> Any:
+        try:
+            return read(text)
+        except UsageError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def size(text: str) -> int:
+    """Read bytes: 65536, 64K, 1G."""
+    match = re.fullmatch(r"([0-9]{1,15})([KMGT]?)(?:iB|B)?", text)
+    if match is None or not int(match[1]):
+        raise UsageError(f"{text[:40]!r} is no size: expected bytes, or a number with K, M, G or T")
+    return int(match[1]) * _SIZE_UNITS[match[2]]
+
+
+def seconds(text: str) -> float:
+    """Read a time: 30, 2.5s, 10m, 24h, 7d."""
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd]?)", text)
+    if match is None:
+        raise UsageError(f"{text[:40]!r} is no time: expected seconds, or a number with s, m, h or d")
+    return float(match[1]) * _TIME_UNITS[match[2]]
+
+
+def count(text: str) -> int:
+    """Read a whole number above zero."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 12 and int(text)):
+        raise UsageError(f"{text[:40]!r} is not a whole number above 0")
+    return int(text)
+
+
+def key_value(text: str) -> tuple[str, str]:
+    """Read KEY=VALUE."""
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}", key) or len(value) > 256:
+        raise UsageError(f"{text[:80]!r} is not KEY=VALUE, with a key of letters, digits and . _ / -")
+    return key, value
+
+
+def add_node_options(parser: Parser) -> None:
+    """Add what every node has."""
+    parser.option("--ns", str, "namespace: nodes of different ones do not talk (ww)", default="ww", metavar="NAME")
+    parser.option(
+        "--listen", Multiaddr.parse, "where peers may connect (/ip4/127.0.0.1/tcp/0: loopback, any port); repeatable",
+        action=Append, default=[LOOPBACK], metavar="ADDR",
+    )  # fmt: skip
+    parser.option(
+        "--addr", Multiaddr.parse, "where a peer may be found: /ip4/HOST/tcp/PORT/p2p/PEER_ID; repeatable",
+        action=Append, default=[], metavar="ADDR",
+    )  # fmt: skip
+    parser.option(
+        "--admit", parse_admission, "who may connect: open, or allow:FILE with a peer id a line;"
+        " must be given to listen beyond loopback", metavar="POLICY",
+    )  # fmt: skip
+    parser.option(
+        "--state", Path, "directory for keys, the registry of this machine and a gateway's database"
+        " ($XDG_STATE_HOME/ww)", default=state_directory(), metavar="DIR",
+    )  # fmt: skip
+    parser.option("--discover", _no_discovery, "multicast group; not in this version", metavar="ADDR")
+    parser.option("--log", _level, "least level logged: debug, info, warning, error (info)", default="info", metavar="LEVEL")
+
+
+def _level(text: str) -> str:
+    if text not in ("debug", "info", "warning", "error"):
+        raise UsageError(f"{text[:40]!r} is not debug, info, warning or error")
+    return text
+
+
+def _xdg(variable: str, default: str) -> Path:
+    # The specification: a relative path there is to be ignored.
+    path = Path(os.environ.get(variable, ""))
+    return (path if path.is_absolute() else Path.home() / default) / "ww"
+
+
+def _no_discovery(text: str) -> None:
+    raise UsageError("multicast discovery is not in this version: name the gateway's address with --addr")
+
+
+def state_directory() -> Path:
+    """Return where what must last is kept."""
+    return _xdg("XDG_STATE_HOME", ".local/state")
+
+
+def cache_directory() -> Path:
+    """Return where what can be had again is kept."""
+    return _xdg("XDG_CACHE_HOME", ".cache")
+
+
+def node_config(arguments: argparse.Namespace, key_file: Path | None) -> NodeConfig:
+    """Make a node's configuration of the options that add_node_options added."""
+    return NodeConfig(
+        state_directory=arguments.state,
+        key_file=key_file,
+        namespace=arguments.ns,
+        listen=tuple(arguments.listen),
+        addresses=tuple(arguments.addr),
+        admission=arguments.admit,
+    )
+
+
+def dialled(arguments: argparse.Namespace) -> PeerId:
+    """Return whom to dial: --dial, else the one peer that --addr names."""
+    if arguments.dial is not None:
+        peer: PeerId = arguments.dial
+        return peer
+    named: set[PeerId] = {address.peer_id for address in arguments.addr if address.peer_id is not None}
+    if len(named) != 1:
+        raise UsageError("whom to dial? expected --dial PEER_ID, or one --addr that ends in /p2p/PEER_ID")
+    return named.pop()

@@ -1,0 +1,87 @@
+"""`ww worker`: offer this machine's slots to a gateway."""
+
+import argparse
+import asyncio
+import logging
+from pathlib import Path
+from typing import Any
+
+from ww.cli.options import (
+    Append,
+    Parser,
+    add_node_options,
+    cache_directory,
+    count,
+    dialled,
+    key_value,
+    node_config,
+    seconds,
+    size,
+)
+from ww.cli.process import log_to_stderr, on_stop_signals
+from ww.clock import SystemClock
+from ww.identity import PeerId
+from ww.node import Node
+from ww.rpc.loop import run
+from ww.sandbox.limits import SandboxLimits
+from ww.sandbox.modules import ModuleCache
+from ww.sandbox.pool import SandboxPool
+from ww.worker import Worker, WorkerConfig
+
+log = logging.getLogger("ww.worker")
+
+
+def add_to(commands: Any) -> None:
+    """Add the subcommand."""
+    parser: Parser = commands.add_parser(
+        "worker",
+        help="offer this machine's slots to a gateway",
+        description="Offer this machine's slots to a gateway, and run there what it sends. Reconnects when the"
+        " gateway goes away. The first ctrl-C lets running guests finish, the second stops at once.",
+    )
+    add_node_options(parser)
+    config, limits = WorkerConfig(), SandboxLimits()
+    parser.option("--dial", PeerId.parse, "peer id of the gateway", metavar="PEER_ID")
+    parser.option("--key", Path, "file of the key pair (a new key each start)", metavar="FILE")
+    parser.option(
+        "--meta", key_value, "label of this worker; repeatable", action=Append, default=[], metavar="KEY=VALUE"
+    )
+    parser.option("--slots", count, f"runs at once (one per core: {config.slots})", default=config.slots, metavar="N")
+    parser.option(
+        "--grace", seconds, f"seconds running guests may take to finish when stopping ({config.grace_s:g})",
+        default=config.grace_s, metavar="N",
+    )  # fmt: skip
+    parser.option(
+        "--cache", Path, "directory for modules, shared by the workers of a machine ($XDG_CACHE_HOME/ww)",
+        default=cache_directory(), metavar="DIR",
+    )  # fmt: skip
+    parser.option("--cache-max", size, "bytes of that directory (1G)", default=1 << 30, metavar="N")
+    parser.option(
+        "--memory-max", size, f"bytes of memory of one run, whatever it asks for ({limits.memory_bytes_max})",
+        default=limits.memory_bytes_max, metavar="N",
+    )  # fmt: skip
+    parser.set_defaults(run=lambda arguments: run(lambda: main(arguments)))
+
+
+async def main(arguments: argparse.Namespace) -> int:
+    """Work until told to stop."""
+    log_to_stderr(arguments.log)
+    gateway = dialled(arguments)
+    config = WorkerConfig(slots=arguments.slots, labels=dict(arguments.meta), grace_s=arguments.grace)
+    limits = SandboxLimits(memory_bytes_max=arguments.memory_max)
+    task = asyncio.current_task()
+    assert task is not None
+    modules = ModuleCache(arguments.cache, quota_bytes=arguments.cache_max)
+    try:
+        async with (
+            Node(node_config(arguments, arguments.key)) as node,
+            SandboxPool(modules, slots=config.slots, limits=limits) as sandbox,
+        ):
+            worker = Worker(node, gateway, sandbox, modules, SystemClock(), config)
+            on_stop_signals(worker.drain, task.cancel)
+            await node.listen()
+            log.info("worker %s", node.peer_id)
+            await worker.serve()
+    except asyncio.CancelledError:
+        return 130
+    return 0

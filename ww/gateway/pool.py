@@ -1,0 +1,286 @@
+"""The workers a gateway has, and the offers of theirs that wait.
+
+Holds the two capabilities that workers get, Registry and the Sender facet of the channel, and the Lease by which one
+offer is used. Must not know tasks' schedules or results: scheduler.py asks for a lease and runs attempts on it. An
+offer belongs to the peer whose connection it came by, whatever it claims.
+"""
+
+import logging
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Final
+
+from ww import schema
+from ww.caps.blob import BlobServer
+from ww.caps.channel import Channel, SenderServer
+from ww.errors import Conflict, Overloaded, PeerError, UsageError
+from ww.gateway.modules import ModuleStore
+from ww.gateway.task import Outcome, Spec
+from ww.identity import PeerId
+from ww.rpc.errors import call, one_line
+from ww.rpc.vat import Peer
+
+log = logging.getLogger("ww.gateway")
+
+_WORKERS_MAX: Final = 4096
+_SLOTS_MAX: Final = 1024
+_LABELS_MAX: Final = 64
+_PROGRAMS_MAX: Final = 16
+_REASONS: Final = {"ok": "", "cancelled": "cancelled"} | {
+    name: name for name in ("trap", "exit", "deadline", "memory", "compile", "crash")
+}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerInfo:
+    """What a worker says of itself. Claims: shown and scheduled by, never trusted."""
+
+    kind: str
+    slots: int
+    cpus: float
+    memory_bytes: int
+    labels: dict[str, str]
+    host: str
+
+
+@dataclass(slots=True)
+class WorkerEntry:
+    """One registered worker."""
+
+    peer: Peer
+    info: WorkerInfo
+    since: float
+    """Seconds since the epoch."""
+    leased: int = 0
+    """Slots of it that are in use."""
+    leaving: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Offer:
+    """One free slot of one worker."""
+
+    peer: Peer
+    worker: Any
+    """A client of schema interface Worker; holding it holds the slot."""
+
+
+class WorkerPool:
+    """Who is connected, and which of their slots are free."""
+
+    def __init__(self, modules: ModuleStore, *, wall: Callable[[], float], on_offer: Callable[[], None]) -> None:
+        """Serve workers modules from that store. on_offer is called whenever a slot becomes free."""
+        self._modules = modules
+        self._wall = wall
+        self.channel: Channel[Offer] = Channel(on_waiting=on_offer)
+        self._workers: dict[Peer, WorkerEntry] = {}
+
+    def registry_for(self, peer: Peer) -> Any:
+        """Make what peer gets as "registry"."""
+        return RegistryServer(self, peer)
+
+    def sender_for(self, peer: Peer) -> Any:
+        """Make what peer gets as "channel": it may send offers, and nothing else."""
+
+        def read(value: Any) -> Offer:
+            if peer not in self._workers:
+                raise UsageError("register before you send offers")
+            return Offer(peer, value.as_struct(schema.worker.Offer).worker)
+
+        return SenderServer(self.channel, read, sends_max=_SLOTS_MAX)
+
+    def register(self, peer: Peer, info: WorkerInfo) -> None:
+        """Let peer send offers until `unregister`."""
+        if peer in self._workers:
+            raise Conflict("this connection has a worker registered already")
+        if len(self._workers) >= _WORKERS_MAX:
+            raise Overloaded(f"{_WORKERS_MAX} workers are registered, the limit")
+        self._workers[peer] = WorkerEntry(peer, info, self._wall())
+        log.info("worker %s joined from %s with %d slots", peer.peer_id, peer.remote, info.slots)
+
+    def unregister(self, peer: Peer, why: str) -> None:
+        """Forget a worker."""
+        if self._workers.pop(peer, None) is not None:
+            log.info("worker %s %s", peer.peer_id, why)
+
+    def leave(self, peer: Peer) -> None:
+        """Note that a worker is stopping: what it runs may still finish."""
+        if entry := self._workers.get(peer):
+            entry.leaving = True
+            log.info("worker %s is leaving", peer.peer_id)
+
+    def workers(self) -> list[tuple[WorkerEntry, int]]:
+        """Return the registered workers and how many of each one's offers wait."""
+        free: dict[Peer, int] = {}
+        for _, offer in self.channel.waiting():
+            free[offer.peer] = free.get(offer.peer, 0) + 1
+        return [(entry, free.get(peer, 0)) for peer, entry in self._workers.items()]
+
+    @property
+    def has_free_slot(self) -> bool:
+        """Whether `take` would return a lease."""
+        return any(True for _ in self.channel.waiting())
+
+    def take(self) -> "Lease | None":
+        """Take a free slot of the least busy worker, the one that offered first among equals; None when all are busy.
+
+        Spreading runs over machines before filling one up uses all of their memory bandwidth and caches.
+        """
+        best: tuple[int, int] | None = None
+        for key, offer in self.channel.waiting():
+            entry = self._workers.get(offer.peer)
+            leased = entry.leased if entry is not None else 0
+            if best is None or leased < best[0]:
+                best = (leased, key)
+            if leased == 0:
+                break
+        if best is None:
+            return None
+        offer = self.channel.take(best[1])
+        return Lease(offer, self._workers.get(offer.peer), self._modules)
+
+
+class Lease:
+    """One slot of one worker, held until `close`."""
+
+    def __init__(self, offer: Offer, entry: WorkerEntry | None, modules: ModuleStore) -> None:
+        self.peer_id: PeerId = offer.peer.peer_id
+        self._worker = offer.worker
+        self._entry = entry
+        self._modules = modules
+        self._programs: dict[str, tuple[Any, Any]] = {}
+        if entry is not None:
+            entry.leased += 1
+
+    def start(self, spec: Spec) -> "RemoteAttempt":
+        """Start one run of spec. Returns at once; everything travels together, nothing is waited for."""
+        if self._worker is None:
+            raise UsageError("the lease is closed")
+        request = self._program(spec.module).run_request()
+        _fill_invocation(request.init("invocation"), spec)
+        return RemoteAttempt(request.send(), spec)
+
+    def _program(self, digest: str) -> Any:
+        known = self._programs.get(digest)
+        if known is None:
+            while len(self._programs) >= _PROGRAMS_MAX:
+                del self._programs[next(iter(self._programs))]
+            loading = self._worker.load(
+                digest=bytes.fromhex(digest), blob=BlobServer(self._modules.path(digest))
+            )
+            # The promise is kept beside what it promises: dropping it would cancel the load.
+            known = self._programs[digest] = (loading, loading.program)
+        return known[1]
+
+    def close(self) -> None:
+        """Give the slot back. Idempotent."""
+        if self._worker is not None:
+            self._worker = None
+            self._programs.clear()
+            if self._entry is not None:
+                self._entry.leased -= 1
+
+    def __enter__(self) -> "Lease":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+
+class RemoteAttempt:
+    """A run on a worker."""
+
+    def __init__(self, promise: Any, spec: Spec) -> None:
+        self._promise = promise
+        self._attempt = promise.attempt
+        self._spec = spec
+
+    async def outcome(self) -> Outcome:
+        """Return how the run ended. Raises BadModule, Draining, or another WwError when the worker cannot say."""
+        answer = await call(self._attempt.outcome())
+        return _read_outcome(answer.outcome, self._spec)
+
+    async def cancel(self) -> None:
+        """Ask the worker to stop the run; its outcome follows."""
+        await call(self._attempt.cancel())
+
+
+def _fill_invocation(invocation: Any, spec: Spec) -> None:
+    invocation.entry = spec.entry
+    if spec.entry:
+        invocation.arguments = spec.arguments
+    if argv := spec.argv:
+        invocation.args = argv
+    if spec.env:
+        invocation.env = [{"key": key, "value": value} for key, value in spec.env]
+    if spec.stdin:
+        invocation.stdin = spec.stdin
+    limits = invocation.limits
+    limits.durationSeconds = spec.duration_s
+    limits.memoryBytes = spec.memory_bytes
+    limits.outputBytes = spec.output_bytes
+
+
+def _read_outcome(outcome: Any, spec: Spec) -> Outcome:
+    """Read what a worker says; sizes are held to the spec again, since a worker may say anything."""
+    reason = _REASONS.get(str(outcome.reason))
+    if reason is None:
+        raise PeerError("the worker gave a reason that this gateway does not know")
+    # Read once: pycapnp counts every read of a field against the message's limit.
+    stdout, stderr = outcome.stdout, outcome.stderr
+    most = spec.output_bytes
+    return Outcome(
+        reason=reason,
+        detail=one_line(outcome.detail),
+        result=str(outcome.result) if outcome.hasResult else None,
+        exit_code=outcome.exitCode if outcome.hasExitCode else None,
+        stdout=stdout[:most],
+        stderr=stderr[:most],
+        stdout_truncated=outcome.stdoutTruncated or len(stdout) > most,
+        stderr_truncated=outcome.stderrTruncated or len(stderr) > most,
+        wall_s=outcome.wallSeconds,
+        cpu_s=outcome.cpuSeconds,
+        memory_bytes=min(outcome.memoryBytes, 2**63 - 1),
+        memory_limit_bytes=min(outcome.memoryLimitBytes, 2**63 - 1),
+    )
+
+
+class RegistryServer(schema.worker.Registry.Server):  # type: ignore[misc]
+    """What a peer registers itself as a worker with."""
+
+    def __init__(self, pool: WorkerPool, peer: Peer) -> None:
+        self._pool = pool
+        self._peer = peer
+
+    async def register_context(self, context: Any) -> None:
+        said = context.params.info
+        labels = list(said.labels)
+        if not 0 < said.slots <= _SLOTS_MAX:
+            raise UsageError(f"slots: {said.slots} is not from 1 to {_SLOTS_MAX}")
+        if len(labels) > _LABELS_MAX:
+            raise UsageError(f"labels: {len(labels)} are given, at most {_LABELS_MAX} are taken")
+        info = WorkerInfo(
+            kind=one_line(said.kind)[:32],
+            slots=said.slots,
+            cpus=said.cpus,
+            memory_bytes=min(said.memoryBytes, 2**63 - 1),
+            labels={one_line(label.key)[:64]: one_line(label.value)[:256] for label in labels},
+            host=one_line(said.host)[:256],
+        )
+        self._pool.register(self._peer, info)
+        context.results.registration = RegistrationServer(self._pool, self._peer)
+
+
+class RegistrationServer(schema.worker.Registration.Server):  # type: ignore[misc]
+    """A worker's registration; its end, or its connection's, is the worker's."""
+
+    def __init__(self, pool: WorkerPool, peer: Peer) -> None:
+        self._pool = pool
+        self._peer = peer
+
+    async def leave_context(self, context: Any) -> None:
+        self._pool.leave(self._peer)
+
+    def __del__(self) -> None:
+        # The last reference went: dropped by the worker, or with its connection.
+        self._pool.unregister(self._peer, "left")

@@ -1,0 +1,151 @@
+"""A gateway's parts, put together and taken apart in order.
+
+Holds the wiring alone. Read http.py first, then scheduler.py; the node is node.py.
+"""
+
+import asyncio
+import contextlib
+import fcntl
+import logging
+import os
+import socket
+from collections.abc import AsyncIterator, Iterator, Mapping
+from contextlib import asynccontextmanager, contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import uvicorn
+
+from ww.clock import Clock
+from ww.errors import UsageError
+from ww.gateway.http import HttpConfig, HttpGateway
+from ww.gateway.modules import ModuleStore
+from ww.gateway.request import RequestLimits
+from ww.gateway.scheduler import Scheduler, SchedulerConfig
+from ww.gateway.store import Store
+from ww.node import Node
+
+log = logging.getLogger("ww.gateway")
+
+
+@dataclass(frozen=True, slots=True)
+class GatewayConfig:
+    """What a gateway serves, from where."""
+
+    state_directory: Path
+    """Where its database and modules are."""
+    meta: Mapping[str, str] = field(default_factory=dict)
+    """What the operator says of this node."""
+    http_host: str = "127.0.0.1"
+    http_port: int = 8080
+    modules_bytes_max: int = 10 << 30
+    """Size of all modules kept."""
+    http_connections_max: int = 512
+    stop_timeout_s: float = 5.0
+    """Seconds that requests under way have when the gateway stops."""
+    http: HttpConfig = field(default_factory=HttpConfig)
+    limits: RequestLimits = field(default_factory=RequestLimits)
+    scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+
+
+@dataclass(frozen=True, slots=True)
+class Gateway:
+    """A running gateway."""
+
+    scheduler: Scheduler
+    http_address: str
+    """host:port."""
+
+
+@asynccontextmanager
+async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterator[Gateway]:
+    """Be a gateway on this node while the context is open. UsageError when the port or the state is in use."""
+    directory = config.state_directory / "gateway"
+    with _alone_in(directory), _listening(config.http_host, config.http_port) as sock:
+        modules = ModuleStore(directory / "modules", quota_bytes=config.modules_bytes_max)
+        async with (
+            Store(directory / "ww.db") as store,
+            Scheduler(store, modules, clock, config.scheduler) as scheduler,
+        ):
+            node.vat.export("registry", scheduler.pool.registry_for)
+            node.vat.export("channel", scheduler.pool.sender_for)
+            await node.listen()
+            about = {"peer": str(node.peer_id), "namespace": node.namespace, "meta": dict(config.meta)}
+            http = HttpGateway(scheduler, store, modules, clock, config.limits, config.http, about)
+            host, port = sock.getsockname()[:2]
+            address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+            async with _serving(http, sock, config):
+                log.info("HTTP on http://%s", address)
+                yield Gateway(scheduler, address)
+
+
+@asynccontextmanager
+async def _serving(http: HttpGateway, sock: socket.socket, config: GatewayConfig) -> AsyncIterator[None]:
+    server = _Server(
+        uvicorn.Config(
+            http.app(),
+            loop="none",  # ours: uvicorn would pick uvloop where it is installed
+            http="h11",
+            ws="none",
+            lifespan="off",
+            log_config=None,
+            access_log=False,
+            server_header=False,
+            limit_concurrency=config.http_connections_max,
+            h11_max_incomplete_event_size=64 << 10,
+            timeout_graceful_shutdown=max(1, round(config.stop_timeout_s)),
+        )
+    )
+    async with asyncio.TaskGroup() as group:
+        group.create_task(server.serve([sock]))
+        try:
+            await server.ready.wait()
+            yield
+        finally:
+            server.should_exit = True
+
+
+class _Server(uvicorn.Server):
+    def __init__(self, config: uvicorn.Config) -> None:
+        super().__init__(config)
+        self.ready = asyncio.Event()
+
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        await super().startup(sockets)
+        self.ready.set()
+
+    @contextmanager
+    def capture_signals(self) -> Iterator[None]:
+        """Leave signals to the command line."""
+        yield
+
+
+@contextmanager
+def _listening(host: str, port: int) -> Iterator[socket.socket]:
+    sock = socket.socket(socket.AF_INET6 if ":" in host else socket.AF_INET)
+    with contextlib.closing(sock):
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            sock.bind((host, port))
+            sock.listen(256)
+        except OSError as error:
+            raise UsageError(f"--http {host}:{port}: {(error.strerror or 'cannot listen').lower()}", "http") from None
+        yield sock
+
+
+@contextmanager
+def _alone_in(directory: Path) -> Iterator[None]:
+    """Hold a gateway's directory for this process."""
+    try:
+        directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        fd = os.open(directory / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UsageError(f"the state directory cannot be used: {error.strerror}", "state") from None
+    try:
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            raise UsageError("another gateway uses this state directory: name another with --state", "state") from None
+        yield
+    finally:
+        os.close(fd)

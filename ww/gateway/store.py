@@ -1,0 +1,383 @@
+"""What a gateway remembers: tasks and the results of their runs, in SQLite.
+
+Holds the tables and the one writer. Must not know when runs are due or who runs them. A call that writes returns when
+its rows are on disk (WAL, synchronous=FULL): many callers share one transaction, since a commit costs a disk flush
+however much is in it. The writer and the reader are threads of their own: a flush never stalls the loop.
+
+There is a row for each task and for each run that ended. Runs under way have none: a gateway that is killed runs them
+again.
+"""
+
+import asyncio
+import base64
+import json
+import queue
+import sqlite3
+import threading
+from collections.abc import Callable, Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import asdict, dataclass, fields
+from pathlib import Path
+from typing import Any, Final, Self, TypeVar
+
+from ww.errors import StoreError, UsageError
+from ww.gateway.task import Outcome, RunResult, RunState, Spec, Task
+
+T = TypeVar("T")
+
+_GROUP_MAX: Final = 1024
+_VERSION: Final = 1
+_SCHEMA: Final = """
+CREATE TABLE tasks (
+  number INTEGER PRIMARY KEY AUTOINCREMENT,
+  id TEXT NOT NULL UNIQUE,
+  spec TEXT NOT NULL,
+  created_at REAL NOT NULL,
+  finished_at REAL,
+  cancelled INTEGER NOT NULL DEFAULT 0,
+  succeeded INTEGER NOT NULL DEFAULT 0,
+  failed INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX tasks_open ON tasks (number) WHERE finished_at IS NULL;
+CREATE TABLE runs (
+  position INTEGER PRIMARY KEY,
+  task INTEGER NOT NULL,
+  run INTEGER NOT NULL,
+  state TEXT NOT NULL,
+  worker TEXT NOT NULL,
+  attempts INTEGER NOT NULL,
+  queued_at REAL NOT NULL,
+  started_at REAL,
+  finished_at REAL NOT NULL,
+  reason TEXT NOT NULL,
+  detail TEXT NOT NULL,
+  result TEXT,
+  exit_code INTEGER,
+  stdout BLOB NOT NULL,
+  stderr BLOB NOT NULL,
+  stdout_truncated INTEGER NOT NULL,
+  stderr_truncated INTEGER NOT NULL,
+  wall_s REAL NOT NULL,
+  cpu_s REAL NOT NULL,
+  memory_bytes INTEGER NOT NULL,
+  memory_limit_bytes INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX runs_of_task ON runs (task, run);
+CREATE INDEX runs_latest ON runs (task, position);
+"""
+_OUTCOME: Final = tuple(f.name for f in fields(Outcome))
+_RUN_COLUMNS: Final = (
+    "run", "state", "worker", "attempts", "queued_at", "started_at", "finished_at", *_OUTCOME,
+)  # fmt: skip
+_INSERT_RUN: Final = (
+    f"INSERT INTO runs (task, {', '.join(_RUN_COLUMNS)}) VALUES ({', '.join('?' * (len(_RUN_COLUMNS) + 1))})"
+)
+_SELECT_RUN: Final = f"SELECT {', '.join(_RUN_COLUMNS)} FROM runs"
+_SELECT_TASK: Final = "SELECT number, spec, created_at, finished_at, cancelled, succeeded, failed FROM tasks"
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A task as it is on disk. Times are seconds since the epoch."""
+
+    number: int
+    spec: Spec
+    created_at: float
+    finished_at: float | None
+    cancelled: bool
+    succeeded: int
+    failed: int
+
+    @property
+    def status(self) -> str:
+        """The status of a task that has ended."""
+        if self.cancelled:
+            return RunState.CANCELLED
+        return RunState.FAILED if self.failed else RunState.SUCCEEDED
+
+
+@dataclass(slots=True)
+class _Write:
+    """One caller's share of a transaction."""
+
+    work: Callable[[sqlite3.Connection], Any]
+    done: asyncio.Future[Any]
+
+
+class Store:
+    """One gateway's database. Open it with `async with`."""
+
+    def __init__(self, path: Path) -> None:
+        """Keep everything in the file at path, which is made when it is not there."""
+        self._path = path
+        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
+        self._writer: threading.Thread | None = None
+        self._reader = ThreadPoolExecutor(1, "ww-store-reader")
+        self._read_connection: sqlite3.Connection | None = None
+
+    async def __aenter__(self) -> Self:
+        self._loop = asyncio.get_running_loop()
+        connection = await asyncio.to_thread(self._open)
+        self._read_connection = await self._loop.run_in_executor(self._reader, self._connect)
+        self._writer = threading.Thread(target=self._write_all, args=(connection,), name="ww-store-writer")
+        self._writer.start()
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        if self._writer is not None:
+            self._queue.put(None)
+            await asyncio.to_thread(self._writer.join)
+        if self._read_connection is not None:
+            await self._loop.run_in_executor(self._reader, self._read_connection.close)
+        self._reader.shutdown(wait=False)
+
+    # Writing: every call returns when it is on disk.
+
+    async def add_task(self, spec: Spec, created_at: float, *, keep: int) -> int:
+        """Remember a task that is not there yet and return its number. Forgets ended tasks beyond the newest keep."""
+        row = (spec.id, _spec_to_json(spec), created_at)
+
+        def work(connection: sqlite3.Connection) -> int:
+            cursor = connection.execute("INSERT INTO tasks (id, spec, created_at) VALUES (?, ?, ?)", row)
+            assert cursor.lastrowid is not None
+            _forget_beyond(connection, keep)
+            return cursor.lastrowid
+
+        return await self._write(work)
+
+    async def add_result(self, task: int, result: RunResult) -> None:
+        """Remember the end of a run; finishes the task with its last one."""
+        row = _result_to_row(task, result)
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute(_INSERT_RUN, row)
+            if result.state is not RunState.CANCELLED:
+                # A task is finished when all its runs are; the spec's repeats are the count.
+                connection.execute(
+                    f"UPDATE tasks SET {result.state} = {result.state} + 1 WHERE number = ?", (task,)
+                )
+                connection.execute(
+                    "UPDATE tasks SET finished_at = ? WHERE number = ? AND finished_at IS NULL"
+                    " AND succeeded + failed = spec ->> 'repeats'",
+                    (result.finished_at, task),
+                )
+
+        await self._write(work)
+
+    async def cancel_task(self, task: int, cancelled_at: float, results: Iterable[RunResult]) -> None:
+        """Remember that a task was cancelled, with the results of the runs that were under way."""
+        rows = [_result_to_row(task, result) for result in results]
+
+        def work(connection: sqlite3.Connection) -> None:
+            connection.execute("UPDATE tasks SET cancelled = 1, finished_at = ? WHERE number = ?", (cancelled_at, task))
+            connection.executemany(_INSERT_RUN, rows)
+
+        await self._write(work)
+
+    # Reading.
+
+    async def open_tasks(self, now: float, wall: float) -> list[Task]:
+        """Return the tasks that have not ended, oldest first, with what is known of their runs."""
+
+        def work(connection: sqlite3.Connection) -> list[Task]:
+            tasks = []
+            for row in connection.execute(f"{_SELECT_TASK} WHERE finished_at IS NULL ORDER BY number").fetchall():
+                stored = _row_to_task(row)
+                task = Task(stored.spec, number=stored.number, created_at=stored.created_at, now=now, wall=wall)
+                for run, state in connection.execute("SELECT run, state FROM runs WHERE task = ?", (stored.number,)):
+                    task.restore(run, RunState(state))
+                tasks.append(task)
+            return tasks
+
+        return await self._read(work)
+
+    async def task(self, id: str) -> TaskRow | None:
+        """Return the task of that id."""
+
+        def work(connection: sqlite3.Connection) -> TaskRow | None:
+            row = connection.execute(f"{_SELECT_TASK} WHERE id = ?", (id,)).fetchone()
+            return None if row is None else _row_to_task(row)
+
+        return await self._read(work)
+
+    async def tasks(self, *, limit: int, before: int | None = None) -> list[TaskRow]:
+        """Return up to limit tasks, newest first; before a task's number, those that are older than it."""
+
+        def work(connection: sqlite3.Connection) -> list[TaskRow]:
+            rows = connection.execute(
+                f"{_SELECT_TASK} WHERE number < ? ORDER BY number DESC LIMIT ?", (before or 1 << 62, limit)
+            )
+            return [_row_to_task(row) for row in rows.fetchall()]
+
+        return await self._read(work)
+
+    async def latest_results(
+        self, tasks: Iterable[int], *, limit: int, output_bytes_max: int
+    ) -> dict[int, list[RunResult]]:
+        """Return the latest results of each of those tasks, latest first.
+
+        At most limit of each, and fewer once the output of all together passes output_bytes_max.
+        """
+        numbers = tuple(tasks)
+
+        def work(connection: sqlite3.Connection) -> dict[int, list[RunResult]]:
+            query = f"{_SELECT_RUN} WHERE task = ? ORDER BY position DESC LIMIT ?"
+            found: dict[int, list[RunResult]] = {number: [] for number in numbers}
+            left = output_bytes_max
+            for number in numbers:
+                for row in connection.execute(query, (number, limit)):
+                    result = _row_to_result(row)
+                    left -= len(result.outcome.stdout) + len(result.outcome.stderr)
+                    if left < 0:
+                        return found
+                    found[number].append(result)
+            return found
+
+        return await self._read(work)
+
+    async def results(self, task: int, *, limit: int, after: int) -> list[RunResult]:
+        """Return up to limit results of a task by run number, those beyond run number after."""
+
+        def work(connection: sqlite3.Connection) -> list[RunResult]:
+            query = f"{_SELECT_RUN} WHERE task = ? AND run > ? ORDER BY run LIMIT ?"
+            return [_row_to_result(row) for row in connection.execute(query, (task, after, limit))]
+
+        return await self._read(work)
+
+    async def modules(self) -> set[str]:
+        """Return the digests of all modules that a remembered task names."""
+
+        def work(connection: sqlite3.Connection) -> set[str]:
+            return {row[0] for row in connection.execute("SELECT DISTINCT spec ->> 'module' FROM tasks")}
+
+        return await self._read(work)
+
+    # The threads.
+
+    def _connect(self) -> sqlite3.Connection:
+        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.execute("PRAGMA synchronous=FULL")
+        return connection
+
+    def _open(self) -> sqlite3.Connection:
+        try:
+            connection = self._connect()
+            version = connection.execute("PRAGMA user_version").fetchone()[0]
+            if version == 0:
+                connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+            elif version != _VERSION:
+                raise UsageError(
+                    f"the database {self._path.name} has version {version}, this ww reads version {_VERSION}:"
+                    " use another --state or another ww"
+                )
+        except sqlite3.Error as error:
+            raise StoreError(f"the database {self._path.name} cannot be opened: {error}") from None
+        self._path.chmod(0o600)
+        return connection
+
+    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        done: asyncio.Future[T] = self._loop.create_future()
+        self._queue.put(_Write(work, done))
+        return await done
+
+    async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
+        def guarded() -> T:
+            assert self._read_connection is not None
+            try:
+                return work(self._read_connection)
+            except sqlite3.Error as error:
+                raise StoreError(f"the database cannot be read: {error}") from None
+
+        return await self._loop.run_in_executor(self._reader, guarded)
+
+    def _write_all(self, connection: sqlite3.Connection) -> None:
+        """Commit what waits, as one transaction, until told to stop."""
+        stopping = False
+        while not stopping:
+            waiting = [self._queue.get()]
+            while len(waiting) < _GROUP_MAX and not self._queue.empty():
+                waiting.append(self._queue.get())
+            stopping = None in waiting
+            group = [write for write in waiting if write is not None]
+            results, error = _commit(connection, group) if group else ([], None)
+            if error is not None and len(group) > 1:
+                # One caller's trouble is not the others': try each alone.
+                for write in group:
+                    self._tell([write], *_commit(connection, [write]))
+            else:
+                self._tell(group, results, error)
+        connection.close()
+
+    def _tell(self, group: list[_Write], results: list[Any], error: StoreError | None) -> None:
+        def tell() -> None:
+            for index, write in enumerate(group):
+                if write.done.cancelled():
+                    continue
+                if error is not None:
+                    write.done.set_exception(error)
+                else:
+                    write.done.set_result(results[index])
+
+        self._loop.call_soon_threadsafe(tell)
+
+
+def _commit(connection: sqlite3.Connection, group: list[_Write]) -> tuple[list[Any], StoreError | None]:
+    try:
+        connection.execute("BEGIN IMMEDIATE")
+        results = [write.work(connection) for write in group]
+        connection.execute("COMMIT")
+    except sqlite3.Error as error:
+        if connection.in_transaction:
+            connection.execute("ROLLBACK")
+        return [], StoreError(f"the database cannot be written: {error}")
+    return results, None
+
+
+def _forget_beyond(connection: sqlite3.Connection, keep: int) -> None:
+    # A few at a time, so that no submission pays for a large clean-up.
+    old = connection.execute(
+        "SELECT number FROM tasks WHERE finished_at IS NOT NULL AND number <="
+        " (SELECT max(number) FROM tasks) - ? ORDER BY number LIMIT 4",
+        (keep,),
+    ).fetchall()
+    connection.executemany("DELETE FROM runs WHERE task = ?", old)
+    connection.executemany("DELETE FROM tasks WHERE number = ?", old)
+
+
+def _spec_to_json(spec: Spec) -> str:
+    return json.dumps(asdict(spec) | {"stdin": base64.b64encode(spec.stdin).decode()}, separators=(",", ":"))
+
+
+def _row_to_task(row: tuple[Any, ...]) -> TaskRow:
+    number, text, created_at, finished_at, cancelled, succeeded, failed = row
+    values = json.loads(text)
+    values["stdin"] = base64.b64decode(values["stdin"])
+    values["args"] = tuple(values["args"])
+    values["env"] = tuple((key, value) for key, value in values["env"])
+    return TaskRow(number, Spec(**values), created_at, finished_at, bool(cancelled), succeeded, failed)
+
+
+def _result_to_row(task: int, result: RunResult) -> tuple[Any, ...]:
+    outcome = result.outcome
+    return (
+        task, result.run, result.state, result.worker, result.attempts, result.queued_at, result.started_at,
+        result.finished_at, *(getattr(outcome, name) for name in _OUTCOME),
+    )  # fmt: skip
+
+
+def _row_to_result(row: tuple[Any, ...]) -> RunResult:
+    run, state, worker, attempts, queued_at, started_at, finished_at, *outcome = row
+    values = dict(zip(_OUTCOME, outcome, strict=True))
+    for name in ("stdout_truncated", "stderr_truncated"):
+        values[name] = bool(values[name])
+    return RunResult(
+        run=run,
+        state=RunState(state),
+        outcome=Outcome(**values),
+        worker=worker,
+        attempts=attempts,
+        queued_at=queued_at,
+        started_at=started_at,
+        finished_at=finished_at,
+    )

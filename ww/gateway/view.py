@@ -1,0 +1,74 @@
+"""How tasks and results look as JSON.
+
+Holds the rendering alone. Must not know HTTP, nor ask anybody: it is given what it renders. Shapes: docs/http.md.
+"""
+
+import base64
+from datetime import UTC, datetime
+from typing import Any
+
+from ww.gateway.store import TaskRow
+from ww.gateway.task import RunResult, RunState, Spec
+
+
+def counts_of_ended(row: TaskRow) -> dict[RunState, int]:
+    return dict.fromkeys(RunState, 0) | {
+        RunState.SUCCEEDED: row.succeeded,
+        RunState.FAILED: row.failed,
+        RunState.CANCELLED: row.spec.repeats - row.succeeded - row.failed,
+    }
+
+
+def spec_json(spec: Spec) -> dict[str, Any]:
+    """Render what was submitted, without env and stdin: they may hold secrets."""
+    return {
+        "id": spec.id,
+        "description": spec.description,
+        "complete": spec.complete,
+        "duration": spec.duration_s,
+        "start": spec.start_s,
+        "delay": spec.delay_s,
+        "repeats": spec.repeats,
+        "input": spec.input,
+        "difficulty": spec.difficulty,
+        "args": spec.args,
+        "entry": spec.entry or None,
+        "memory": spec.memory_bytes,
+        "output": spec.output_bytes,
+        "module": f"sha256:{spec.module}",
+    }
+
+
+def result_json(result: RunResult) -> dict[str, Any]:
+    outcome = result.outcome
+    return {
+        "run": result.run,
+        "state": result.state,
+        "result": outcome.result,
+        "exit_code": outcome.exit_code,
+        **_output_json("stdout", outcome.stdout, outcome.stdout_truncated),
+        **_output_json("stderr", outcome.stderr, outcome.stderr_truncated),
+        "reason": outcome.reason or None,
+        "detail": outcome.detail or None,
+        "worker": result.worker or None,
+        "attempts": result.attempts,
+        "queued_at": time_text(result.queued_at),
+        "started_at": time_text(result.started_at),
+        "finished_at": time_text(result.finished_at),
+        "wall_seconds": outcome.wall_s,
+        "cpu_seconds": outcome.cpu_s,
+        "memory_bytes": outcome.memory_bytes,
+        "memory_limit_bytes": outcome.memory_limit_bytes,
+    }
+
+
+def _output_json(name: str, data: bytes, truncated: bool) -> dict[str, Any]:
+    """Render output as text, and as base64 too when it is not UTF-8."""
+    rendered: dict[str, Any] = {name: data.decode(errors="replace"), f"{name}_truncated": truncated}
+    if rendered[name].encode() != data:
+        rendered[f"{name}_base64"] = base64.b64encode(data).decode()
+    return rendered
+
+
+def time_text(seconds: float | None) -> str | None:
+    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")

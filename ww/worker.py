@@ -1,0 +1,292 @@
+"""A worker: offers its slots to a gateway and runs what comes, in the sandbox.
+
+Holds the capabilities Worker, Program and Attempt, the offering of slots, reconnecting and leaving. Must not know
+tasks, schedules or HTTP. It keeps one send outstanding on the gateway's channel for each free slot; a slot that was
+taken is offered again when the gateway drops the Worker capability. Next in a task's life: sandbox/pool.py.
+"""
+
+import asyncio
+import logging
+import os
+import platform
+import random
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+
+from ww import schema
+from ww.caps.blob import fetch
+from ww.clock import Clock
+from ww.errors import Disconnected, Draining, Overloaded, PeerError, UsageError, WwError
+from ww.identity import PeerId
+from ww.node import Node
+from ww.rpc.errors import call
+from ww.rpc.vat import Connection
+from ww.sandbox.modules import ModuleCache
+from ww.sandbox.pool import SandboxPool
+
+log = logging.getLogger("ww.worker")
+
+_BACKOFF_FIRST_S: Final = 0.1
+_BACKOFF_MAX_S: Final = 5.0
+# Runs that one lease may have waiting for its slot.
+_QUEUE_MAX: Final = 64
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerConfig:
+    """What a worker offers."""
+
+    slots: int = field(default_factory=lambda: len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else 1)
+    """Runs at once; one per core by default."""
+    labels: Mapping[str, str] = field(default_factory=dict)
+    """What the operator says of this machine."""
+    grace_s: float = 30.0
+    """Seconds running guests may take to finish when the worker stops."""
+    module_bytes_max: int = 64 << 20
+    """Size of one module."""
+
+
+class Worker:
+    """Serves one gateway until told to stop."""
+
+    def __init__(
+        self,
+        node: Node,
+        gateway: PeerId,
+        sandbox: SandboxPool,
+        modules: ModuleCache,
+        clock: Clock,
+        config: WorkerConfig,
+    ) -> None:
+        self._node = node
+        self._gateway = gateway
+        self.sandbox = sandbox
+        self._modules = modules
+        self._clock = clock
+        self._config = config
+        self._draining = asyncio.Event()
+        self._slots: set[asyncio.Task[None]] = set()
+        self._attempts: set[asyncio.Task[Any]] = set()
+
+    def drain(self) -> None:
+        """Take nothing new, let running guests finish, and make `serve` return."""
+        self._draining.set()
+
+    @property
+    def is_draining(self) -> bool:
+        """Whether nothing new is taken."""
+        return self._draining.is_set()
+
+    async def serve(self) -> None:
+        """Offer slots to the gateway, and again whenever it comes back, until `drain`."""
+        backoff_s = _BACKOFF_FIRST_S
+        said = ""
+        while not self.is_draining:
+            try:
+                async with await self._node.dial(self._gateway) as connection:
+                    backoff_s, said = _BACKOFF_FIRST_S, ""
+                    await self._work(connection)
+                    if not self.is_draining:
+                        log.warning("the gateway is gone, trying to reach it again")
+            except PeerError as error:
+                if str(error) != said:
+                    said = str(error)
+                    log.warning("%s; trying again", said)
+            await self._wait(backoff_s * (0.5 + random.random() / 2))
+            backoff_s = min(_BACKOFF_MAX_S, backoff_s * 2)
+
+    async def pause(self) -> None:
+        """Wait before something that was refused is tried again."""
+        await self._wait(_BACKOFF_MAX_S)
+
+    async def _wait(self, seconds: float) -> None:
+        """Wait that long, or until draining begins."""
+        sleep = asyncio.ensure_future(self._clock.sleep(seconds))
+        draining = asyncio.ensure_future(self._draining.wait())
+        await _first_of(sleep, draining)
+
+    async def _work(self, connection: Connection) -> None:
+        """Serve over one connection until it breaks or draining is done."""
+        registry = await connection.connect("registry", schema.worker.Registry)
+        sender = await connection.connect("channel", schema.channel.Sender)
+        request = registry.register_request()
+        self._describe(request.init("info"))
+        registration = (await call(request.send())).registration
+        log.info("joined gateway %s with %d slots", self._gateway, self._config.slots)
+        lost = asyncio.ensure_future(connection.wait_closed())
+        draining = asyncio.ensure_future(self._draining.wait())
+        async with asyncio.TaskGroup() as group:
+            slots = [Slot(self) for _ in range(self._config.slots)]
+            offering = [group.create_task(slot.offer_for_ever(sender)) for slot in slots]
+            try:
+                await asyncio.wait((lost, draining), return_when=asyncio.FIRST_COMPLETED)
+                if not lost.done():
+                    await self._leave(registration, slots, offering, lost)
+            finally:
+                lost.cancel()
+                draining.cancel()
+                for task in (*offering, *self._attempts):
+                    task.cancel()
+
+    async def _leave(
+        self, registration: Any, slots: list["Slot"], offering: list[asyncio.Task[None]], lost: asyncio.Future[None]
+    ) -> None:
+        """Say goodbye, then wait for the slots in use to be given back."""
+        for slot, task in zip(slots, offering, strict=True):
+            if not slot.is_taken:
+                task.cancel()
+        try:
+            await call(registration.leave())
+        except WwError:
+            return
+        busy = [task for slot, task in zip(slots, offering, strict=True) if slot.is_taken]
+        if not busy:
+            return
+        log.info("stopping: %d slots are in use, waiting up to %g s", len(busy), self._config.grace_s)
+        await asyncio.wait((lost, asyncio.gather(*busy)), timeout=self._config.grace_s, return_when="FIRST_COMPLETED")
+
+    def _describe(self, info: Any) -> None:
+        info.kind = "native"
+        info.slots = self._config.slots
+        info.cpus = float(os.cpu_count() or 1)
+        info.memoryBytes = _memory_bytes()
+        info.host = platform.node()
+        info.labels = [{"key": key, "value": value} for key, value in self._config.labels.items()]
+
+    async def prepare(self, digest: bytes, blob: Any) -> None:
+        """Have a module ready to run, reading its bytes from blob when they are not here.
+
+        Raises BadModule when they do not compile or are not what digest names.
+        """
+        if self.sandbox.is_prepared(digest):
+            return
+        if not await self._modules.has(digest):
+            async with self._modules.writer(digest) as writer:
+                async for data in fetch(blob, bytes_max=self._config.module_bytes_max):
+                    await writer.write(data)
+        await self.sandbox.prepare(digest)
+
+    def start(self, coroutine: Any) -> "asyncio.Task[Any]":
+        """Run a guest beside the others, until it ends, is cancelled or the worker stops."""
+        task = asyncio.get_running_loop().create_task(coroutine)
+        self._attempts.add(task)
+        task.add_done_callback(self._attempts.discard)
+        return task
+
+
+class Slot:
+    """One slot of a worker: free and offered, or taken."""
+
+    def __init__(self, worker: Worker) -> None:
+        self.worker = worker
+        self.is_taken = False
+
+    async def offer_for_ever(self, sender: Any) -> None:
+        """Send an offer, wait for the slot to be given back, and so on until draining or the connection's end."""
+        while not self.worker.is_draining:
+            released = asyncio.Event()
+            request = sender.send_request()
+            offer = schema.worker.Offer.new_message()
+            offer.worker = WorkerServer(self.worker, released)
+            request.value = offer
+            del offer
+            try:
+                sending = request.send()
+                del request
+                await call(sending)
+                self.is_taken = True
+                del sending
+                await released.wait()
+            except Disconnected:
+                return
+            except WwError as error:
+                log.warning("the gateway does not take an offer: %s", error)
+                await self.worker.pause()
+            finally:
+                self.is_taken = False
+
+
+class WorkerServer(schema.worker.Worker.Server):  # type: ignore[misc]
+    """The lease on one slot. Its last reference going is how the slot comes back."""
+
+    def __init__(self, worker: Worker, released: asyncio.Event) -> None:
+        self._worker = worker
+        self._released = released
+        self._turn = asyncio.Lock()
+        self._waiting = 0
+
+    async def load_context(self, context: Any) -> None:
+        digest, blob = context.params.digest, context.params.blob
+        if len(digest) != 32:
+            raise UsageError(f"digest: {len(digest)} bytes, a sha256 has 32")
+        await self._worker.prepare(digest, blob)
+        context.results.program = ProgramServer(self, digest)
+
+    async def run(self, digest: bytes, invocation: Any) -> Any:
+        """Run when the runs before this one have ended, and return the Outcome."""
+        self._waiting += 1
+        try:
+            async with self._turn:
+                return await self._worker.sandbox.run(digest, invocation)
+        finally:
+            self._waiting -= 1
+
+    def start(self, digest: bytes, invocation: Any) -> "asyncio.Task[Any]":
+        """Begin a run. Raises Draining when the worker is stopping, Overloaded when too many wait."""
+        if self._worker.is_draining:
+            raise Draining("this worker is stopping")
+        if self._waiting >= _QUEUE_MAX:
+            raise Overloaded(f"{_QUEUE_MAX} runs wait for this slot, the limit")
+        return self._worker.start(self.run(digest, invocation))
+
+    def __del__(self) -> None:
+        self._released.set()
+
+
+class ProgramServer(schema.worker.Program.Server):  # type: ignore[misc]
+    """A module that is ready, on one slot."""
+
+    def __init__(self, slot: WorkerServer, digest: bytes) -> None:
+        self._slot = slot
+        self._digest = digest
+
+    async def run_context(self, context: Any) -> None:
+        # A copy: the parameters die with this call, the run outlives it.
+        invocation = context.params.invocation.as_builder()
+        context.results.attempt = AttemptServer(self._slot.start(self._digest, invocation))
+
+
+class AttemptServer(schema.worker.Attempt.Server):  # type: ignore[misc]
+    """A run under way. When nobody holds it any more, nobody could learn its outcome, and it is stopped."""
+
+    def __init__(self, run: "asyncio.Task[Any]") -> None:
+        self._run = run
+
+    async def outcome_context(self, context: Any) -> None:
+        await asyncio.wait((self._run,))
+        if self._run.cancelled():
+            context.results.init("outcome").reason = "cancelled"
+        else:
+            context.results.outcome = self._run.result()
+
+    async def cancel_context(self, context: Any) -> None:
+        self._run.cancel()
+
+    def __del__(self) -> None:
+        self._run.cancel()
+
+
+async def _first_of(*waits: asyncio.Future[Any]) -> None:
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
+
+
+def _memory_bytes() -> int:
+    try:
+        return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
+    except (ValueError, OSError):
+        return 0
