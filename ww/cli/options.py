@@ -135,7 +135,7 @@ def add_node_options(parser: Parser) -> None:
         " ($XDG_STATE_HOME/ww)", default=state_directory(), metavar="DIR",
     )  # fmt: skip
     parser.option("--discover", _no_discovery, "multicast group; not in this version", metavar="ADDR")
-    parser.option("--log", _level, "least level logged: debug, info, warning, error (info)", default="info", metavar="LEVEL")
+    parser.option("--log", _level, "least level logged: debug, info, warning or error", default="info", metavar="LEVEL")
 
 
 def _level(text: str) -> str:

@@ -165,9 +165,7 @@ class Lease:
         if known is None:
             while len(self._programs) >= _PROGRAMS_MAX:
                 del self._programs[next(iter(self._programs))]
-            loading = self._worker.load(
-                digest=bytes.fromhex(digest), blob=BlobServer(self._modules.path(digest))
-            )
+            loading = self._worker.load(digest=bytes.fromhex(digest), blob=BlobServer(self._modules.path(digest)))
             # The promise is kept beside what it promises: dropping it would cancel the load.
             known = self._programs[digest] = (loading, loading.program)
         return known[1]

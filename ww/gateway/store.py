@@ -153,9 +153,7 @@ class Store:
             connection.execute(_INSERT_RUN, row)
             if result.state is not RunState.CANCELLED:
                 # A task is finished when all its runs are; the spec's repeats are the count.
-                connection.execute(
-                    f"UPDATE tasks SET {result.state} = {result.state} + 1 WHERE number = ?", (task,)
-                )
+                connection.execute(f"UPDATE tasks SET {result.state} = {result.state} + 1 WHERE number = ?", (task,))
                 connection.execute(
                     "UPDATE tasks SET finished_at = ? WHERE number = ? AND finished_at IS NULL"
                     " AND succeeded + failed = spec ->> 'repeats'",

@@ -106,7 +106,7 @@ def _why(error: BaseException) -> str:
     if isinstance(error, ssl.SSLError):
         reason = error.verify_message if isinstance(error, ssl.SSLCertVerificationError) else error.reason
         return f"no TLS as a node speaks it ({(reason or 'unknown error').lower().replace('_', ' ')})"
-    if isinstance(error, (ConnectionError, EOFError)):
+    if isinstance(error, (ConnectionResetError, ConnectionAbortedError, BrokenPipeError, EOFError)):
         return "closed the connection during the handshake"
     if isinstance(error, OSError):
         # gaierror has its own numbers; asyncio joins several errors into a text of its own without any.

@@ -42,9 +42,7 @@ class _OneLine:
     """What pycapnp takes for the traceback module."""
 
     @staticmethod
-    def format_exception(
-        kind: type[BaseException], error: BaseException, traceback: TracebackType | None
-    ) -> list[str]:
+    def format_exception(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> list[str]:
         if isinstance(error, errors.WwError):
             return [f"ww:{error.code}: {one_line(str(error))}"]
         log.error("a call failed here", exc_info=(kind, error, traceback))

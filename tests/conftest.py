@@ -1,0 +1,25 @@
+"""What every test may use: one event loop kind, pycapnp's loop in it, and bounded waiting."""
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+
+import capnp
+import pytest
+
+
+@pytest.fixture
+def anyio_backend() -> str:
+    return "asyncio"
+
+
+@pytest.fixture
+async def kj_loop() -> AsyncIterator[None]:
+    async with capnp.kj_loop():
+        yield
+
+
+async def until(condition: Callable[[], bool], bound_s: float = 10.0) -> None:
+    """Return when condition holds; fail when it does not within the bound."""
+    async with asyncio.timeout(bound_s):
+        while not condition():
+            await asyncio.sleep(0.001)

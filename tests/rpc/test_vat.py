@@ -1,0 +1,210 @@
+"""Two vats: who gets in, what they are told, and what a name gives them."""
+
+import asyncio
+import logging
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import until
+from ww import schema
+from ww.caps.channel import Channel, SenderServer
+from ww.errors import Disconnected, NotAdmitted, NotFound, PeerError, PeerMismatch, ProtocolMismatch, RemoteError
+from ww.identity import Identity
+from ww.net.memory import MemoryTransport, Network
+from ww.net.multiaddr import Multiaddr
+from ww.net.tls import TlsTransport
+from ww.net.transport import Transport
+from ww.node import LOOPBACK
+from ww.rpc.admission import parse_admission
+from ww.rpc.errors import call
+from ww.rpc.vat import Peer, Vat
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop")]
+
+
+class Transports:
+    """Makes transports that reach each other, of one kind."""
+
+    def __init__(self, kind: str) -> None:
+        self._kind = kind
+        self._network = Network()
+
+    def of(self, identity: Identity) -> Transport:
+        if self._kind == "tls":
+            return TlsTransport(identity, handshake_timeout_s=2.0)
+        return MemoryTransport(self._network, identity)
+
+
+@pytest.fixture(params=["tls", "memory"])
+def transports(request: pytest.FixtureRequest) -> Transports:
+    return Transports(request.param)
+
+
+class Serving:
+    """A vat that listens and exports a channel's sender, which takes text."""
+
+    def __init__(self, transports: Transports, **settings: Any) -> None:
+        self.identity = Identity.generate()
+        self.vat = Vat(self.identity, transports.of(self.identity), **settings)
+        self.channel: Channel[str] = Channel()
+        self.peers: list[Peer] = []
+        self.addresses: list[Multiaddr] = []
+
+    async def start(self) -> None:
+        self.vat.export("channel", self._sender)
+        self.vat.export("broken", self._broken)
+        self.addresses = await self.vat.listen(LOOPBACK)
+
+    def _sender(self, peer: Peer) -> Any:
+        self.peers.append(peer)
+        return SenderServer(self.channel, lambda value: str(value.as_text()))
+
+    def _broken(self, peer: Peer) -> Any:
+        raise RuntimeError("secret /path/of/this/machine")
+
+
+@pytest.fixture
+async def serving(transports: Transports) -> AsyncIterator[Serving]:
+    serving = Serving(transports)
+    async with serving.vat:
+        await serving.start()
+        yield serving
+
+
+def client(transports: Transports, **settings: Any) -> Vat:
+    identity = Identity.generate()
+    return Vat(identity, transports.of(identity), **settings)
+
+
+async def test_a_name_gives_the_peer_its_own_capability(transports: Transports, serving: Serving) -> None:
+    async with client(transports) as vat, await vat.dial(serving.vat.peer_id, serving.addresses) as connection:
+        sender = await connection.connect("channel", schema.channel.Sender)
+        again = await connection.connect("channel", schema.channel.Sender)
+        assert [peer.peer_id for peer in serving.peers] == [vat.peer_id]
+        first, second = sender.send("a"), again.send("b")
+        assert [await serving.channel.receive(), await serving.channel.receive()] == ["a", "b"]
+        await asyncio.gather(call(first), call(second))
+
+
+async def test_a_name_that_is_not_exported_is_not_found(transports: Transports, serving: Serving) -> None:
+    async with client(transports) as vat, await vat.dial(serving.vat.peer_id, serving.addresses) as connection:
+        with pytest.raises(NotFound, match="exports nothing named 'nothing'"):
+            await connection.connect("nothing", schema.channel.Sender)
+
+
+async def test_a_failure_there_tells_nothing_of_that_machine(
+    transports: Transports, serving: Serving, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with client(transports) as vat, await vat.dial(serving.vat.peer_id, serving.addresses) as connection:
+        with pytest.raises(RemoteError) as error:
+            await connection.connect("broken", schema.channel.Sender)
+    assert "secret" not in str(error.value)
+    assert "Traceback" not in str(error.value)
+    assert ".py" not in str(error.value)
+    assert "secret" in caplog.text  # its own log says why
+
+
+async def test_another_peer_than_dialled_is_refused_by_an_error_that_names_both(
+    transports: Transports, serving: Serving
+) -> None:
+    wanted = Identity.generate().peer_id
+    async with client(transports) as vat:
+        with pytest.raises(PeerMismatch) as error:
+            await vat.dial(wanted, serving.addresses)
+    assert str(wanted) in str(error.value)
+    assert str(serving.vat.peer_id) in str(error.value)
+    assert serving.peers == []
+
+
+@pytest.mark.parametrize(("version", "older"), [(1, "update this node"), (3, "update it")])
+async def test_nodes_of_two_versions_are_told_which_is_older(transports: Transports, version: int, older: str) -> None:
+    serving = Serving(transports, version=2)
+    async with serving.vat, client(transports, version=version) as vat:
+        await serving.start()
+        with pytest.raises(ProtocolMismatch) as error:
+            await vat.dial(serving.vat.peer_id, serving.addresses)
+    assert f"speaks protocol version 2, this node speaks {version}: {older}" in str(error.value)
+
+
+async def test_another_namespace_is_refused(transports: Transports, serving: Serving) -> None:
+    async with client(transports, namespace="other") as vat:
+        with pytest.raises(ProtocolMismatch, match="namespace ww, not other"):
+            await vat.dial(serving.vat.peer_id, serving.addresses)
+
+
+async def test_only_peers_in_the_allow_file_come_in_and_it_is_read_again(
+    transports: Transports, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.WARNING)
+    allowed = tmp_path / "peers"
+    allowed.write_text("# nobody yet\n")
+    serving = Serving(transports, admission=parse_admission(f"allow:{allowed}"))
+    async with serving.vat, client(transports) as vat:
+        await serving.start()
+        with pytest.raises(NotAdmitted, match=f"does not name {vat.peer_id}"):
+            await vat.dial(serving.vat.peer_id, serving.addresses)
+        await until(lambda: f"refused {vat.peer_id}" in caplog.text)
+        allowed.write_text(f"{vat.peer_id}  # the one\n")
+        async with await vat.dial(serving.vat.peer_id, serving.addresses) as connection:
+            await connection.connect("channel", schema.channel.Sender)
+
+
+async def test_pending_sends_are_withdrawn_when_their_connection_breaks(
+    transports: Transports, serving: Serving
+) -> None:
+    async with client(transports) as vat, client(transports) as other:
+        connection = await vat.dial(serving.vat.peer_id, serving.addresses)
+        staying = await other.dial(serving.vat.peer_id, serving.addresses)
+        sender = await connection.connect("channel", schema.channel.Sender)
+        kept = await staying.connect("channel", schema.channel.Sender)
+        lost = asyncio.ensure_future(call(sender.send("lost")))
+        await until(lambda: len(list(serving.channel.waiting())) == 1)
+        stays = asyncio.ensure_future(call(kept.send("kept")))
+        await until(lambda: len(list(serving.channel.waiting())) == 2)
+        connection.close()
+        await until(lambda: [value for _, value in serving.channel.waiting()] == ["kept"])
+        with pytest.raises(Disconnected):
+            await lost
+        assert await serving.channel.receive() == "kept"
+        await stays
+        staying.close()
+
+
+async def test_a_cancelled_send_is_withdrawn_at_the_server(transports: Transports, serving: Serving) -> None:
+    async with client(transports) as vat, await vat.dial(serving.vat.peer_id, serving.addresses) as connection:
+        sender = await connection.connect("channel", schema.channel.Sender)
+        send = asyncio.ensure_future(call(sender.send("a")))
+        await until(lambda: len(list(serving.channel.waiting())) == 1)
+        send.cancel()
+        await until(lambda: len(list(serving.channel.waiting())) == 0)
+
+
+async def test_nobody_at_the_address_is_one_clear_error(transports: Transports) -> None:
+    async with client(transports) as vat:
+        wanted = Identity.generate().peer_id
+        with pytest.raises(PeerError, match="refused"):
+            await vat.dial(wanted, [Multiaddr.parse("/ip4/127.0.0.1/tcp/1")])
+        with pytest.raises(PeerError, match="no address of"):
+            await vat.dial(wanted, [])
+
+
+async def test_large_values_cross_whole_in_both_directions(transports: Transports, serving: Serving) -> None:
+    text = "0123456789abcdef" * (1 << 18)
+    async with client(transports) as vat, await vat.dial(serving.vat.peer_id, serving.addresses) as connection:
+        sender = await connection.connect("channel", schema.channel.Sender)
+        sends = [asyncio.ensure_future(call(sender.send(text))) for _ in range(3)]
+        assert [await serving.channel.receive() == text for _ in range(3)] == [True] * 3
+        await asyncio.gather(*sends)
+
+
+async def test_closing_the_serving_vat_tells_its_peers(transports: Transports) -> None:
+    serving = Serving(transports)
+    async with client(transports) as vat:
+        async with serving.vat:
+            await serving.start()
+            connection = await vat.dial(serving.vat.peer_id, serving.addresses)
+        await asyncio.wait_for(connection.wait_closed(), 5)
+        connection.close()
