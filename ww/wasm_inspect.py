@@ -1,0 +1,353 @@
+"""What a WebAssembly module is, from its bytes alone: imports, exports, and how ww runs it.
+
+Holds a reader of the binary format and the rule that picks an entry. It compiles nothing and runs on the gateway
+against bytes of strangers: linear in their size, no recursion, no error but BadModule. Whether the code inside is valid
+is for the compiler to say, in a child process of a worker (sandbox/).
+Source: WebAssembly Core Specification 2.0, 5 (Binary Format); WASI preview 1, witx.
+"""
+
+import mmap
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Final, TypeVar
+
+from ww.errors import BadModule
+
+T = TypeVar("T")
+
+_MAGIC: Final = b"\0asm"
+_MODULE_VERSION: Final = b"\1\0\0\0"
+_COMPONENT_VERSION: Final = b"\x0d\0\1\0"
+_VALUE_TYPES: Final = {
+    0x7F: "i32",
+    0x7E: "i64",
+    0x7D: "f32",
+    0x7C: "f64",
+    0x7B: "v128",
+    0x70: "funcref",
+    0x6F: "externref",
+}
+_KINDS: Final = {0: "function", 1: "table", 2: "memory", 3: "global", 4: "tag"}
+_SECTIONS: Final = {
+    1: "type", 2: "import", 3: "function", 4: "table", 5: "memory", 6: "global", 7: "export", 8: "start", 9: "element",
+    10: "code", 11: "data", 12: "data count", 13: "tag",
+}  # fmt: skip
+# Where each section stands among the others; the numbers were given out in another order.
+_ORDER: Final = {number: place for place, number in enumerate((1, 2, 3, 4, 5, 13, 6, 7, 8, 9, 12, 10, 11))}
+# Far beyond what compilers make; keeps hostile counts from costing memory.
+_ENTRIES_MAX: Final = 200_000
+_NAME_BYTES_MAX: Final = 10_000
+
+# i = i32, I = i64; every function returns an errno (i32), but for the two at the end.
+_WASI: Final = {
+    "args_get": "ii", "args_sizes_get": "ii", "clock_res_get": "ii", "clock_time_get": "iIi", "environ_get": "ii",
+    "environ_sizes_get": "ii", "fd_advise": "iIIi", "fd_allocate": "iII", "fd_close": "i", "fd_datasync": "i",
+    "fd_fdstat_get": "ii", "fd_fdstat_set_flags": "ii", "fd_fdstat_set_rights": "iII", "fd_filestat_get": "ii",
+    "fd_filestat_set_size": "iI", "fd_filestat_set_times": "iIIi", "fd_pread": "iiiIi", "fd_prestat_dir_name": "iii",
+    "fd_prestat_get": "ii", "fd_pwrite": "iiiIi", "fd_read": "iiii", "fd_readdir": "iiiIi", "fd_renumber": "ii",
+    "fd_seek": "iIii", "fd_sync": "i", "fd_tell": "ii", "fd_write": "iiii", "path_create_directory": "iii",
+    "path_filestat_get": "iiiii", "path_filestat_set_times": "iiiiIIi", "path_link": "iiiiiii",
+    "path_open": "iiiiiIIii", "path_readlink": "iiiiii", "path_remove_directory": "iii", "path_rename": "iiiiii",
+    "path_symlink": "iiiii", "path_unlink_file": "iii", "poll_oneoff": "iiii", "proc_raise": "i", "random_get": "ii",
+    "sched_yield": "", "sock_accept": "iii", "sock_recv": "iiiiii", "sock_send": "iiiii", "sock_shutdown": "ii",
+    "proc_exit": "i",
+}  # fmt: skip
+_WASI_MODULE: Final = "wasi_snapshot_preview1"
+
+
+@dataclass(frozen=True, slots=True)
+class FunctionType:
+    """The types a function takes and returns."""
+
+    parameters: tuple[str, ...]
+    results: tuple[str, ...]
+
+    def __str__(self) -> str:
+        return f"({', '.join(self.parameters)}) -> ({', '.join(self.results)})"
+
+
+@dataclass(frozen=True, slots=True)
+class Import:
+    """What a module wants from its host."""
+
+    module: str
+    name: str
+    kind: str
+    """function, table, memory, global or tag."""
+    signature: FunctionType | None
+    """Of a function."""
+
+
+@dataclass(frozen=True, slots=True)
+class Export:
+    """What a module offers."""
+
+    name: str
+    kind: str
+    signature: FunctionType | None
+
+
+@dataclass(frozen=True, slots=True)
+class ModuleInfo:
+    """A module from outside."""
+
+    imports: tuple[Import, ...]
+    exports: dict[str, Export]
+
+
+def inspect(data: bytes | mmap.mmap) -> ModuleInfo:
+    """Read a whole module. BadModule says in one line what is wrong with it."""
+    return _Module(data).info()
+
+
+def entry_of(info: ModuleInfo, wanted: str | None = None) -> str:
+    """Return which exported function is called, or "" when the module is a WASI command.
+
+    That is `wanted`, else `run`, else the command's `_start`. BadModule when there is no such thing, when it does not
+    have the signature that ww calls, or when the module imports what no worker gives.
+    """
+    for wish in info.imports:
+        _check_import(wish)
+    name = wanted or "run"
+    export = info.exports.get(name)
+    if export is None or export.kind != "function":
+        if wanted is None and _is_command(info):
+            return ""
+        raise BadModule(
+            f"wasm: exports no function {_shown(name)}" + ("" if wanted else " and no _start to run instead")
+        )
+    assert export.signature is not None
+    parameters, results = export.signature.parameters, export.signature.results
+    if {*parameters, *results} <= {"i32", "i64"} and len(parameters) == 2 and len(results) == 1:
+        return name
+    expected = "expected two parameters (input, difficulty) and one result, each i32 or i64"
+    raise BadModule(f"wasm: {_shown(name)} has the signature {export.signature}; {expected}"[:400])
+
+
+def _is_command(info: ModuleInfo) -> bool:
+    start = info.exports.get("_start")
+    if start is None or start.kind != "function":
+        return False
+    if start.signature != FunctionType((), ()):
+        raise BadModule(f"wasm: _start has the signature {start.signature}; a WASI command's takes and returns nothing")
+    return True
+
+
+def _check_import(wish: Import) -> None:
+    letters = _WASI.get(wish.name) if wish.module == _WASI_MODULE else None
+    if letters is None or wish.kind != "function":
+        what = f"{wish.kind} {_shown(wish.module)}.{_shown(wish.name)}"
+        raise BadModule(f"wasm: imports the unknown {what}; known are the functions of {_WASI_MODULE}")
+    known = FunctionType(
+        tuple("i32" if letter == "i" else "i64" for letter in letters), () if wish.name == "proc_exit" else ("i32",)
+    )
+    if wish.signature != known:
+        raise BadModule(f"wasm: imports {wish.name} as {wish.signature}; it is {known}"[:400])
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= 60 else name[:60] + "...")
+
+
+class _Reader:
+    """Reads values from data between two offsets, and complains about what it was reading."""
+
+    def __init__(self, data: bytes | mmap.mmap, start: int, end: int, where: str) -> None:
+        self._data = data
+        self.at = start
+        self.end = end
+        self._where = where
+
+    def bad(self, reason: str) -> BadModule:
+        """Make the error for something wrong here."""
+        return BadModule(f"wasm: {self._where}: {reason}")
+
+    def byte(self) -> int:
+        if self.at >= self.end:
+            raise self.bad("ends in the middle of something")
+        value = self._data[self.at]
+        self.at += 1
+        return value
+
+    def take(self, count: int) -> bytes:
+        if count > self.end - self.at:
+            raise self.bad(f"says {count} bytes, {self.end - self.at} are left")
+        self.at += count
+        return bytes(self._data[self.at - count : self.at])
+
+    def skip(self, count: int) -> int:
+        """Jump over count bytes and return where they began."""
+        if count > self.end - self.at:
+            raise self.bad(f"says {count} bytes, {self.end - self.at} are left")
+        self.at += count
+        return self.at - count
+
+    def number(self, bits: int = 32) -> int:
+        """Read an unsigned LEB128 number."""
+        value = shift = 0
+        while True:
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if not byte & 0x80:
+                break
+            if shift >= bits:
+                raise self.bad("holds a number that is too long")
+        if value >> bits:
+            raise self.bad("holds a number that is too large")
+        return value
+
+    def count(self) -> int:
+        """Read how many entries follow; each is at least one byte."""
+        count = self.number()
+        if count > min(_ENTRIES_MAX, self.end - self.at):
+            raise self.bad(f"says {count} entries, more than fit")
+        return count
+
+    def name(self) -> str:
+        length = self.number()
+        if length > _NAME_BYTES_MAX:
+            raise self.bad(f"holds a name of {length} bytes, at most {_NAME_BYTES_MAX} are taken")
+        try:
+            return self.take(length).decode()
+        except UnicodeDecodeError:
+            raise self.bad("holds a name that is not UTF-8") from None
+
+
+class _Module:
+    """A module while it is read: what is known so far, section by section."""
+
+    def __init__(self, data: bytes | mmap.mmap) -> None:
+        self._data = data
+        self._types: list[FunctionType] = []
+        self._functions: list[int] = []
+        self._imports: list[Import] = []
+        self._exports: dict[str, tuple[str, int]] = {}
+        self._counts: dict[int, int] = {}
+
+    def info(self) -> ModuleInfo:
+        """Read everything."""
+        self._read_header()
+        self._read_sections()
+        self._check_counts()
+        imported = [wish.signature for wish in self._imports if wish.kind == "function"]
+        signatures = imported + [self._types[index] for index in self._functions]
+        exports = {}
+        for name, (kind, index) in self._exports.items():
+            if kind == "function" and index >= len(signatures):
+                raise BadModule(f"wasm: the export section names function {index}, there are {len(signatures)}")
+            exports[name] = Export(name, kind, signatures[index] if kind == "function" else None)
+        return ModuleInfo(tuple(self._imports), exports)
+
+    def _read_header(self) -> None:
+        head = bytes(self._data[:8])
+        if head[:4] != _MAGIC:
+            raise BadModule("wasm: not WebAssembly: the bytes do not begin with \\0asm")
+        if head[4:] == _COMPONENT_VERSION:
+            raise BadModule("wasm: is a component; expected a core module")
+        if head[4:] != _MODULE_VERSION:
+            raise BadModule(
+                "wasm: not a WebAssembly module of version 1" if len(head) == 8 else "wasm: cut off: 8 bytes at least"
+            )
+
+    def _read_sections(self) -> None:
+        reader = _Reader(self._data, 8, len(self._data), "cut off or damaged: a section")
+        reading: dict[int, Callable[[_Reader], None]] = {
+            1: self._read_types, 2: self._read_imports, 3: self._read_functions, 7: self._read_exports,
+        }  # fmt: skip
+        last = -1
+        while reader.at < reader.end:
+            number = reader.byte()
+            size = reader.number()
+            start = reader.skip(size)
+            if number == 0:
+                continue
+            if number not in _SECTIONS:
+                raise BadModule(f"wasm: holds a section of the unknown kind {number}")
+            where = f"the {_SECTIONS[number]} section"
+            if _ORDER[number] <= last:
+                raise BadModule(f"wasm: {where} is there twice or in the wrong place")
+            last = _ORDER[number]
+            section = _Reader(self._data, start, start + size, where)
+            if number in reading:
+                reading[number](section)
+                if section.at != section.end:
+                    raise section.bad("holds more than its entries")
+            elif number in (10, 11, 12):
+                self._counts[number] = section.number() if number == 12 else section.count()
+
+    def _check_counts(self) -> None:
+        """Notice a file cut off between two sections."""
+        bodies = self._counts.get(10, 0)
+        if bodies != len(self._functions):
+            raise BadModule(f"wasm: cut off or damaged: {len(self._functions)} functions, but the code of {bodies}")
+        segments = self._counts.get(11, 0)
+        announced = self._counts.get(12, segments)
+        if announced != segments:
+            raise BadModule(f"wasm: cut off or damaged: {announced} data segments announced, {segments} there")
+
+    def _read_types(self, section: _Reader) -> None:
+        for _ in range(section.count()):
+            if section.byte() != 0x60:
+                raise section.bad("holds a type that is not a function's")
+            self._types.append(FunctionType(self._value_types(section), self._value_types(section)))
+
+    def _value_types(self, section: _Reader) -> tuple[str, ...]:
+        return tuple(self._value_type(section) for _ in range(section.count()))
+
+    def _value_type(self, section: _Reader) -> str:
+        byte = section.byte()
+        if byte not in _VALUE_TYPES:
+            raise section.bad(f"holds the unknown value type 0x{byte:02x}")
+        return _VALUE_TYPES[byte]
+
+    def _read_imports(self, section: _Reader) -> None:
+        for _ in range(section.count()):
+            module, name = section.name(), section.name()
+            kind = _KINDS.get(section.byte())
+            signature = None
+            if kind == "function":
+                signature = self._type(section, section.number())
+            elif kind == "table":
+                self._value_type(section)
+                self._skip_limits(section)
+            elif kind == "memory":
+                self._skip_limits(section)
+            elif kind == "global":
+                self._value_type(section)
+                section.byte()
+            elif kind == "tag":
+                section.byte()
+                self._type(section, section.number())
+            else:
+                raise section.bad("holds an import of an unknown kind")
+            self._imports.append(Import(module, name, kind, signature))
+
+    def _skip_limits(self, section: _Reader) -> None:
+        flags = section.byte()
+        if flags > 7:
+            raise section.bad("holds limits of an unknown form")
+        bits = 64 if flags & 4 else 32
+        section.number(bits)
+        if flags & 1:
+            section.number(bits)
+
+    def _read_functions(self, section: _Reader) -> None:
+        for _ in range(section.count()):
+            index = section.number()
+            self._type(section, index)
+            self._functions.append(index)
+
+    def _read_exports(self, section: _Reader) -> None:
+        for _ in range(section.count()):
+            name, kind, index = section.name(), _KINDS.get(section.byte()), section.number()
+            if kind is None:
+                raise section.bad("holds an export of an unknown kind")
+            if name in self._exports:
+                raise section.bad(f"holds the name {_shown(name)} twice")
+            self._exports[name] = (kind, index)
+
+    def _type(self, section: _Reader, index: int) -> FunctionType:
+        if index >= len(self._types):
+            raise section.bad(f"names type {index}, there are {len(self._types)}")
+        return self._types[index]
