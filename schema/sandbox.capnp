@@ -9,12 +9,13 @@ struct Request {
   union {
     run :group {
       artefact @0 :Text;            # path of the compiled module
-      digest @1 :Data;              # sha256 of the module's bytes, the key of the child's own cache
-      invocation @2 :Worker.Invocation;
+      invocation @1 :Worker.Invocation;
+      limits @2 :Worker.Limits;     # what holds, whatever the invocation asks for
     }
     compile :group {
       module @3 :Text;              # path of the module's bytes
-      artefact @4 :Text;            # path to write the compiled module to
+      digest @4 :Data;              # their sha256
+      artefact @5 :Text;            # path to write the compiled module to
     }
   }
 }

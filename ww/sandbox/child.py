@@ -1,0 +1,156 @@
+"""One child process, seen from its parent: started, asked one thing at a time, killed.
+
+Holds the process and the socket to it. Must not know what is asked, nor who waits: pool.py does. Nothing a child says
+is trusted: replies have a size limit, and whatever is no reply is the child's end.
+"""
+
+import asyncio
+import os
+import signal
+import socket
+import struct
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any, Final
+
+import ww
+from ww import schema
+from ww.errors import WwError
+from ww.sandbox.limits import SandboxLimits
+
+_START_TIMEOUT_S: Final = 30.0
+_KILL_TIMEOUT_S: Final = 10.0
+
+
+class ChildDied(Exception):
+    """The child is gone, or no good any more; the message says how in a few words."""
+
+
+class Child(asyncio.Protocol):
+    """A process of ww.sandbox.executor. At most one `ask` at a time."""
+
+    def __init__(self, role: str, limits: SandboxLimits) -> None:
+        self._role = role
+        self._limits = limits
+        self._reply_bytes_max = 2 * limits.output_bytes_max + (64 << 10)
+        self._buffer = bytearray()
+        self._reply: asyncio.Future[bytes] | None = None
+        self._transport: asyncio.Transport | None = None
+        self._process: subprocess.Popen[bytes] | None = None
+        self._folder: tempfile.TemporaryDirectory[str] | None = None
+        self._dead = False
+        self.runs = 0
+        """Requests it answered."""
+
+    async def start(self) -> None:
+        """Start the process and wait until it is ready. WwError when it cannot be."""
+        ours, theirs = socket.socketpair()
+        with theirs:
+            # On the loop, for a few milliseconds: the child dies with the thread that started it.
+            self._launch(theirs.fileno())
+        loop = asyncio.get_running_loop()
+        self._transport, _ = await loop.create_connection(lambda: self, sock=ours)
+        self._reply = loop.create_future()
+        try:
+            async with asyncio.timeout(_START_TIMEOUT_S):
+                await self._reply
+        except (ChildDied, TimeoutError) as error:
+            await self.aclose()
+            raise WwError(f"a sandbox process does not start: {error or 'it says nothing'}") from None
+        except BaseException:
+            await self.aclose()
+            raise
+
+    def _launch(self, fd: int) -> None:
+        self._folder = tempfile.TemporaryDirectory(prefix="ww-sandbox-")
+        arguments = [self._role, str(fd), str(os.getpid()), str(self._limits.compile_memory_bytes_max)]
+        self._process = subprocess.Popen(
+            [sys.executable, "-s", "-P", "-m", "ww.sandbox.executor", *arguments],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.DEVNULL,
+            cwd=self._folder.name,
+            # Nothing of ours but where ww is: it may run from a checkout that nobody installed.
+            env={"PYTHONPATH": str(Path(ww.__file__).resolve().parent.parent), "PYTHONDONTWRITEBYTECODE": "1"},
+            pass_fds=(fd,),
+        )
+
+    @property
+    def is_alive(self) -> bool:
+        """Whether it can be asked."""
+        return not self._dead
+
+    async def ask(self, request: Any, timeout_s: float) -> bytes:
+        """Send a sandbox.Request and return the bytes of the sandbox.Reply.
+
+        Raises ChildDied when the child ends instead, TimeoutError when it does not answer in time. After any failure,
+        and when cancelled, the child must be closed.
+        """
+        if self._dead or self._transport is None:
+            raise ChildDied("it is gone")
+        data = request.to_bytes()
+        self._reply = asyncio.get_running_loop().create_future()
+        self._transport.write(struct.pack("<I", len(data)) + data)
+        # call_later costs less than asyncio.timeout, and this is the hot path.
+        limit = asyncio.get_running_loop().call_later(timeout_s, self._fail, TimeoutError())
+        try:
+            return await self._reply
+        finally:
+            limit.cancel()
+            self._reply = None
+            self.runs += 1
+
+    async def aclose(self) -> str:
+        """Kill the process, whatever it does, and say how it had ended if it had."""
+        self._dead = True
+        if self._transport is not None:
+            self._transport.abort()
+        said = ""
+        if self._process is not None:
+            had_ended = self._process.poll() is not None
+            self._process.kill()
+            await asyncio.to_thread(self._process.wait, _KILL_TIMEOUT_S)
+            said = _how(self._process.returncode) if had_ended or self._process.returncode != -signal.SIGKILL else ""
+        if self._folder is not None:
+            await asyncio.to_thread(self._folder.cleanup)
+        return said
+
+    # asyncio.Protocol
+
+    def data_received(self, data: bytes) -> None:
+        self._buffer += data
+        if len(self._buffer) < 4:
+            return
+        (length,) = struct.unpack_from("<I", self._buffer)
+        if length > self._reply_bytes_max or len(self._buffer) > 4 + length or self._reply is None:
+            self._dead = True
+            self._fail(ChildDied("it says what no child of ours says"))
+        elif len(self._buffer) == 4 + length and not self._reply.done():
+            reply = bytes(memoryview(self._buffer)[4:])
+            self._buffer.clear()
+            self._reply.set_result(reply)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._dead = True
+        self._fail(ChildDied("it ended"))
+
+    def _fail(self, error: Exception) -> None:
+        if self._reply is not None and not self._reply.done():
+            self._reply.set_exception(error)
+
+
+def read_reply(data: bytes) -> Any:
+    """Open a reply, as a context manager; its size was checked."""
+    return schema.sandbox.Reply.from_bytes(data, traversal_limit_in_words=len(data) // 4 + 1024)
+
+
+def _how(returncode: int | None) -> str:
+    if returncode is None:
+        return "does not end"
+    if returncode >= 0:
+        return f"exit code {returncode}"
+    try:
+        return signal.Signals(-returncode).name
+    except ValueError:
+        return f"signal {-returncode}"
