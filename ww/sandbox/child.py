@@ -101,8 +101,14 @@ class Child(asyncio.Protocol):
             self._reply = None
             self.runs += 1
 
+    def kill(self) -> None:
+        """Stop whatever it does, at once; `aclose` cleans up after it."""
+        self._dead = True
+        if self._process is not None:
+            self._process.kill()
+
     async def aclose(self) -> str:
-        """Kill the process, whatever it does, and say how it had ended if it had."""
+        """Kill the process, and say how it had ended if it had by itself. Idempotent."""
         self._dead = True
         if self._transport is not None:
             self._transport.abort()

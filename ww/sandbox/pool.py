@@ -130,7 +130,7 @@ class SandboxPool:
             how = await self._end(child) or str(error)
             return _failure("crash", f"the sandbox process died: {how}"[:300], limits)
         except BaseException:
-            self._spawn(self._bury(child))
+            child.kill()
             raise
         finally:
             self._release(child)
@@ -138,9 +138,6 @@ class SandboxPool:
     async def _end(self, child: Child) -> str:
         self._children.discard(child)
         return await child.aclose()
-
-    async def _bury(self, child: Child) -> None:
-        await self._end(child)
 
     # Who is idle.
 
@@ -161,7 +158,7 @@ class SandboxPool:
     def _release(self, child: Child) -> None:
         """Give a child that is still good to the next, and replace it otherwise."""
         is_worn = child.runs >= self.limits.runs_per_child
-        if child.is_alive and child in self._children and not is_worn:
+        if child.is_alive and not is_worn:
             self._give(child)
         elif not self._closed:
             self._spawn(self._replace(child))
