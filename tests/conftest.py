@@ -21,5 +21,5 @@ async def kj_loop() -> AsyncIterator[None]:
 async def until(condition: Callable[[], bool], bound_s: float = 10.0) -> None:
     """Return when condition holds; fail when it does not within the bound."""
     async with asyncio.timeout(bound_s):
-        while not condition():
+        while not condition():  # noqa: ASYNC110 what is waited for has no event
             await asyncio.sleep(0.001)

@@ -27,8 +27,10 @@ def digest_of(module: bytes) -> bytes:
     return hashlib.sha256(module).digest()
 
 
-GROW_4_GIB = function("(drop (memory.grow (i32.const 65535))) (i32.store (i32.const 4294901760) (i32.const 1)) (i32.const 1)",
-                      '(memory (export "memory") 1)')  # fmt: skip
+GROW_4_GIB = function(
+    "(drop (memory.grow (i32.const 65535))) (i32.store (i32.const 4294901760) (i32.const 1)) (i32.const 1)",
+    '(memory (export "memory") 1)',
+)
 START_WITH_4_GIB = function("(i32.const 1)", "(memory 65536)")
 UNREACHABLE = function("unreachable")
 SLEEP_FOR_EVER = wat(

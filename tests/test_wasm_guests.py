@@ -38,6 +38,6 @@ def test_the_hash_puzzle_has_its_known_answers(given: int, answers: list[int]) -
     reason="rebuilding needs the recorded compiler: scripts/setup guests",
 )
 def test_a_rebuild_gives_the_same_bytes(tmp_path: Path) -> None:
-    subprocess.run([ROOT / "scripts" / "build-guests", tmp_path], check=True, capture_output=True)
+    subprocess.run([ROOT / "scripts" / "build-guests", "--out", tmp_path], check=True, capture_output=True)
     for name in ("hash", "echo", "spin", "noop"):
         assert (tmp_path / f"{name}.wasm").read_bytes() == guest(name), name

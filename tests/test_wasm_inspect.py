@@ -1,5 +1,7 @@
 """What the gateway learns of a module from its bytes, and that hostile bytes get nothing but one clear error."""
 
+import contextlib
+
 import pytest
 import wasmtime
 from hypothesis import given, settings
@@ -89,7 +91,7 @@ def test_every_function_of_wasi_is_known_as_wasmtime_knows_it() -> None:
         (wat('(import "env" "f" (func)) (func (export "_start"))'), "unknown function 'env'.'f'"),
         (wat('(import "env" "m" (memory 1)) (func (export "_start"))'), "unknown memory 'env'.'m'"),
         (wat('(import "wasi_snapshot_preview1" "fd_fly" (func)) (func (export "_start"))'), "'fd_fly'"),
-        (wat('(import "wasi_snapshot_preview1" "fd_close" (func)) (func (export "_start"))'), "imports fd_close as () -> ()"),
+        (wat('(import "wasi_snapshot_preview1" "fd_close" (func)) (func (export "_start"))'), "fd_close as () -> ()"),
     ],
 )  # fmt: skip
 def test_what_cannot_be_run_is_refused_with_the_reason(module: bytes, reason: str) -> None:
@@ -110,25 +112,16 @@ def test_a_hostile_name_is_shown_escaped_and_short() -> None:
 
 def test_a_module_cut_off_anywhere_is_refused() -> None:
     module = guest("hash")
-    accepted = []
     for length in range(len(module)):
-        try:
+        with pytest.raises(BadModule):
             entry(module[:length])
-        except BadModule:
-            continue
-        accepted.append(length)
-    # Without its data section it is a module still, only another one; nothing in the format tells.
-    assert len(accepted) == 1
-    assert wasmtime.Module.validate(wasmtime.Engine(), module[: accepted[0]]) is None
 
 
 @given(st.binary(max_size=200))
 def test_no_bytes_get_another_error_out_of_it(data: bytes) -> None:
     for module in (data, HEADER + data):
-        try:
+        with contextlib.suppress(BadModule):
             entry(module)
-        except BadModule:
-            pass
 
 
 @settings(max_examples=300)
@@ -138,10 +131,8 @@ def test_no_change_to_a_module_gets_another_error_out_of_it(data: st.DataObject)
     for _ in range(data.draw(st.integers(1, 4))):
         at = data.draw(st.integers(0, min(len(module) - 1, 600)))
         module[at] = data.draw(st.integers(0, 255))
-    try:
+    with contextlib.suppress(BadModule):
         entry(bytes(module))
-    except BadModule:
-        pass
 
 
 def test_many_imports_and_exports_take_time_in_proportion() -> None:

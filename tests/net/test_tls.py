@@ -168,8 +168,8 @@ async def test_a_dialler_gives_up_on_a_server_that_says_nothing() -> None:
     server = await asyncio.start_server(silent, "127.0.0.1", 0)
     async with server:
         address = Multiaddr.of_socket(*server.sockets[0].getsockname()[:2])
+        transport = TlsTransport(Identity.generate(), handshake_timeout_s=0.2)
         with pytest.raises(PeerError, match="said nothing in time"):
-            transport = TlsTransport(Identity.generate(), handshake_timeout_s=0.2)
             await transport.dial(address, Identity.generate().peer_id)
         await asyncio.wait_for(gone.wait(), 5)
 

@@ -343,7 +343,8 @@ def test_children_do_not_outlive_a_killed_parent(tmp_path: Path) -> None:
             cache = ModuleCache(Path({str(tmp_path)!r}), quota_bytes=1 << 30)
             async with SandboxPool(cache, slots=1) as pool:
                 digest = await Sandbox(pool, cache).prepare(guest("spin"))
-                run = asyncio.ensure_future(pool.run(digest, schema.worker.Invocation.new_message(entry="run", arguments=[0, 0])))
+                invocation = schema.worker.Invocation.new_message(entry="run", arguments=[0, 0])
+                run = asyncio.ensure_future(pool.run(digest, invocation))
                 await busiest(children())
                 print(*children(), flush=True)
                 await run

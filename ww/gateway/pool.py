@@ -8,13 +8,13 @@ offer belongs to the peer whose connection it came by, whatever it claims.
 import logging
 from collections.abc import Callable
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any, Final
 
 from ww import schema
 from ww.caps.blob import BlobServer
 from ww.caps.channel import Channel, SenderServer
 from ww.errors import Conflict, Overloaded, PeerError, UsageError
-from ww.gateway.modules import ModuleStore
 from ww.gateway.task import Outcome, Spec
 from ww.identity import PeerId
 from ww.rpc.errors import call, one_line
@@ -68,9 +68,11 @@ class Offer:
 class WorkerPool:
     """Who is connected, and which of their slots are free."""
 
-    def __init__(self, modules: ModuleStore, *, wall: Callable[[], float], on_offer: Callable[[], None]) -> None:
-        """Serve workers modules from that store. on_offer is called whenever a slot becomes free."""
-        self._modules = modules
+    def __init__(
+        self, module_path: Callable[[str], Path], *, wall: Callable[[], float], on_offer: Callable[[], None]
+    ) -> None:
+        """Serve workers the module of a digest (hex) from its path. on_offer is called whenever a slot becomes free."""
+        self._module_path = module_path
         self._wall = wall
         self.channel: Channel[Offer] = Channel(on_waiting=on_offer)
         self._workers: dict[Peer, WorkerEntry] = {}
@@ -137,17 +139,17 @@ class WorkerPool:
         if best is None:
             return None
         offer = self.channel.take(best[1])
-        return Lease(offer, self._workers.get(offer.peer), self._modules)
+        return Lease(offer, self._workers.get(offer.peer), self._module_path)
 
 
 class Lease:
     """One slot of one worker, held until `close`."""
 
-    def __init__(self, offer: Offer, entry: WorkerEntry | None, modules: ModuleStore) -> None:
+    def __init__(self, offer: Offer, entry: WorkerEntry | None, module_path: Callable[[str], Path]) -> None:
         self.peer_id: PeerId = offer.peer.peer_id
         self._worker = offer.worker
         self._entry = entry
-        self._modules = modules
+        self._module_path = module_path
         self._programs: dict[str, tuple[Any, Any]] = {}
         if entry is not None:
             entry.leased += 1
@@ -165,7 +167,7 @@ class Lease:
         if known is None:
             while len(self._programs) >= _PROGRAMS_MAX:
                 del self._programs[next(iter(self._programs))]
-            loading = self._worker.load(digest=bytes.fromhex(digest), blob=BlobServer(self._modules.path(digest)))
+            loading = self._worker.load(digest=bytes.fromhex(digest), blob=BlobServer(self._module_path(digest)))
             # The promise is kept beside what it promises: dropping it would cancel the load.
             known = self._programs[digest] = (loading, loading.program)
         return known[1]

@@ -50,7 +50,7 @@ class Scheduler:
         self._clock = clock
         self._config = config
         self._wake = asyncio.Event()
-        self.pool = WorkerPool(modules, wall=clock.wall, on_offer=self._wake.set)
+        self.pool = WorkerPool(modules.path, wall=clock.wall, on_offer=self._wake.set)
         self._tasks: dict[str, Task] = {}
         self._being_added: dict[str, tuple[Spec, asyncio.Event]] = {}
         self._ready: deque[Task] = deque()
