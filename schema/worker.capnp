@@ -43,8 +43,10 @@ interface Worker {
 }
 
 interface Program {
-  run @0 (invocation :Invocation) -> (attempt :Attempt);
-  # Start one run in a fresh instance. Answers at once; the Attempt is how to follow and to stop it.
+  run @0 (invocation :Invocation) -> (attempt :Attempt, ended :Bool, outcome :Outcome);
+  # Start one run in a fresh instance. Answers within milliseconds, be it that the run has ended or not: when it has,
+  # with ended and the outcome, so that a short run is one call; otherwise with an Attempt to follow and to stop it,
+  # which may be called before the answer is there.
   # Failures: draining when the worker is stopping.
 }
 

@@ -29,6 +29,8 @@ log = logging.getLogger("ww.worker")
 
 _BACKOFF_FIRST_S: Final = 0.1
 _BACKOFF_MAX_S: Final = 5.0
+# How long the answer to a run waits for the run's own end.
+_ANSWER_WITHIN_S: Final = 0.01
 # Runs that one lease may have waiting for its slot.
 _QUEUE_MAX: Final = 64
 
@@ -223,22 +225,25 @@ class WorkerServer(schema.worker.Worker.Server):  # type: ignore[misc]
         await self._worker.prepare(digest, blob)
         context.results.program = ProgramServer(self, digest)
 
-    async def run(self, digest: bytes, invocation: Any) -> Any:
+    async def _in_turn(self, digest: bytes, request: Any) -> Any:
         """Run when the runs before this one have ended, and return the Outcome."""
         self._waiting += 1
         try:
             async with self._turn:
-                return await self._worker.sandbox.run(digest, invocation)
+                return await self._worker.sandbox.ask(digest, request)
         finally:
             self._waiting -= 1
 
     def start(self, digest: bytes, invocation: Any) -> "asyncio.Task[Any]":
-        """Begin a run. Raises Draining when the worker is stopping, Overloaded when too many wait."""
+        """Begin a run; invocation is read before this returns.
+
+        Raises Draining when the worker is stopping, Overloaded when too many wait.
+        """
         if self._worker.is_draining:
             raise Draining("this worker is stopping")
         if self._waiting >= _QUEUE_MAX:
             raise Overloaded(f"{_QUEUE_MAX} runs wait for this slot, the limit")
-        return self._worker.start(self.run(digest, invocation))
+        return self._worker.start(self._in_turn(digest, self._worker.sandbox.request(digest, invocation)))
 
     def __del__(self) -> None:
         self._released.set()
@@ -252,9 +257,17 @@ class ProgramServer(schema.worker.Program.Server):  # type: ignore[misc]
         self._digest = digest
 
     async def run_context(self, context: Any) -> None:
-        # A copy: the parameters die with this call, the run outlives it.
-        invocation = context.params.invocation.as_builder()
-        context.results.attempt = AttemptServer(self._slot.start(self._digest, invocation))
+        run = self._slot.start(self._digest, context.params.invocation)
+        try:
+            await asyncio.wait((run,), timeout=_ANSWER_WITHIN_S)
+        except asyncio.CancelledError:  # the connection broke
+            run.cancel()
+            raise
+        if run.done():
+            context.results.ended = True
+            _answer(context.results, run)
+        else:
+            context.results.attempt = AttemptServer(run)
 
 
 class AttemptServer(schema.worker.Attempt.Server):  # type: ignore[misc]
@@ -265,16 +278,20 @@ class AttemptServer(schema.worker.Attempt.Server):  # type: ignore[misc]
 
     async def outcome_context(self, context: Any) -> None:
         await asyncio.wait((self._run,))
-        if self._run.cancelled():
-            context.results.init("outcome").reason = "cancelled"
-        else:
-            context.results.outcome = self._run.result()
+        _answer(context.results, self._run)
 
     async def cancel_context(self, context: Any) -> None:
         self._run.cancel()
 
     def __del__(self) -> None:
         self._run.cancel()
+
+
+def _answer(results: Any, run: "asyncio.Task[Any]") -> None:
+    if run.cancelled():
+        results.init("outcome").reason = "cancelled"
+    else:
+        results.outcome = run.result()
 
 
 async def _first_of(*waits: asyncio.Future[Any]) -> None:

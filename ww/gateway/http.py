@@ -27,11 +27,12 @@ from ww.gateway.request import FIELDS, RequestLimits, read_fields, shown
 from ww.gateway.same_origin import SameOrigin
 from ww.gateway.scheduler import Scheduler
 from ww.gateway.store import Store, TaskRow
-from ww.gateway.task import RunState, Task
+from ww.gateway.task import RunResult, RunState, Task
 from ww.gateway.view import counts_of_ended, result_json, spec_json, time_text
 
 log = logging.getLogger("ww.gateway")
 
+_WAIT_MAX_S: Final = 60
 _PAGE_DEFAULT: Final = 100
 _PAGE_MAX: Final = 1000
 _RESULTS_SHOWN: Final = 100
@@ -116,7 +117,7 @@ class HttpGateway:
                 if wasm is not None:
                     await self._modules.keep(wasm.file, digest, self._scheduler.modules_in_use)
 
-            created = await self._scheduler.submit(spec, keep_module)
+            created = await self._scheduler.submit(spec, keep_module, is_new=submission.is_id_made)
         location = {"Location": f"/tasks/{quote(spec.id)}"}
         return JSONResponse(await self._task_json(spec.id), 201 if created else 200, location)
 
@@ -138,6 +139,8 @@ class HttpGateway:
         return JSONResponse(await self._tasks_json(rows[:limit]))
 
     async def get_task(self, request: Request) -> Response:
+        if (wait_s := _number(request, "wait", 0, _WAIT_MAX_S)) > 0:
+            await self._scheduler.wait_ended(request.path_params["id"], wait_s)
         return JSONResponse(await self._task_json(request.path_params["id"]))
 
     async def delete_task(self, request: Request) -> Response:
@@ -233,43 +236,43 @@ class HttpGateway:
     # Answering.
 
     async def _task_json(self, id: str) -> dict[str, Any]:
+        task = self._scheduler.task(id)
+        if task is not None and not task.succeeded + task.failed:
+            return self._render(task, self._state_json(task), [])  # nothing that only the disk knows
         return (await self._tasks_json([await self._row(id)]))[0]
 
     async def _tasks_json(self, rows: list[TaskRow]) -> list[dict[str, Any]]:
         # States first: a task that is shown as ended is shown with all its results.
-        states = [self._state_json(row) for row in rows]
+        states = [self._state_json(self._scheduler.task(row.spec.id) or row) for row in rows]
         results = await self._store.latest_results(
             (row.number for row in rows), limit=_RESULTS_SHOWN, output_bytes_max=_OUTPUT_SHOWN_BYTES_MAX
         )
-        return [
-            spec_json(row.spec)
-            | state
-            | {
-                "created_at": time_text(row.created_at),
-                "results": [result_json(result) for result in results[row.number]],
-                "results_url": f"/tasks/{quote(row.spec.id)}/runs",
-            }
-            for row, state in zip(rows, states, strict=True)
-        ]
+        return [self._render(row, state, results[row.number]) for row, state in zip(rows, states, strict=True)]
+
+    def _render(self, task: Task | TaskRow, state: dict[str, Any], results: list[RunResult]) -> dict[str, Any]:
+        return {
+            **spec_json(task.spec),
+            **state,
+            "created_at": time_text(task.created_at),
+            "results": [result_json(result) for result in results],
+            "results_url": f"/tasks/{quote(task.spec.id)}/runs",
+        }
 
     def _status(self, row: TaskRow) -> str:
         task = self._scheduler.task(row.spec.id)
         return row.status if task is None else task.status(self._clock.now())
 
-    def _state_json(self, row: TaskRow) -> dict[str, Any]:
-        task = self._scheduler.task(row.spec.id)
-        counts = counts_of_ended(row) if task is None else task.counts(self._clock.now())
+    def _state_json(self, task: Task | TaskRow) -> dict[str, Any]:
+        now = self._clock.now()
+        counts = task.counts(now) if isinstance(task, Task) else counts_of_ended(task)
+        due = task.next_due() if isinstance(task, Task) else None
         return {
-            "status": self._status(row),
-            "completions": row.spec.complete + counts[RunState.SUCCEEDED],
+            "status": task.status(now) if isinstance(task, Task) else task.status,
+            "completions": task.spec.complete + counts[RunState.SUCCEEDED],
             "runs": {str(state): count for state, count in counts.items()},
-            "finished_at": time_text(row.finished_at if task is None else task.finished_at),
-            "next_run_at": time_text(self._next_run_at(task)),
+            "finished_at": time_text(task.finished_at),
+            "next_run_at": None if due is None else time_text(self._clock.wall() + max(0.0, due - now)),
         }
-
-    def _next_run_at(self, task: Task | None) -> float | None:
-        due = task.next_due() if task is not None else None
-        return None if due is None else self._clock.wall() + max(0.0, due - self._clock.now())
 
 
 def _number(request: Request, name: str, default: int, high: int, low: int = 1) -> int:

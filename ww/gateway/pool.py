@@ -14,7 +14,7 @@ from typing import Any, Final
 from ww import schema
 from ww.caps.blob import BlobServer
 from ww.caps.channel import Channel, SenderServer
-from ww.errors import Conflict, Overloaded, PeerError, UsageError
+from ww.errors import Conflict, Overloaded, PeerError, RemoteError, UsageError
 from ww.gateway.task import Outcome, Spec
 from ww.identity import PeerId
 from ww.rpc.errors import call, one_line
@@ -151,6 +151,9 @@ class Lease:
         self._entry = entry
         self._module_path = module_path
         self._programs: dict[str, tuple[Any, Any]] = {}
+        # Of the task served last: repeats say the same each time.
+        self._spec: Spec | None = None
+        self._invocation: Any = None
         if entry is not None:
             entry.leased += 1
 
@@ -158,9 +161,10 @@ class Lease:
         """Start one run of spec. Returns at once; everything travels together, nothing is waited for."""
         if self._worker is None:
             raise UsageError("the lease is closed")
-        request = self._program(spec.module).run_request()
-        _fill_invocation(request.init("invocation"), spec)
-        return RemoteAttempt(request.send(), spec)
+        if spec is not self._spec:
+            self._spec, self._invocation = spec, schema.worker.Invocation.new_message()
+            _fill_invocation(self._invocation, spec)
+        return RemoteAttempt(self._program(spec.module).run(invocation=self._invocation), spec)
 
     def _program(self, digest: str) -> Any:
         known = self._programs.get(digest)
@@ -180,12 +184,6 @@ class Lease:
             if self._entry is not None:
                 self._entry.leased -= 1
 
-    def __enter__(self) -> "Lease":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        self.close()
-
 
 class RemoteAttempt:
     """A run on a worker."""
@@ -194,15 +192,24 @@ class RemoteAttempt:
         self._promise = promise
         self._attempt = promise.attempt
         self._spec = spec
+        self._has_ended = False
 
     async def outcome(self) -> Outcome:
         """Return how the run ended. Raises BadModule, Draining, or another WwError when the worker cannot say."""
-        answer = await call(self._attempt.outcome())
+        answer = await call(self._promise)
+        self._has_ended = answer.ended
+        if not answer.ended:
+            answer = await call(answer.attempt.outcome())
+            self._has_ended = True
         return _read_outcome(answer.outcome, self._spec)
 
     async def cancel(self) -> None:
         """Ask the worker to stop the run; its outcome follows."""
-        await call(self._attempt.cancel())
+        try:
+            await call(self._attempt.cancel())
+        except RemoteError:
+            if not self._has_ended:
+                raise
 
 
 def _fill_invocation(invocation: Any, spec: Spec) -> None:

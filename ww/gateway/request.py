@@ -50,6 +50,8 @@ class Submission:
     """The fields of one submission, read and checked, before its module is looked at."""
 
     id: str
+    is_id_made: bool
+    """Whether the id was made here, and cannot be taken."""
     entry: str | None
     """Exported function the user asks for, or None for what the module offers."""
     module: str | None
@@ -110,6 +112,7 @@ def read_fields(fields: Sequence[tuple[str, str]], stdin: bytes, has_wasm: bool,
     _check_sizes(fields, stdin, limits)
     module = _read_module(single.pop("module", None), has_wasm)
     return Submission(
+        is_id_made="id" not in single,
         id=_read_id(single.pop("id", None)),
         entry=_read_entry(single.pop("entry", None)),
         module=module,

@@ -1,16 +1,17 @@
 """Decides which run goes next, and sees each through to a result on disk.
 
-Holds the tasks that have not ended and one coroutine for each leased slot. Must not know HTTP. A submission is on disk
-before `submit` returns; a result is on disk before it shows. A slot, once leased, takes one due run after the other and
-is given back when nothing is due. Next in a task's life: pool.py, then worker.py.
+Holds the tasks that have not ended and the slots that are leased. Must not know HTTP. A submission is on disk before
+`submit` returns; a result is on disk before it shows. A slot, once leased, takes one due run after the other and is
+given back when nothing is due. While its runs are shorter than their way there and back, it is sent several at a time,
+each on a lane; one that turns out long sends those behind it back to the queue.
+Next in a task's life: pool.py, then worker.py.
 """
 
 import asyncio
-import heapq
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 from ww.clock import Clock
@@ -19,12 +20,20 @@ from ww.gateway.modules import ModuleStore
 from ww.gateway.pool import Lease, RemoteAttempt, WorkerPool
 from ww.gateway.store import Store
 from ww.gateway.task import Attempt, Outcome, RunResult, Spec, Task
+from ww.gateway.timers import Timers
 
 log = logging.getLogger("ww.gateway")
 
 _STORE_RETRY_S: Final = 1.0
 # Results on their way to disk; slots wait when there are more.
 _UNWRITTEN_MAX: Final = 1024
+# While more runs are due, results wait this long for others, so that many share one commit.
+_LINGER_S: Final = 0.005
+_LANES_MAX: Final = 8
+# A run this short takes less time than its way to the worker and back.
+_SHORT_S: Final = 0.005
+# A slot that did not end its oldest run between two looks is stuck.
+_LOOK_EVERY_S: Final = 0.05
 
 
 @dataclass(frozen=True, slots=True)
@@ -42,6 +51,20 @@ class SchedulerConfig:
     """Seconds a worker has to answer a cancel."""
 
 
+@dataclass(eq=False, slots=True)
+class _Slot:
+    """A leased slot and what is on it."""
+
+    lease: Lease
+    lanes: int = 0
+    is_usable: bool = True
+    is_short: bool = False
+    """Whether its latest run was short."""
+    attempts: dict[Attempt, RemoteAttempt] = field(default_factory=dict)
+    """Under way, in the order in which the worker runs them."""
+    oldest_seen: Attempt | None = None
+
+
 class Scheduler:
     """The queue of runs. Open it with `async with`."""
 
@@ -55,9 +78,13 @@ class Scheduler:
         self._being_added: dict[str, tuple[Spec, asyncio.Event]] = {}
         self._ready: deque[Task] = deque()
         self._is_ready: set[int] = set()
-        self._timers = _Timers()
-        self._remote: dict[Attempt, RemoteAttempt] = {}
-        self._unwritten = asyncio.Semaphore(_UNWRITTEN_MAX)
+        self._timers = Timers()
+        self._slots: set[_Slot] = set()
+        self._shared = asyncio.Event()  # a slot has several lanes
+        self._unwritten: list[tuple[Task, RunResult]] = []
+        self._to_write = asyncio.Event()
+        self._watchers: dict[Task, set[asyncio.Future[None]]] = {}
+        self._written = asyncio.Event()
         self._children: set[asyncio.Task[None]] = set()
         self.late_outcomes = 0
         """Outcomes that came when their attempt did not count any more."""
@@ -72,6 +99,8 @@ class Scheduler:
         self._group = await asyncio.TaskGroup().__aenter__()
         self._spawn(self._dispatch())
         self._spawn(self._ring())
+        self._spawn(self._record())
+        self._spawn(self._unstick())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -86,11 +115,11 @@ class Scheduler:
 
     # What HTTP asks for.
 
-    async def submit(self, spec: Spec, keep_module: Callable[[], Awaitable[None]]) -> bool:
+    async def submit(self, spec: Spec, keep_module: Callable[[], Awaitable[None]], *, is_new: bool = False) -> bool:
         """Take a task on; its module, by keep_module, and then the task are on disk on return.
 
-        Returns False when the same task is there already. Raises Conflict when another one has its id, Overloaded when
-        too many tasks are open, StoreError when the disk refuses.
+        is_new says that nobody can have used the id before. Returns False when the same task is there already. Raises
+        Conflict when another one has its id, Overloaded when too many tasks are open, StoreError when the disk refuses.
         """
         while (other := self._being_added.get(spec.id)) is not None:
             await other[1].wait()
@@ -99,7 +128,7 @@ class Scheduler:
         added = asyncio.Event()
         self._being_added[spec.id] = (spec, added)
         try:
-            if await self._is_there(spec):
+            if not is_new and await self._is_there(spec):
                 return False
             await keep_module()
             wall = self._clock.wall()
@@ -136,9 +165,11 @@ class Scheduler:
             if await self._store.task(id) is None:
                 raise NotFound(f"no task {id!r}")
             return
+        while any(other is task for other, _ in self._unwritten):
+            # These runs have ended; that must not change.
+            await self._next_write()
         for attempt in task.active:
-            if (remote := self._remote.get(attempt)) is not None:
-                self._spawn(self._stop(remote))
+            self._stop(attempt)
         wall = self._clock.wall()
         results = task.cancel(wall)
         self._timers.forget(task)
@@ -148,6 +179,24 @@ class Scheduler:
     def task(self, id: str) -> Task | None:
         """Return a task that has not ended."""
         return self._tasks.get(id)
+
+    async def wait_ended(self, id: str, timeout_s: float) -> None:
+        """Wait until that task has ended, and no longer than timeout_s; not at all when there is no such open task."""
+        task = self._tasks.get(id)
+        if task is None:
+            return
+        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        watchers = self._watchers.setdefault(task, set())
+        watchers.add(ended)
+        try:
+            async with asyncio.timeout(timeout_s):
+                await ended
+        except TimeoutError:
+            pass
+        finally:
+            watchers.discard(ended)
+            if not watchers:
+                self._watchers.pop(task, None)
 
     # Dispatch.
 
@@ -161,7 +210,7 @@ class Scheduler:
                 if attempt is None:
                     lease.close()
                     break
-                self._spawn(self._use(lease, attempt))
+                self._use(lease, attempt)
 
     async def _ring(self) -> None:
         """Make tasks ready when their time comes, for ever."""
@@ -202,22 +251,48 @@ class Scheduler:
                 return attempt
         return None
 
-    async def _use(self, lease: Lease, attempt: Attempt | None) -> None:
-        """Run on one slot what is due, one run after the other."""
-        with lease:
-            while attempt is not None and await self._run(lease, attempt):
-                attempt = self._next()
+    def _use(self, lease: Lease, attempt: Attempt) -> None:
+        """Run on a slot what is due, beginning with attempt, until nothing is."""
+        slot = _Slot(lease)
+        self._slots.add(slot)
+        self._add_lane(slot, attempt)
 
-    async def _run(self, lease: Lease, attempt: Attempt) -> bool:
-        """See one attempt through. Returns whether the slot can be used for another."""
-        task, usable = attempt.task, True
-        attempt.worker = str(lease.peer_id)
+    def _add_lane(self, slot: _Slot, attempt: Attempt) -> None:
+        slot.lanes += 1
+        self._spawn(self._run_lane(slot, attempt))
+
+    async def _run_lane(self, slot: _Slot, attempt: Attempt) -> None:
+        """Run one run after the other."""
         try:
-            outcome = await self._outcome(lease, attempt)
+            following: Attempt | None = attempt
+            while following is not None:
+                await self._run(slot, following)
+                following = self._next() if slot.is_usable and (slot.is_short or slot.lanes == 1) else None
+                if following is not None and slot.is_short and slot.lanes < _LANES_MAX:
+                    self._widen(slot)
+        finally:
+            slot.lanes -= 1
+            if slot.lanes == 0:
+                slot.lease.close()
+                self._slots.discard(slot)
+
+    def _widen(self, slot: _Slot) -> None:
+        """Use one more lane, unless another slot could do it."""
+        if not self.pool.has_free_slot and (attempt := self._next()) is not None:
+            self._add_lane(slot, attempt)
+            self._shared.set()
+
+    async def _run(self, slot: _Slot, attempt: Attempt) -> None:
+        """See one attempt through."""
+        task = attempt.task
+        attempt.worker = str(slot.lease.peer_id)
+        try:
+            outcome = await self._outcome(slot, attempt)
         except Draining:
             task.give_back(attempt, self._clock.now())
             self._enqueue(task)
-            return False
+            slot.is_usable = False
+            return
         except Exception as error:
             # A worker may answer anything; whatever it is, only this attempt is lost by it.
             if not isinstance(error, WwError):
@@ -225,19 +300,22 @@ class Scheduler:
             where = f"run {task.spec.id}/{attempt.run}: attempt {attempt.number} on {attempt.worker}"
             log.info("%s is lost: %s", where, error)
             result = task.lose(attempt, str(error), self._clock.now(), self._clock.wall())
-            usable = False
+            slot.is_usable = False
         else:
-            if not task.is_active(attempt):
+            if task.is_active(attempt):
+                slot.is_short = outcome.wall_s < _SHORT_S
+            else:
                 self.late_outcomes += 1
             result = task.end(attempt, outcome, self._clock.now(), self._clock.wall())
         if result is not None:
-            await self._unwritten.acquire()
-            self._spawn(self._record(task, result))
+            while len(self._unwritten) >= _UNWRITTEN_MAX:
+                await self._next_write()
+            self._unwritten.append((task, result))
+            self._to_write.set()
         self._enqueue(task)
-        return usable
 
-    async def _outcome(self, lease: Lease, attempt: Attempt) -> Outcome:
-        remote = self._remote[attempt] = lease.start(attempt.task.spec)
+    async def _outcome(self, slot: _Slot, attempt: Attempt) -> Outcome:
+        remote = slot.attempts[attempt] = slot.lease.start(attempt.task.spec)
         patience_s = attempt.task.spec.duration_s + self._config.attempt_slack_s
         try:
             async with asyncio.timeout(patience_s):
@@ -247,70 +325,73 @@ class Scheduler:
         except TimeoutError:
             raise WwError(f"the worker said nothing for {patience_s:g} s") from None
         finally:
-            del self._remote[attempt]
+            del slot.attempts[attempt]
 
-    async def _record(self, task: Task, result: RunResult) -> None:
-        """Put a result on disk, however long the disk refuses, and then make it the run's state."""
+    async def _unstick(self) -> None:
+        """Send runs that wait behind a long one back to the queue, for ever."""
         while True:
-            try:
-                await self._store.add_result(task.number, result)
-                break
-            except StoreError as error:
-                log.error("run %s/%d: its result waits: %s", task.spec.id, result.run, error)
-                await self._clock.sleep(_STORE_RETRY_S)
-        self._unwritten.release()
-        task.commit(result, self._clock.wall())
-        if task.has_ended:
-            self._forget(task)
+            await self._shared.wait()
+            shared = [slot for slot in self._slots if slot.lanes > 1]
+            if not shared:
+                self._shared.clear()
+                continue
+            for slot in shared:
+                oldest, *behind = slot.attempts or (None,)
+                if oldest is None or oldest is not slot.oldest_seen:
+                    slot.oldest_seen = oldest
+                    continue
+                slot.is_short = False
+                for attempt in behind:
+                    if attempt is not None and attempt.task.is_active(attempt):
+                        self._stop(attempt)
+                        attempt.task.give_back(attempt, self._clock.now())
+                        self._enqueue(attempt.task)
+            await self._clock.sleep(_LOOK_EVERY_S)
 
-    async def _stop(self, remote: RemoteAttempt) -> None:
+    async def _record(self) -> None:
+        """Put results on disk, however long the disk refuses, and then make them the runs' states; for ever."""
+        while True:
+            await self._to_write.wait()
+            if self._ready:
+                await self._clock.sleep(_LINGER_S)
+            self._to_write.clear()
+            results = self._unwritten[:_UNWRITTEN_MAX]
+            try:
+                await self._store.add_results([(task.number, result) for task, result in results])
+            except StoreError as error:
+                log.error("%d results wait: %s", len(results), error)
+                self._to_write.set()
+                await self._clock.sleep(_STORE_RETRY_S)
+                continue
+            del self._unwritten[: len(results)]
+            self._written.set()
+            wall = self._clock.wall()
+            for task, result in results:
+                task.commit(result, wall)
+                if task.has_ended:
+                    self._forget(task)
+
+    async def _next_write(self) -> None:
+        self._written.clear()
+        await self._written.wait()
+
+    def _stop(self, attempt: Attempt) -> None:
+        """Have the worker stop an attempt; nobody waits for that."""
+        for slot in self._slots:
+            if (remote := slot.attempts.get(attempt)) is not None:
+                self._spawn(self._cancel(remote))
+
+    async def _cancel(self, remote: RemoteAttempt) -> None:
         try:
             async with asyncio.timeout(self._config.cancel_grace_s):
                 await remote.cancel()
         except (WwError, TimeoutError) as error:
-            log.info("a cancelled run could not be stopped: %s", error)
+            log.info("a run could not be stopped: %s", error)
 
     def _forget(self, task: Task) -> None:
         """Leave a task that has ended to the store."""
         if self._tasks.get(task.spec.id) is task:
             del self._tasks[task.spec.id]
-
-
-class _Timers:
-    """When tasks are due, each at most once."""
-
-    def __init__(self) -> None:
-        self._heap: list[tuple[float, int]] = []
-        self._due: dict[int, tuple[float, Task]] = {}
-        self._changed = asyncio.Event()
-
-    def set(self, task: Task, due: float) -> None:
-        """Be due at `due`, or at the earlier time that was set before."""
-        known = self._due.get(task.number)
-        if known is None or due < known[0]:
-            self._due[task.number] = (due, task)
-            heapq.heappush(self._heap, (due, task.number))
-            if self._heap[0] == (due, task.number):
-                self._changed.set()
-
-    def forget(self, task: Task) -> None:
-        """Be due never."""
-        self._due.pop(task.number, None)
-        if len(self._heap) > 2 * len(self._due) + 64:
-            self._heap = [(due, number) for number, (due, _) in self._due.items()]
-            heapq.heapify(self._heap)
-
-    def due(self, now: float) -> list[Task]:
-        """Take out the tasks whose time has come, in that order."""
-        tasks = []
-        while self._heap and self._heap[0][0] <= now:
-            due, number = heapq.heappop(self._heap)
-            if (entry := self._due.get(number)) is not None and entry[0] == due:
-                del self._due[number]
-                tasks.append(entry[1])
-        return tasks
-
-    def first(self) -> tuple[float | None, asyncio.Event]:
-        """Return the earliest time, and an event that is set when an earlier one comes."""
-        self._changed.clear()
-        return (self._heap[0][0] if self._heap else None), self._changed
+        for watcher in self._watchers.get(task, ()):
+            if not watcher.done():
+                watcher.set_result(None)

@@ -14,7 +14,7 @@ import json
 import queue
 import sqlite3
 import threading
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
@@ -32,6 +32,7 @@ CREATE TABLE tasks (
   number INTEGER PRIMARY KEY AUTOINCREMENT,
   id TEXT NOT NULL UNIQUE,
   spec TEXT NOT NULL,
+  repeats INTEGER NOT NULL,
   created_at REAL NOT NULL,
   finished_at REAL,
   cancelled INTEGER NOT NULL DEFAULT 0,
@@ -69,8 +70,14 @@ _OUTCOME: Final = tuple(f.name for f in fields(Outcome))
 _RUN_COLUMNS: Final = (
     "run", "state", "worker", "attempts", "queued_at", "started_at", "finished_at", *_OUTCOME,
 )  # fmt: skip
-_INSERT_RUN: Final = (
-    f"INSERT INTO runs (task, {', '.join(_RUN_COLUMNS)}) VALUES ({', '.join('?' * (len(_RUN_COLUMNS) + 1))})"
+_RUN_VALUES: Final = f"({', '.join('?' * (len(_RUN_COLUMNS) + 1))})"
+# Many rows a statement: each statement lets go of the interpreter lock, and has to get it back.
+_ROWS_AT_ONCE: Final = 16
+_INSERT_RUN: Final = f"INSERT INTO runs (task, {', '.join(_RUN_COLUMNS)}) VALUES {_RUN_VALUES}"
+_INSERT_RUNS: Final = _INSERT_RUN + f", {_RUN_VALUES}" * (_ROWS_AT_ONCE - 1)
+_ADD_ENDED: Final = (
+    "UPDATE tasks SET succeeded = succeeded + ?1, failed = failed + ?2, finished_at ="
+    " iif(finished_at IS NULL AND succeeded + ?1 + failed + ?2 = repeats, ?3, finished_at) WHERE number = ?4"
 )
 _SELECT_RUN: Final = f"SELECT {', '.join(_RUN_COLUMNS)} FROM runs"
 _SELECT_TASK: Final = "SELECT number, spec, created_at, finished_at, cancelled, succeeded, failed FROM tasks"
@@ -135,30 +142,35 @@ class Store:
 
     async def add_task(self, spec: Spec, created_at: float, *, keep: int) -> int:
         """Remember a task that is not there yet and return its number. Forgets ended tasks beyond the newest keep."""
-        row = (spec.id, _spec_to_json(spec), created_at)
+        row = (spec.id, _spec_to_json(spec), spec.repeats, created_at)
 
         def work(connection: sqlite3.Connection) -> int:
-            cursor = connection.execute("INSERT INTO tasks (id, spec, created_at) VALUES (?, ?, ?)", row)
+            cursor = connection.execute("INSERT INTO tasks (id, spec, repeats, created_at) VALUES (?, ?, ?, ?)", row)
             assert cursor.lastrowid is not None
             _forget_beyond(connection, keep)
             return cursor.lastrowid
 
         return await self._write(work)
 
-    async def add_result(self, task: int, result: RunResult) -> None:
-        """Remember the end of a run; finishes the task with its last one."""
-        row = _result_to_row(task, result)
+    async def add_results(self, results: Sequence[tuple[int, RunResult]]) -> None:
+        """Remember the ends of runs, each with its task's number; a task is finished with the last of its runs."""
+        rows = [_result_to_row(task, result) for task, result in results]
+        ended: dict[int, list[RunResult]] = {}
+        for task, result in results:
+            ended.setdefault(task, []).append(result)
+        sums = [
+            (
+                sum(result.state is RunState.SUCCEEDED for result in of_task),
+                sum(result.state is RunState.FAILED for result in of_task),
+                max(result.finished_at for result in of_task),
+                task,
+            )
+            for task, of_task in ended.items()
+        ]
 
         def work(connection: sqlite3.Connection) -> None:
-            connection.execute(_INSERT_RUN, row)
-            if result.state is not RunState.CANCELLED:
-                # A task is finished when all its runs are; the spec's repeats are the count.
-                connection.execute(f"UPDATE tasks SET {result.state} = {result.state} + 1 WHERE number = ?", (task,))
-                connection.execute(
-                    "UPDATE tasks SET finished_at = ? WHERE number = ? AND finished_at IS NULL"
-                    " AND succeeded + failed = spec ->> 'repeats'",
-                    (result.finished_at, task),
-                )
+            _insert_runs(connection, rows)
+            connection.executemany(_ADD_ENDED, sums)
 
         await self._write(work)
 
@@ -168,7 +180,7 @@ class Store:
 
         def work(connection: sqlite3.Connection) -> None:
             connection.execute("UPDATE tasks SET cancelled = 1, finished_at = ? WHERE number = ?", (cancelled_at, task))
-            connection.executemany(_INSERT_RUN, rows)
+            _insert_runs(connection, rows)
 
         await self._write(work)
 
@@ -330,6 +342,13 @@ def _commit(connection: sqlite3.Connection, group: list[_Write]) -> tuple[list[A
             connection.execute("ROLLBACK")
         return [], StoreError(f"the database cannot be written: {error}")
     return results, None
+
+
+def _insert_runs(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
+    whole = len(rows) - len(rows) % _ROWS_AT_ONCE
+    for first in range(0, whole, _ROWS_AT_ONCE):
+        connection.execute(_INSERT_RUNS, [value for row in rows[first : first + _ROWS_AT_ONCE] for value in row])
+    connection.executemany(_INSERT_RUN, rows[whole:])
 
 
 def _forget_beyond(connection: sqlite3.Connection, keep: int) -> None:

@@ -11,15 +11,16 @@ import resource
 import threading
 import time
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Final, cast
 
 import wasmtime
 from wasmtime import _ffi as ffi
 
+from ww.sandbox import native
+
 _WASI: Final = "wasi_snapshot_preview1"
 _TABLE_ELEMENTS_MAX: Final = 1_000_000
-_INT_BITS: Final = {"i32": 32, "i64": 64}
 _MEMORY_TEXTS: Final = ("exceeds memory limits", "memory minimum size", "exceeds the limit")
 
 
@@ -69,7 +70,11 @@ class Program:
 
     prepared: wasmtime.InstancePre
     exports: dict[str, Any]
+    """Types by name."""
+    needs_wasi: bool
     size_bytes: int
+    entries: dict[str, tuple[bytes, list[int], int]] = field(default_factory=dict)
+    """Of functions that can be called: name, kinds of the parameters, kind of the result."""
     is_warm: bool = False
     """Whether it had an instance yet."""
 
@@ -171,7 +176,8 @@ class Engine:
             prepared = self._linker.instantiate_pre(module)
         except wasmtime.WasmtimeError as error:
             raise GuestFault("compile", _first_line(error)) from None
-        return Program(prepared, {export.name: export.type for export in module.exports}, len(serialized))
+        exports = {export.name: export.type for export in module.exports}
+        return Program(prepared, exports, bool(module.imports), len(serialized))
 
     def run(self, program: Program, invocation: Invocation) -> Result:
         """Run a guest in a fresh instance to its end."""
@@ -191,43 +197,54 @@ class Engine:
         return result
 
     def _run(self, program: Program, invocation: Invocation, result: Result) -> None:
-        arguments = self._convert(program, invocation) if invocation.entry else []
+        name, kinds, returns = _entry(program, invocation.entry) if invocation.entry else (b"", [], 0)
+        arguments = _fit_all(invocation, kinds)
         store = wasmtime.Store(self._engine)
         store.set_limits(
             memory_size=invocation.memory_bytes, table_elements=_TABLE_ELEMENTS_MAX, instances=1, tables=16, memories=1
         )
         # The watchdog raises the epoch by one when the time is over, and only then.
         store.set_epoch_deadline(1)
-        store.set_wasi(_wasi(invocation))
+        if program.needs_wasi:
+            store.set_wasi(_wasi(invocation))
         # One byte more than is kept tells that there was more. A module's first instance is made without, since
         # wasmtime then writes the image of its memory to a file.
         self._file_size.set(invocation.output_bytes + 1) if program.is_warm else self._file_size.lift()
         try:
-            exports: Any = program.prepared.instantiate(store).exports(store)
+            instance = program.prepared.instantiate(store)
             program.is_warm = True
             self._file_size.set(invocation.output_bytes + 1)
             try:
                 if not invocation.entry:
-                    self._call(exports["_start"], store, result)
+                    self._call(store, instance, b"_start", result)
                     result.exit_code = result.exit_code or 0
                     return
-                for name in ("_initialize", "_start"):
-                    if name in program.exports:
-                        self._call(exports[name], store, result)
+                for first in ("_initialize", "_start"):
+                    if first in program.exports:
+                        self._call(store, instance, first.encode(), result)
                         break
-                result.value = self._call(exports[invocation.entry], store, result, *arguments)
+                result.value = self._call(store, instance, name, result, kinds, arguments, returns)
             finally:
                 if isinstance(program.exports.get("memory"), wasmtime.MemoryType):
-                    memory = cast(wasmtime.Memory, exports["memory"])
-                    result.memory_bytes = memory.data_len(store)
+                    result.memory_bytes = native.memory_bytes(store, native.find(store, instance, b"memory"))
         except (wasmtime.WasmtimeError, wasmtime.Trap) as error:  # of instantiating, or of the start section
             self._judge(error, result)
 
-    def _call(self, function: Any, store: wasmtime.Store, result: Result, *arguments: int) -> Any:
+    def _call(
+        self,
+        store: wasmtime.Store,
+        instance: wasmtime.Instance,
+        name: bytes,
+        result: Result,
+        kinds: Sequence[int] = (),
+        arguments: Sequence[int] = (),
+        returns: int | None = None,
+    ) -> int | None:
         try:
-            return function(store, *arguments)
+            return native.call(store, native.find(store, instance, name), kinds, arguments, returns)
         except (wasmtime.WasmtimeError, wasmtime.Trap) as error:
             self._judge(error, result)
+            return None
 
     def _judge(self, error: Exception, result: Result) -> None:
         """Return when the guest exited with 0; otherwise raise what its end means."""
@@ -243,22 +260,6 @@ class Engine:
         if code is wasmtime.TrapCode.INTERRUPT:
             raise GuestFault("deadline", "the run took longer than it may") from None
         raise GuestFault("trap", code.name.lower() if code is not None else _first_line(error)) from None
-
-    def _convert(self, program: Program, invocation: Invocation) -> list[int]:
-        """Fit the arguments to the entry's parameters, as two's complement."""
-        kind = program.exports.get(invocation.entry)
-        if not isinstance(kind, wasmtime.FuncType):
-            raise GuestFault("compile", f"exports no function {invocation.entry[:80]!r}")
-        parameters = [str(parameter) for parameter in kind.params]
-        results = [str(value) for value in kind.results]
-        if not {*parameters, *results} <= _INT_BITS.keys() or len(results) != 1:
-            raise GuestFault("compile", f"{invocation.entry[:80]!r} takes or returns something other than i32 and i64")
-        if len(parameters) != len(invocation.arguments):
-            given = len(invocation.arguments)
-            raise GuestFault(
-                "compile", f"{invocation.entry[:80]!r} takes {len(parameters)} arguments, {given} are given"
-            )
-        return [_fit(value, _INT_BITS[name]) for value, name in zip(invocation.arguments, parameters, strict=True)]
 
     def _define_proc_exit(self) -> None:
         """Replace WASI's proc_exit, which forgets codes above 125, by one that keeps them.
@@ -323,6 +324,31 @@ def _take_output(fd: int, most: int) -> tuple[bytes, bool]:
     os.ftruncate(fd, 0)
     os.lseek(fd, 0, os.SEEK_SET)
     return data, size > most
+
+
+def _entry(program: Program, entry: str) -> tuple[bytes, list[int], int]:
+    """Find an exported function and what it takes; GuestFault when it cannot be called."""
+    known = program.entries.get(entry)
+    if known is not None:
+        return known
+    kind = program.exports.get(entry)
+    if not isinstance(kind, wasmtime.FuncType):
+        raise GuestFault("compile", f"exports no function {entry[:80]!r}")
+    parameters, results = ([native.KINDS.get(str(kind)) for kind in kinds] for kinds in (kind.params, kind.results))
+    if None in parameters or None in results or len(results) != 1:
+        raise GuestFault("compile", f"{entry[:80]!r} takes or returns something other than i32 and i64")
+    made = program.entries[entry] = (entry.encode(), cast(list[int], parameters), cast(int, results[0]))
+    return made
+
+
+def _fit_all(invocation: Invocation, kinds: Sequence[int]) -> list[int]:
+    """Fit the arguments to an entry's parameters, as two's complement."""
+    arguments = invocation.arguments if invocation.entry else ()
+    if len(kinds) != len(arguments):
+        raise GuestFault(
+            "compile", f"{invocation.entry[:80]!r} takes {len(kinds)} arguments, {len(arguments)} are given"
+        )
+    return [_fit(value, 32 if kind == native.I32 else 64) for value, kind in zip(arguments, kinds, strict=True)]
 
 
 def _fit(value: int, bits: int) -> int:

@@ -80,14 +80,16 @@ class SandboxPool:
         await asyncio.shield(under_way)
 
     async def run(self, digest: bytes, invocation: Any) -> Any:
+        """Run a prepared module once with a worker.Invocation: `ask` for its `request`."""
+        return await self.ask(digest, self.request(digest, invocation))
+
+    async def ask(self, digest: bytes, request: Any) -> Any:
         """Run a prepared module once and return the worker.Outcome.
 
-        invocation is a worker.Invocation; its limits are held to this node's. Waits for a free child. Cancelling kills
-        the guest. Raises WwError when the module's bytes are not in the cache any more, or when more is given to the
-        guest than this node takes.
+        Waits for a free child. Cancelling kills the guest. Raises WwError when the module's bytes are not in the cache
+        any more, or when more is given to the guest than this node takes.
         """
         for _ in range(2):
-            request = self._request(digest, invocation)
             reply = await self._ask(request)
             if reply is not None:
                 return reply
@@ -97,7 +99,8 @@ class SandboxPool:
             await self.prepare(digest)
         raise WwError("the module's compiled form does not stay on disk")
 
-    def _request(self, digest: bytes, invocation: Any) -> Any:
+    def request(self, digest: bytes, invocation: Any) -> Any:
+        """Make what is asked of a child for a worker.Invocation, its limits held to this node's."""
         request = schema.sandbox.Request.new_message()
         run = request.init("run")
         path = self._prepared.get(digest)

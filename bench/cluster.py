@@ -1,0 +1,91 @@
+"""A gateway and workers as real processes on loopback, and an HTTP client that costs them little. For benchmarks."""
+
+import contextlib
+import http.client
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import tempfile
+import uuid
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+
+
+class Client:
+    """One kept connection to the gateway."""
+
+    def __init__(self, address: str) -> None:
+        self._connection = http.client.HTTPConnection(address, timeout=120)
+
+    def request(self, method: str, path: str, body: bytes | None = None, content_type: str = "") -> Any:
+        """Return the JSON of a 2xx answer; RuntimeError for any other."""
+        self._connection.request(method, path, body, {"Content-Type": content_type} if content_type else {})
+        answer = self._connection.getresponse()
+        text = answer.read()
+        if answer.status >= 300:
+            raise RuntimeError(f"{method} {path}: {answer.status} {text.decode()}")
+        return json.loads(text)
+
+    def post_task(self, wasm: bytes, **fields: object) -> Any:
+        """Submit a task as curl -F does, the module with it."""
+        return self.request("POST", "/tasks", *form(wasm, **fields))
+
+    def close(self) -> None:
+        self._connection.close()
+
+
+def form(wasm: bytes, **fields: object) -> tuple[bytes, str]:
+    """Return a multipart body and its content type."""
+    boundary = uuid.uuid4().hex
+    parts = [
+        f'--{boundary}\r\nContent-Disposition: form-data; name="{name}"\r\n\r\n{value}\r\n'.encode()
+        for name, value in fields.items()
+    ]
+    head = f'--{boundary}\r\nContent-Disposition: form-data; name="wasm"; filename="guest.wasm"\r\n\r\n'
+    parts += [head.encode(), wasm, f"\r\n--{boundary}--\r\n".encode()]
+    return b"".join(parts), f"multipart/form-data; boundary={boundary}"
+
+
+@contextlib.contextmanager
+def cluster(*, workers: int, slots: int) -> Iterator[Client]:
+    """Run a gateway with that many workers of that many slots each."""
+    with tempfile.TemporaryDirectory(prefix="ww-bench-") as folder, contextlib.ExitStack() as stack:
+        environment = {name: value for name, value in os.environ.items() if not name.startswith("WW_")}
+        environment |= {"XDG_STATE_HOME": f"{folder}/state", "XDG_CACHE_HOME": f"{folder}/cache"}
+
+        def start(*arguments: str, ready: str) -> str:
+            command = [sys.executable, "-m", "ww", *arguments]
+            log = Path(folder, f"{uuid.uuid4().hex}.log")
+            with log.open("w") as file:
+                process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=file)
+            stack.callback(_stop, process)
+            with log.open() as reading:
+                seen = ""
+                while (found := re.search(ready, seen)) is None:
+                    if process.poll() is not None:
+                        raise RuntimeError(seen)
+                    seen += reading.read()
+            return found[1]
+
+        address = start("gateway", "--http", "127.0.0.1:0", ready=r"HTTP on http://(\S+)")
+        client = Client(address)
+        stack.callback(client.close)
+        peer = client.request("GET", "/healthz")["peer"]
+        for _ in range(workers):
+            start("worker", "--dial", peer, "--slots", str(slots), ready=r"(joined) gateway")
+        yield client
+
+
+def _stop(process: "subprocess.Popen[bytes]") -> None:
+    process.send_signal(signal.SIGTERM)
+    try:
+        process.wait(20)
+    except subprocess.TimeoutExpired:
+        process.kill()
+        process.wait()

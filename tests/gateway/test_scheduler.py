@@ -1,0 +1,469 @@
+"""The scheduler with its pool, store and modules, against workers that do what a test says, in one process."""
+
+import asyncio
+import contextlib
+import io
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import until
+from tests.gateway.scripted_worker import Run, ScriptedWorker
+from tests.guests import digest_of, guest
+from ww.clock import ManualClock
+from ww.errors import BadModule, Conflict, Draining, NotFound, Overloaded, RemoteError, StoreError, UsageError, WwError
+from ww.gateway.modules import ModuleStore
+from ww.gateway.scheduler import Scheduler, SchedulerConfig
+from ww.gateway.store import Store
+from ww.gateway.task import RunResult, RunState, Spec
+from ww.identity import Identity
+from ww.net.memory import MemoryTransport, Network
+from ww.net.multiaddr import Multiaddr
+from ww.node import LOOPBACK
+from ww.rpc.vat import Vat
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop")]
+
+NOOP = guest("noop")
+
+
+class FlakyStore(Store):
+    """A store whose disk refuses results when told to."""
+
+    refuses = False
+
+    async def add_results(self, results: Any) -> None:
+        if self.refuses:
+            raise StoreError("no space left on device")
+        await super().add_results(results)
+
+
+class Gateway:
+    """A scheduler that peers can reach, and a clock that moves when told to."""
+
+    def __init__(self, directory: Path, network: Network, config: SchedulerConfig) -> None:
+        self.clock = ManualClock()
+        self._network = network
+        self.store = FlakyStore(directory / "ww.db")
+        self.modules = ModuleStore(directory / "modules", quota_bytes=1 << 20)
+        self.scheduler = Scheduler(self.store, self.modules, self.clock, config)
+        self._identity = Identity.generate()
+        self.vat = Vat(self._identity, MemoryTransport(network, self._identity))
+        self._stack = contextlib.AsyncExitStack()
+        self.address: Multiaddr
+
+    async def start(self) -> None:
+        await self._stack.enter_async_context(self.store)
+        await self._stack.enter_async_context(self.scheduler)
+        await self._stack.enter_async_context(self.vat)
+        self.vat.export("registry", self.scheduler.pool.registry_for)
+        self.vat.export("channel", self.scheduler.pool.sender_for)
+        self.address = (await self.vat.listen(LOOPBACK))[0].of_peer(self._identity.peer_id)
+
+    async def aclose(self) -> None:
+        await self._stack.aclose()
+
+    async def worker(self, slots: int = 1, *, is_quick: bool = False) -> ScriptedWorker:
+        """Bring in a worker with that many slots on offer; it leaves with the gateway."""
+        worker = await self._stack.enter_async_context(ScriptedWorker(self._network))
+        worker.is_quick = is_quick
+        await worker.connect(self.address)
+        await worker.register(slots=max(1, slots))
+        waiting = self.free_slots
+        for _ in range(slots):
+            worker.offer()
+        # An offer may be taken at once: what counts is that all have arrived.
+        await until(lambda: self.free_slots >= waiting + slots or bool(worker.runs))
+        return worker
+
+    @property
+    def free_slots(self) -> int:
+        return len(list(self.scheduler.pool.channel.waiting()))
+
+    async def submit(self, id: str, **values: Any) -> Spec:
+        defaults = {"entry": "run", "duration_s": 10.0, "memory_bytes": 1 << 20, "output_bytes": 100, "input": 7}
+        spec = Spec(id=id, module=digest_of(NOOP).hex(), **defaults | values)
+
+        async def keep() -> None:
+            await self.modules.keep(io.BytesIO(NOOP), spec.module, self.scheduler.modules_in_use)
+
+        await self.scheduler.submit(spec, keep)
+        return spec
+
+    async def pass_time(self, seconds: float) -> None:
+        """Move the clock, and let everybody who waited for it act."""
+        self.clock.advance(seconds)
+        for _ in range(5):
+            await asyncio.sleep(0)
+
+    async def ended(self, id: str) -> list[RunResult]:
+        """Wait for a task's end, while the clock ticks, and return its results by run."""
+        async with asyncio.timeout(10):
+            while self.scheduler.task(id) is not None:
+                await self.pass_time(0.01)
+        row = await self.store.task(id)
+        assert row is not None
+        return await self.store.results(row.number, limit=1000, after=-1)
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    gateway = Gateway(tmp_path, Network(), SchedulerConfig(tasks_max=3, attempt_slack_s=0.05, cancel_grace_s=5))
+    await gateway.start()
+    try:
+        yield gateway
+    finally:
+        await gateway.aclose()
+
+
+async def next_run(worker: ScriptedWorker, count: int = 1) -> Run:
+    """Wait until the worker has been asked for that many runs, and return the latest."""
+    await until(lambda: len(worker.runs) >= count)
+    return worker.runs[count - 1]
+
+
+async def test_a_run_goes_to_a_waiting_slot_and_its_end_to_the_disk(gateway: Gateway) -> None:
+    worker = await gateway.worker()
+    await gateway.submit("a")
+    (await next_run(worker)).end(result=12)
+    (result,) = await gateway.ended("a")
+    assert (result.state, result.outcome.result, result.worker) == (RunState.SUCCEEDED, "12", worker.peer_id)
+    assert (result.attempts, worker.module) == (1, NOOP)
+    row = await gateway.store.task("a")
+    assert row is not None
+    assert (row.status, row.succeeded) == ("succeeded", 1)
+    await until(lambda: worker.leases_ended == 1)
+
+
+async def test_runs_wait_for_a_worker(gateway: Gateway) -> None:
+    await gateway.submit("a")
+    task = gateway.scheduler.task("a")
+    assert task is not None
+    assert task.status(gateway.clock.now()) == "queued"
+    worker = await gateway.worker()
+    (await next_run(worker)).end()
+    assert len(await gateway.ended("a")) == 1
+
+
+async def test_runs_start_at_their_time_and_not_before(gateway: Gateway) -> None:
+    worker = await gateway.worker(slots=3)
+    await gateway.submit("a", start_s=5.0, delay_s=2.0, repeats=3)
+    for wait_s, runs in ((4.99, 0), (0.02, 1), (1.9, 1), (0.1, 2), (1.9, 2), (0.1, 3)):
+        await gateway.pass_time(wait_s)
+        await until(lambda runs=runs: len(worker.runs) == runs)  # type: ignore[misc]
+    for run in worker.runs:
+        run.end()
+    assert [result.run for result in await gateway.ended("a")] == [0, 1, 2]
+
+
+async def test_tasks_take_turns(gateway: Gateway) -> None:
+    await gateway.submit("large", repeats=3, input=1)
+    await gateway.submit("small", input=2)
+    worker = await gateway.worker()
+    for count in range(1, 5):
+        (await next_run(worker, count)).end()
+    await gateway.ended("large")
+    assert [run.argument for run in worker.runs] == [1, 2, 1, 1]
+    assert worker.loads == 1, "one lease, one program"
+
+
+async def test_the_run_of_a_lost_worker_goes_to_another(gateway: Gateway) -> None:
+    first = await gateway.worker()
+    await gateway.submit("a")
+    await next_run(first)
+    second = await gateway.worker()
+    first.disconnect()
+    async with asyncio.timeout(10):
+        while not second.runs:
+            await gateway.pass_time(0.05)  # the backoff
+    second.runs[0].end()
+    (result,) = await gateway.ended("a")
+    assert (result.attempts, result.worker, result.state) == (2, second.peer_id, RunState.SUCCEEDED)
+    assert [entry.peer.peer_id for entry, _ in gateway.scheduler.pool.workers()] != [first.peer_id]
+
+
+async def test_a_run_that_is_lost_every_time_fails_in_the_end(gateway: Gateway) -> None:
+    worker = await gateway.worker()
+    worker.run_error = WwError("no")
+    await gateway.submit("a")
+    async with asyncio.timeout(10):
+        while gateway.scheduler.task("a") is not None:
+            if not gateway.free_slots:
+                worker.offer()
+            await gateway.pass_time(0.5)
+    (result,) = await gateway.ended("a")
+    assert (result.state, result.outcome.reason, result.attempts) == (RunState.FAILED, "lost", 5)
+    assert result.outcome.detail == "no"
+
+
+async def test_a_worker_that_says_nothing_loses_the_run(gateway: Gateway) -> None:
+    silent = await gateway.worker()
+    await gateway.submit("a", duration_s=0.05)
+    run = await next_run(silent)
+    other = await gateway.worker()
+    async with asyncio.timeout(10):
+        while not other.runs:
+            await gateway.pass_time(0.05)
+    run.end(result=1)  # too late
+    other.runs[0].end(result=2)
+    (result,) = await gateway.ended("a")
+    assert (result.outcome.result, result.attempts) == ("2", 2)
+
+
+async def test_a_draining_worker_costs_no_attempt(gateway: Gateway) -> None:
+    leaving = await gateway.worker()
+    leaving.run_error = Draining("this worker is stopping")
+    await gateway.submit("a")
+    await until(lambda: leaving.leases_ended == 1)
+    other = await gateway.worker()
+    (await next_run(other)).end()
+    (result,) = await gateway.ended("a")
+    assert (result.attempts, result.worker) == (1, other.peer_id)
+
+
+async def test_a_module_that_does_not_compile_fails_the_run(gateway: Gateway) -> None:
+    worker = await gateway.worker()
+    worker.load_error = BadModule("a function of 10 GB")
+    await gateway.submit("a")
+    (result,) = await gateway.ended("a")
+    assert (result.state, result.outcome.reason, result.outcome.detail) == ("failed", "compile", "a function of 10 GB")
+
+
+async def test_a_crash_is_tried_once_more(gateway: Gateway) -> None:
+    worker = await gateway.worker()
+    await gateway.submit("a")
+    (await next_run(worker)).end(reason="crash", detail="SIGSEGV")
+    async with asyncio.timeout(10):
+        while len(worker.runs) < 2:
+            if not gateway.free_slots:
+                worker.offer()
+            await gateway.pass_time(0.05)
+    worker.runs[1].end(reason="crash", detail="SIGSEGV")
+    (result,) = await gateway.ended("a")
+    assert (result.outcome.reason, result.attempts) == ("crash", 2)
+
+
+async def test_what_a_worker_says_is_held_to_the_limits(gateway: Gateway) -> None:
+    worker = await gateway.worker()
+    await gateway.submit("a", output_bytes=10)
+    run = await next_run(worker)
+    run.end(
+        reason="trap", detail="two\nlines" + "x" * 10_000, stdout=b"o" * 5000, stderr=b"e" * 10, memoryBytes=2**64 - 1
+    )
+    (result,) = await gateway.ended("a")
+    outcome = result.outcome
+    assert (outcome.stdout, outcome.stdout_truncated) == (b"o" * 10, True)
+    assert (outcome.stderr, outcome.stderr_truncated) == (b"e" * 10, False)
+    assert outcome.detail.startswith("two lines")
+    assert len(outcome.detail) < 1000
+    assert outcome.memory_bytes == 2**63 - 1
+
+
+async def test_cancelling_stops_the_guest_and_drops_its_outcome(gateway: Gateway) -> None:
+    worker = await gateway.worker()
+    await gateway.submit("a", repeats=3)
+    run = await next_run(worker)
+    await gateway.scheduler.cancel("a")
+    row = await gateway.store.task("a")
+    assert row is not None
+    assert (row.status, row.succeeded) == ("cancelled", 0)
+    await until(lambda: run.cancels == 1)
+    await until(lambda: worker.leases_ended == 1)
+    assert gateway.scheduler.late_outcomes == 1
+    (result,) = await gateway.store.results(row.number, limit=10, after=-1)
+    assert result.state is RunState.CANCELLED
+    assert len(worker.runs) == 1
+    await gateway.scheduler.cancel("a")
+    with pytest.raises(NotFound):
+        await gateway.scheduler.cancel("b")
+
+
+async def test_a_run_that_has_ended_stays_so_when_its_task_is_cancelled(gateway: Gateway) -> None:
+    worker = await gateway.worker(slots=2)
+    gateway.store.refuses = True
+    await gateway.submit("a", repeats=2)
+    (await next_run(worker, 2)).end()
+    task = gateway.scheduler.task("a")
+    assert task is not None
+    await until(lambda: len(task.active) == 1)
+    cancelling = asyncio.ensure_future(gateway.scheduler.cancel("a"))
+    await gateway.pass_time(0.1)
+    gateway.store.refuses = False
+    async with asyncio.timeout(10):
+        while not cancelling.done():
+            await gateway.pass_time(0.2)
+    states = [r.state for r in await gateway.store.results(task.number, limit=10, after=-1)]
+    assert sorted(states) == ["cancelled", "succeeded"]
+
+
+async def test_results_wait_for_a_disk_that_refuses(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    worker = await gateway.worker()
+    await gateway.submit("a")
+    gateway.store.refuses = True
+    (await next_run(worker)).end()
+    await until(lambda: "no space left" in caplog.text)
+    task = gateway.scheduler.task("a")
+    assert task is not None
+    assert task.status(gateway.clock.now()) == "running", "nothing shows before it is on disk"
+    gateway.store.refuses = False
+    assert [result.state for result in await gateway.ended("a")] == ["succeeded"]
+
+
+async def test_short_runs_are_sent_several_at_a_time(gateway: Gateway) -> None:
+    worker = await gateway.worker()
+    await gateway.submit("a", repeats=30)
+    await next_run(worker)
+    await gateway.pass_time(0)
+    assert len(worker.runs) == 1, "nothing is known of them yet"
+    most = 1
+    for _ in range(30):
+        await until(lambda: bool(worker.open_runs))
+        most = max(most, len(worker.open_runs))
+        worker.open_runs[0].end(wallSeconds=0.0001)
+        await gateway.pass_time(0)
+    assert 1 < most <= 8
+    results = await gateway.ended("a")
+    assert [result.run for result in results] == list(range(30))
+    assert {result.attempts for result in results} == {1}
+
+
+async def test_long_runs_are_sent_one_at_a_time(gateway: Gateway) -> None:
+    worker = await gateway.worker()
+    await gateway.submit("a", repeats=5)
+    for count in range(1, 6):
+        run = await next_run(worker, count)
+        await gateway.pass_time(0)
+        assert worker.open_runs == [run]
+        run.end(wallSeconds=0.1)
+    await gateway.ended("a")
+
+
+async def shared_slot(gateway: Gateway, repeats: int) -> ScriptedWorker:
+    """Have a task of short runs use several lanes of one slot, and then none of them end."""
+    worker = await gateway.worker()
+    await gateway.submit("a", repeats=repeats)
+    while len(worker.open_runs) < 3:
+        await until(lambda: bool(worker.open_runs))
+        worker.open_runs[0].end(wallSeconds=0.0001)
+        count = len(worker.runs)
+        await until(lambda count=count: len(worker.runs) > count)  # type: ignore[misc]
+        for _ in range(5):
+            await asyncio.sleep(0)
+    return worker
+
+
+async def test_runs_behind_a_long_one_go_back_to_the_queue(gateway: Gateway) -> None:
+    slow = await shared_slot(gateway, repeats=12)
+    oldest, *behind = slow.open_runs
+    await gateway.worker(is_quick=True)
+    async with asyncio.timeout(10):
+        while any(not run.cancels for run in behind):
+            await gateway.pass_time(0.05)
+    assert oldest.cancels == 0
+    async with asyncio.timeout(10):
+        task = gateway.scheduler.task("a")
+        while task is not None and task.succeeded < 11:
+            await gateway.pass_time(0.05)
+    oldest.end()
+    results = await gateway.ended("a")
+    assert [result.run for result in results] == list(range(12))
+    assert {(result.attempts, result.state) for result in results} == {(1, "succeeded")}
+
+
+async def test_a_lost_slot_loses_all_that_was_on_it(gateway: Gateway) -> None:
+    lost = await shared_slot(gateway, repeats=12)
+    on_it = len(lost.open_runs)
+    await gateway.worker(is_quick=True)
+    lost.disconnect()
+    results = await gateway.ended("a")
+    assert [result.run for result in results] == list(range(12))
+    assert sum(result.attempts == 2 for result in results) == on_it
+
+
+async def test_a_restart_goes_on_where_the_disk_says(tmp_path: Path) -> None:
+    network, config = Network(), SchedulerConfig()
+    first = Gateway(tmp_path, network, config)
+    await first.start()
+    worker = await first.worker()
+    await first.submit("a", repeats=3)
+    (await next_run(worker)).end()
+    await next_run(worker, 2)
+    task = first.scheduler.task("a")
+    assert task is not None
+    async with asyncio.timeout(10):
+        while not task.succeeded:
+            await first.pass_time(0.01)
+    await first.aclose()
+
+    second = Gateway(tmp_path, network, config)
+    await second.start()
+    try:
+        worker = await second.worker(is_quick=True)
+        results = await second.ended("a")
+        assert [(result.run, result.attempts) for result in results] == [(0, 1), (1, 1), (2, 1)]
+        assert len(worker.runs) == 2
+    finally:
+        await second.aclose()
+
+
+async def test_the_same_task_twice_is_one_and_another_under_its_id_is_refused(gateway: Gateway) -> None:
+    await gateway.submit("a")
+    await gateway.submit("a")
+    with pytest.raises(Conflict, match="'a' is taken"):
+        await gateway.submit("a", repeats=2)
+    assert len(await gateway.store.tasks(limit=10)) == 1
+
+
+async def test_open_tasks_are_bounded(gateway: Gateway) -> None:
+    for id in "abc":
+        await gateway.submit(id)
+    with pytest.raises(Overloaded, match="3 tasks have not ended"):
+        await gateway.submit("d")
+    await gateway.scheduler.cancel("a")
+    await gateway.submit("d")
+
+
+async def test_a_peer_registers_before_it_offers(gateway: Gateway) -> None:
+    async with ScriptedWorker(gateway._network) as stranger:
+        await stranger.connect(gateway.address)
+        with pytest.raises(UsageError, match="register before"):
+            await stranger.offer()
+        with pytest.raises(UsageError, match="slots: 0"):
+            await stranger.register(slots=0)
+        await stranger.register()
+        with pytest.raises(Conflict, match="registered already"):
+            await stranger.register()
+        registered = gateway.scheduler.pool.workers
+        assert [entry.info.kind for entry, _ in registered()] == ["scripted"]
+        stranger.disconnect()
+        await until(lambda: not registered())
+
+
+async def test_an_offer_that_is_no_worker_is_refused(gateway: Gateway) -> None:
+    async with ScriptedWorker(gateway._network) as stranger:
+        await stranger.connect(gateway.address)
+        await stranger.register()
+        with pytest.raises((UsageError, RemoteError)):
+            await asyncio.wait_for(stranger.send_text(), 5)
+    assert gateway.free_slots == 0
+
+
+async def test_offers_of_a_lost_worker_leave_the_channel(gateway: Gateway) -> None:
+    worker = await gateway.worker(slots=3)
+    assert gateway.free_slots == 3
+    worker.disconnect()
+    await until(lambda: gateway.free_slots == 0)
+    assert not gateway.scheduler.pool.workers()
+
+
+async def test_the_least_busy_worker_gets_the_next_run(gateway: Gateway) -> None:
+    first = await gateway.worker(slots=2)
+    second = await gateway.worker(slots=2)
+    await gateway.submit("a", repeats=2)
+    await next_run(first)
+    await next_run(second)
+    first.runs[0].end()
+    second.runs[0].end()
+    await gateway.ended("a")
