@@ -97,6 +97,7 @@ class SandboxPool:
             self._prepared.pop(digest, None)
             self._cache.artefact_path(digest).unlink(missing_ok=True)
             await self.prepare(digest)
+            request.clear_write_flag()  # pycapnp warns of a second to_bytes
         raise WwError("the module's compiled form does not stay on disk")
 
     def request(self, digest: bytes, invocation: Any) -> Any:
