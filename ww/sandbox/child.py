@@ -39,17 +39,24 @@ class Child(asyncio.Protocol):
         self._reply: asyncio.Future[bytes] | None = None
         self._transport: asyncio.Transport | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._folder: tempfile.TemporaryDirectory[str] | None = None
         self._dead = False
         self.runs = 0
         """Requests it answered."""
 
     async def start(self) -> None:
         """Start the process and wait until it is ready. WwError when it cannot be."""
+        # A folder that is gone once the child is ready: empty, nothing can be made in it, nothing is left behind.
+        nowhere = tempfile.mkdtemp(prefix="ww-sandbox-")
+        try:
+            await self._start_in(nowhere)
+        finally:
+            os.rmdir(nowhere)
+
+    async def _start_in(self, folder: str) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             # On the loop, for a few milliseconds: the child dies with the thread that started it.
-            self._launch(theirs.fileno())
+            self._launch(theirs.fileno(), folder)
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_connection(lambda: self, sock=ours)
         self._reply = loop.create_future()
@@ -63,14 +70,13 @@ class Child(asyncio.Protocol):
             await self.aclose()
             raise
 
-    def _launch(self, fd: int) -> None:
-        self._folder = tempfile.TemporaryDirectory(prefix="ww-sandbox-")
+    def _launch(self, fd: int, folder: str) -> None:
         arguments = [self._role, str(fd), str(os.getpid()), str(self._limits.compile_memory_bytes_max)]
         self._process = subprocess.Popen(
             [sys.executable, "-s", "-P", "-m", "ww.sandbox.executor", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            cwd=self._folder.name,
+            cwd=folder,
             # Nothing of ours but where ww is: it may run from a checkout that nobody installed.
             env={"PYTHONPATH": str(Path(ww.__file__).resolve().parent.parent), "PYTHONDONTWRITEBYTECODE": "1"},
             pass_fds=(fd,),
@@ -118,8 +124,6 @@ class Child(asyncio.Protocol):
             self._process.kill()
             await asyncio.to_thread(self._process.wait, _KILL_TIMEOUT_S)
             said = _how(self._process.returncode) if had_ended or self._process.returncode != -signal.SIGKILL else ""
-        if self._folder is not None:
-            await asyncio.to_thread(self._folder.cleanup)
         return said
 
     # asyncio.Protocol
