@@ -21,7 +21,7 @@ def resident_bytes(program: Program) -> int:
 
 
 def test_load_leaves_nothing_behind(cluster: Cluster) -> None:
-    gateway = cluster.gateway("--keep", "20")
+    gateway = cluster.gateway("--keep", "50")
     worker = cluster.worker(gateway, "--slots", "2")
 
     def load(tasks: int) -> None:
@@ -38,8 +38,8 @@ def test_load_leaves_nothing_behind(cluster: Cluster) -> None:
         wait_until(lambda program=program, most=open_before: descriptors(program) <= most, "descriptors are back")
         assert len(children_of(program.pid)) == children_before
         assert resident_bytes(program) - memory[program] < 8 << 20
-    load(8)  # each new task has some of the oldest forgotten
-    assert len(gateway.client.get("/tasks?limit=1000").json()) <= 20 + 8
+    load(40)  # each new task has some of the oldest forgotten
+    assert len(gateway.client.get("/tasks?limit=1000").json()) <= 50 + 40
 
 
 def test_workers_that_come_and_go_leave_nothing_behind(cluster: Cluster) -> None:
