@@ -43,6 +43,10 @@ class NodeConfig:
     """Where peers may be found."""
     admission: Admission | None = None
     """Who may connect; needed beyond loopback."""
+    connections_max: int = 1024
+    """Peers connected at a time, authenticated or not, at each address listened on."""
+    handshake_timeout_s: float = 5.0
+    """Seconds each step may take until it is known who a peer is and what it speaks."""
 
 
 class Node:
@@ -63,9 +67,15 @@ class Node:
         self.book = AddressBook(config.state_directory / "peers" / config.namespace, config.addresses)
         self.vat = Vat(
             self._identity,
-            transport or TlsTransport(self._identity),
+            transport
+            or TlsTransport(
+                self._identity,
+                handshake_timeout_s=config.handshake_timeout_s,
+                connections_max=config.connections_max,
+            ),
             namespace=config.namespace,
             admission=config.admission,
+            hello_timeout_s=config.handshake_timeout_s,
         )
         self.addresses: list[Multiaddr] = []
         self._stack = AsyncExitStack()

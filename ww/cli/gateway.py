@@ -39,13 +39,19 @@ def add_to(commands: Any) -> None:
         metavar="HOST:PORT",
     )  # fmt: skip
     limits, http, scheduler = RequestLimits(), HttpConfig(), SchedulerConfig()
-    for flag, kind, default, help in (
+    parser.limits(
         ("--upload-max", size, http.upload_bytes_max, "bytes of one request"),
         ("--upload-timeout", seconds, http.upload_timeout_s, "seconds one request may take to arrive"),
         ("--uploads", count, http.uploads_max, "requests with a body read at a time"),
         ("--connections", count, 512, "HTTP connections at a time"),
         ("--tasks-max", count, scheduler.tasks_max, "tasks that have not ended"),
         ("--keep", count, scheduler.keep, "ended tasks that are remembered"),
+        (
+            "--attempt-slack",
+            seconds,
+            scheduler.attempt_slack_s,
+            "seconds beyond a run's duration until a worker that says nothing has lost it",
+        ),
         ("--modules-max", size, 10 << 30, "bytes of all modules kept"),
         ("--repeats-max", count, limits.repeats_max, "runs of one task"),
         ("--duration-default", seconds, limits.duration_default_s, "seconds a run may take when its task does not say"),
@@ -54,8 +60,7 @@ def add_to(commands: Any) -> None:
         ("--memory-max", size, limits.memory_max_bytes, "bytes of memory a task may ask for"),
         ("--output-max", size, limits.output_max_bytes, "bytes of stdout and of stderr a task may ask for"),
         ("--stdin-max", size, limits.stdin_max_bytes, "bytes of stdin"),
-    ):
-        parser.option(flag, kind, f"{help} ({default:g})", default=default, metavar="N")
+    )
     parser.set_defaults(run=lambda arguments: run(lambda: main(arguments)))
 
 
@@ -94,7 +99,9 @@ def _config(arguments: argparse.Namespace) -> GatewayConfig:
             output_max_bytes=arguments.output_max,
             stdin_max_bytes=arguments.stdin_max,
         ),
-        scheduler=SchedulerConfig(tasks_max=arguments.tasks_max, keep=arguments.keep),
+        scheduler=SchedulerConfig(
+            tasks_max=arguments.tasks_max, keep=arguments.keep, attempt_slack_s=arguments.attempt_slack
+        ),
     )
 
 

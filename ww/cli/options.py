@@ -40,6 +40,12 @@ class Parser(argparse.ArgumentParser):
             self._read_environment(action, os.environ)
         return super().parse_known_args(args, namespace)
 
+    def limits(self, *rows: tuple[str, Callable[[str], Any], Any, str]) -> None:
+        """Add limits: flag, kind, default and help of each."""
+        for flag, kind, default, help in rows:
+            shown = _size_text(default) if kind is size else f"{default:g}" if kind is seconds else str(default)
+            self.option(flag, kind, f"{help} ({shown})", default=default, metavar="N")
+
     def _read_environment(self, action: argparse.Action, environment: Mapping[str, str]) -> None:
         variable = "WW_" + action.dest.upper()
         text = environment.get(variable)
@@ -92,6 +98,11 @@ def size(text: str) -> int:
     return int(match[1]) * _SIZE_UNITS[match[2]]
 
 
+def _size_text(number: int) -> str:
+    unit = max((unit for unit, factor in _SIZE_UNITS.items() if number % factor == 0), key=_SIZE_UNITS.__getitem__)
+    return f"{number // _SIZE_UNITS[unit]}{unit}"
+
+
 def seconds(text: str) -> float:
     """Read a time: 30, 2.5s, 10m, 24h, 7d."""
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd]?)", text)
@@ -134,6 +145,10 @@ def add_node_options(parser: Parser) -> None:
         "--state", Path, "directory for keys, the registry of this machine and a gateway's database"
         " ($XDG_STATE_HOME/ww)", default=state_directory(), metavar="DIR",
     )  # fmt: skip
+    parser.option("--peers-max", count, "peers connected at a time (1024)", default=1024, metavar="N")
+    parser.option(
+        "--handshake-timeout", seconds, "seconds until a peer must have said who it is (5)", default=5.0, metavar="N"
+    )
     parser.option("--discover", _no_discovery, "multicast group; not in this version", metavar="ADDR")
     parser.option("--log", _level, "least level logged: debug, info, warning or error", default="info", metavar="LEVEL")
 
@@ -173,6 +188,8 @@ def node_config(arguments: argparse.Namespace, key_file: Path | None) -> NodeCon
         listen=tuple(arguments.listen),
         addresses=tuple(arguments.addr),
         admission=arguments.admit,
+        connections_max=arguments.peers_max,
+        handshake_timeout_s=arguments.handshake_timeout,
     )
 
 

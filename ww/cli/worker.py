@@ -55,11 +55,17 @@ def add_to(commands: Any) -> None:
         "--cache", Path, "directory for modules, shared by the workers of a machine ($XDG_CACHE_HOME/ww)",
         default=cache_directory(), metavar="DIR",
     )  # fmt: skip
-    parser.option("--cache-max", size, "bytes of that directory (1G)", default=1 << 30, metavar="N")
-    parser.option(
-        "--memory-max", size, f"bytes of memory of one run, whatever it asks for ({limits.memory_bytes_max})",
-        default=limits.memory_bytes_max, metavar="N",
-    )  # fmt: skip
+    parser.limits(
+        ("--cache-max", size, 1 << 30, "bytes of that directory"),
+        ("--module-max", size, config.module_bytes_max, "bytes of one module"),
+        ("--memory-max", size, limits.memory_bytes_max, "bytes of memory of one run, whatever it asks for"),
+        ("--duration-max", seconds, limits.duration_max_s, "seconds of one run, whatever it asks for"),
+        ("--output-max", size, limits.output_bytes_max, "bytes kept of a run's stdout and of its stderr"),
+        ("--input-max", size, limits.stdin_bytes_max, "bytes one run is given: stdin, args and env"),
+        ("--compile-timeout", seconds, limits.compile_max_s, "seconds compiling a module may take"),
+        ("--compile-memory", size, limits.compile_memory_bytes_max, "bytes of memory compiling a module may take"),
+        ("--runs-per-process", count, limits.runs_per_child, "runs until a sandbox process is replaced by a fresh one"),
+    )
     parser.set_defaults(run=lambda arguments: run(lambda: main(arguments)))
 
 
@@ -67,8 +73,21 @@ async def main(arguments: argparse.Namespace) -> int:
     """Work until told to stop."""
     log_to_stderr(arguments.log)
     gateway = dialled(arguments)
-    config = WorkerConfig(slots=arguments.slots, labels=dict(arguments.meta), grace_s=arguments.grace)
-    limits = SandboxLimits(memory_bytes_max=arguments.memory_max)
+    config = WorkerConfig(
+        slots=arguments.slots,
+        labels=dict(arguments.meta),
+        grace_s=arguments.grace,
+        module_bytes_max=arguments.module_max,
+    )
+    limits = SandboxLimits(
+        duration_max_s=arguments.duration_max,
+        memory_bytes_max=arguments.memory_max,
+        output_bytes_max=arguments.output_max,
+        stdin_bytes_max=arguments.input_max,
+        compile_max_s=arguments.compile_timeout,
+        compile_memory_bytes_max=arguments.compile_memory,
+        runs_per_child=arguments.runs_per_process,
+    )
     task = asyncio.current_task()
     assert task is not None
     modules = ModuleCache(arguments.cache, quota_bytes=arguments.cache_max)
