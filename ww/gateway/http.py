@@ -1,29 +1,29 @@
 """The gateway's HTTP interface: where a task's life begins and is watched.
 
-Holds the routes, the reading of forms and the answers' statuses. Must not decide anything about runs: it asks the
-scheduler and the store. Fields and answers: docs/http.md, rendered by view.py. Next in a task's life: scheduler.py.
+Holds the routes and the answers' statuses. Must not decide anything about runs: it asks the scheduler and the store.
+Bodies are read by form.py, answers rendered by view.py; docs/http.md has both. Next in a task's life: scheduler.py.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
 
 from starlette.applications import Starlette
-from starlette.datastructures import FormData, UploadFile
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Message, Receive
+from starlette.types import ASGIApp
 
 from ww.clock import Clock
 from ww.errors import BadModule, Conflict, NotFound, Overloaded, StoreError, UsageError, WwError
+from ww.gateway.form import Form, open_form
 from ww.gateway.modules import ModuleStore
-from ww.gateway.request import FIELDS, RequestLimits, read_fields, shown
+from ww.gateway.request import RequestLimits, read_fields, shown
 from ww.gateway.same_origin import SameOrigin
 from ww.gateway.scheduler import Scheduler
 from ww.gateway.store import Store, TaskRow
@@ -38,7 +38,6 @@ _PAGE_MAX: Final = 1000
 _RESULTS_SHOWN: Final = 100
 _OUTPUT_SHOWN_BYTES_MAX: Final = 16 << 20
 _STATUSES: Final = tuple(RunState)
-_FORM_FIELDS_MAX: Final = 2000
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,10 +50,6 @@ class HttpConfig:
     """Seconds a request body may take to arrive."""
     uploads_max: int = 16
     """Bodies read at a time; a further one is asked to try again."""
-
-
-class _TooLarge(OSError):
-    """The body passes the limit. An OSError, because at that starlette's form parser closes its files."""
 
 
 class HttpGateway:
@@ -82,14 +77,12 @@ class HttpGateway:
     def app(self) -> ASGIApp:
         """Return the ASGI application."""
         routes = [
-            Route("/tasks", self.post_task, methods=["POST"]),
-            Route("/tasks", self.get_tasks, methods=["GET"]),
-            Route("/tasks/{id}", self.get_task, methods=["GET"]),
-            Route("/tasks/{id}", self.delete_task, methods=["DELETE"]),
-            Route("/tasks/{id}/runs", self.get_runs, methods=["GET"]),
-            Route("/tasks/{id}/runs/{run}", self.get_run, methods=["GET"]),
-            Route("/workers", self.get_workers, methods=["GET"]),
-            Route("/healthz", self.get_health, methods=["GET"]),
+            _route("/tasks", GET=self.get_tasks, POST=self.post_task),
+            _route("/tasks/{id}", GET=self.get_task, DELETE=self.delete_task),
+            _route("/tasks/{id}/runs", GET=self.get_runs),
+            _route("/tasks/{id}/runs/{run}", GET=self.get_run),
+            _route("/workers", GET=self.get_workers),
+            _route("/healthz", GET=self.get_health),
         ]
         handlers: dict[Any, Any] = {
             WwError: _answer_error,
@@ -103,19 +96,21 @@ class HttpGateway:
 
     async def post_task(self, request: Request) -> Response:
         async with self._form(request) as form:
-            fields, stdin, wasm = await _parts(form)
-            submission = read_fields(fields, stdin, wasm is not None, self._limits)
+            wasm = form.wasm
+            submission = read_fields(form.fields, form.stdin, wasm is not None, self._limits)
             if wasm is None:
                 assert submission.module is not None
                 digest = submission.module
                 entry = await self._modules.entry(digest, submission.entry)
             else:
-                digest, entry = await self._modules.examine(wasm.file, submission.entry)
+                digest, entry = await self._modules.examine(wasm, submission.entry)
             spec = submission.spec(digest, entry)
 
             async def keep_module() -> None:
-                if wasm is not None:
-                    await self._modules.keep(wasm.file, digest, self._scheduler.modules_in_use)
+                if wasm is None:
+                    await self._modules.require(digest)
+                else:
+                    await self._modules.keep(wasm, digest, self._scheduler.modules_in_use)
 
             created = await self._scheduler.submit(spec, keep_module, is_new=submission.is_id_made)
         location = {"Location": f"/tasks/{quote(spec.id)}"}
@@ -132,7 +127,7 @@ class HttpGateway:
         rows: list[TaskRow] = []
         while len(rows) < limit:
             page = await self._store.tasks(limit=limit, before=before)
-            rows += [row for row in page if status is None or self._status(row) == status]
+            rows += [row for row in page if status is None or await self._status(row) == status]
             if len(page) < limit:
                 break
             before = page[-1].number
@@ -165,12 +160,14 @@ class HttpGateway:
         results = await self._store.results(row.number, limit=1, after=run - 1)
         if results and results[0].run == run:
             return JSONResponse(result_json(results[0]))
-        return JSONResponse({"run": run, "state": self._state_of(row, run)})
-
-    def _state_of(self, row: TaskRow, run: int) -> str:
-        """Say where a run is that has no result."""
-        task = self._scheduler.task(row.spec.id)
-        return RunState.CANCELLED if task is None else task.state_of(run, self._clock.now())
+        task = await self._current(row)
+        if isinstance(task, Task):
+            return JSONResponse({"run": run, "state": task.state_of(run, self._clock.now())})
+        # It has ended since the results were read, or never ran.
+        results = await self._store.results(row.number, limit=1, after=run - 1)
+        if results and results[0].run == run:
+            return JSONResponse(result_json(results[0]))
+        return JSONResponse({"run": run, "state": RunState.CANCELLED})
 
     # The cluster.
 
@@ -197,33 +194,24 @@ class HttpGateway:
     # Reading.
 
     @asynccontextmanager
-    async def _form(self, request: Request) -> AsyncIterator[FormData]:
-        """Read a multipart body within its limits; its files are gone afterwards."""
-        kind = request.headers.get("content-type", "").partition(";")[0].strip().lower()
-        if kind != "multipart/form-data":
-            got = shown(kind) if kind else "none"
-            raise HTTPException(415, f"content type {got}; expected multipart/form-data (curl -F)")
-        most = self._config.upload_bytes_max
-        length = request.headers.get("content-length", "0")
-        if not length.isdigit() or int(length[:20]) > most:
-            raise _too_large(most)
+    async def _form(self, request: Request) -> AsyncIterator[Form]:
+        """Read a form, in bounded time, and not too many at a time."""
         if self._uploads >= self._config.uploads_max:
             raise Overloaded(f"{self._uploads} uploads are under way, the limit")
-        limited = Request(request.scope, _limited(request.receive, most))
         self._uploads += 1
         try:
-            async with asyncio.timeout(self._config.upload_timeout_s):
-                form = await limited.form(
-                    max_files=8, max_fields=_FORM_FIELDS_MAX, max_part_size=self._limits.stdin_max_bytes
-                )
-            try:
+            async with AsyncExitStack() as stack:
+                limits = {
+                    "body_bytes_max": self._config.upload_bytes_max,
+                    "part_bytes_max": self._limits.stdin_max_bytes,
+                }
+                try:
+                    async with asyncio.timeout(self._config.upload_timeout_s):
+                        form = await stack.enter_async_context(open_form(request, **limits))
+                except TimeoutError:
+                    late = f"the body took longer than {self._config.upload_timeout_s:g} s"
+                    raise HTTPException(408, late) from None
                 yield form
-            finally:
-                await form.close()
-        except _TooLarge:
-            raise _too_large(most) from None
-        except TimeoutError:
-            raise HTTPException(408, f"the body took longer than {self._config.upload_timeout_s:g} s") from None
         finally:
             self._uploads -= 1
 
@@ -232,6 +220,15 @@ class HttpGateway:
         if row is None:
             raise NotFound(f"no task {shown(id)}")
         return row
+
+    async def _current(self, row: TaskRow) -> Task | TaskRow:
+        """Return what is known of a task now: its life where it is open, else its row, read again if it ended since."""
+        while (task := self._scheduler.task(row.spec.id)) is None and not row.has_ended:
+            if self._scheduler.is_being_added(row.spec.id):
+                now, wall = self._clock.now(), self._clock.wall()
+                return Task(row.spec, number=row.number, created_at=row.created_at, now=now, wall=wall)
+            row = await self._row(row.spec.id)
+        return row if task is None else task
 
     # Answering.
 
@@ -243,7 +240,7 @@ class HttpGateway:
 
     async def _tasks_json(self, rows: list[TaskRow]) -> list[dict[str, Any]]:
         # States first: a task that is shown as ended is shown with all its results.
-        states = [self._state_json(self._scheduler.task(row.spec.id) or row) for row in rows]
+        states = [self._state_json(await self._current(row)) for row in rows]
         results = await self._store.latest_results(
             (row.number for row in rows), limit=_RESULTS_SHOWN, output_bytes_max=_OUTPUT_SHOWN_BYTES_MAX
         )
@@ -258,9 +255,9 @@ class HttpGateway:
             "results_url": f"/tasks/{quote(task.spec.id)}/runs",
         }
 
-    def _status(self, row: TaskRow) -> str:
-        task = self._scheduler.task(row.spec.id)
-        return row.status if task is None else task.status(self._clock.now())
+    async def _status(self, row: TaskRow) -> str:
+        task = await self._current(row)
+        return task.status(self._clock.now()) if isinstance(task, Task) else task.status
 
     def _state_json(self, task: Task | TaskRow) -> dict[str, Any]:
         now = self._clock.now()
@@ -275,6 +272,15 @@ class HttpGateway:
         }
 
 
+def _route(path: str, **handlers: Callable[[Request], Awaitable[Response]]) -> Route:
+    """Make one route of a path's methods, so that a wrong method is told all the right ones."""
+
+    async def handle(request: Request) -> Response:
+        return await handlers["GET" if request.method == "HEAD" else request.method](request)
+
+    return Route(path, handle, methods=list(handlers))
+
+
 def _number(request: Request, name: str, default: int, high: int, low: int = 1) -> int:
     text = request.query_params.get(name)
     if text is None:
@@ -282,50 +288,6 @@ def _number(request: Request, name: str, default: int, high: int, low: int = 1) 
     if text.isascii() and text.isdigit() and len(text) <= 18 and low <= int(text) <= high:
         return int(text)
     raise UsageError(f"{name}: {shown(text)} is not a whole number from {low} to {high}", name)
-
-
-async def _parts(form: FormData) -> tuple[list[tuple[str, str]], bytes, UploadFile | None]:
-    """Split a form into text fields, stdin and the wasm file."""
-    fields: list[tuple[str, str]] = []
-    stdin: bytes | None = None
-    wasm: UploadFile | None = None
-    for name, value in form.multi_items():
-        if name == "stdin":
-            if stdin is not None:
-                raise UsageError("stdin: given more than once", "stdin")
-            stdin = value.encode() if isinstance(value, str) else await value.read()
-        elif name == "wasm":
-            if wasm is not None:
-                raise UsageError("wasm: given more than once", "wasm")
-            if isinstance(value, str):
-                raise UsageError("wasm: is a text field; expected a file part (curl: -F wasm=@FILE)", "wasm")
-            wasm = value
-        elif isinstance(value, str):
-            fields.append((name, value))
-        elif name in FIELDS:
-            raise UsageError(f"{name}: is a file part; expected a text field", name)
-        else:
-            fields.append((name, ""))  # refused as unknown, with the list of what is known
-    return fields, stdin or b"", wasm
-
-
-def _limited(receive: Receive, most: int) -> Receive:
-    """Wrap receive so that a body of more than most bytes raises _TooLarge, whatever its headers said."""
-    left = most
-
-    async def limited() -> Message:
-        nonlocal left
-        message = await receive()
-        left -= len(message.get("body", b""))
-        if left < 0:
-            raise _TooLarge
-        return message
-
-    return limited
-
-
-def _too_large(most: int) -> HTTPException:
-    return HTTPException(413, f"the request is larger than {most} bytes, the limit (--upload-max)")
 
 
 # Errors: every one a problem, RFC 9457.

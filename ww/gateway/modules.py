@@ -49,7 +49,7 @@ class ModuleStore:
             with self.path(digest).open("rb") as file:
                 return _entry_in(file, entry)
         except FileNotFoundError:
-            raise NotFound(f"module: no module sha256:{digest} is stored here; send it as wasm", "module") from None
+            raise _not_here(digest) from None
 
     async def examine(self, file: BinaryIO, entry: str | None) -> tuple[str, str]:
         """Return the digest of an upload and what to call in it, storing nothing. BadModule when it cannot be run."""
@@ -64,6 +64,12 @@ class ModuleStore:
         self._entries[digest, entry] = found
         return digest, found
 
+    async def require(self, digest: str) -> None:
+        """Raise NotFound unless the module is here, and not being removed."""
+        async with self._lock:
+            if not await asyncio.to_thread(self.path(digest).exists):
+                raise _not_here(digest)
+
     async def keep(self, file: BinaryIO, digest: str, in_use: Callable[[], Awaitable[set[str]]]) -> None:
         """Store an examined upload. On return it survives a power cut.
 
@@ -76,10 +82,11 @@ class ModuleStore:
         # One at a time, so that what is being kept is not removed for another's sake.
         async with self._lock:
             try:
-                await asyncio.to_thread(self._keep, file, digest)
-            except Overloaded:
-                await asyncio.to_thread(self._forget_all_but, frozenset(await in_use()))
-                await asyncio.to_thread(self._keep, file, digest)
+                try:
+                    await asyncio.to_thread(self._keep, file, digest)
+                except Overloaded:
+                    await asyncio.to_thread(self._forget_all_but, frozenset(await in_use()))
+                    await asyncio.to_thread(self._keep, file, digest)
             except OSError as error:
                 raise StoreError(f"wasm: the module cannot be stored: {error.strerror}") from None
             if len(self._kept) >= _KNOWN_MAX:
@@ -115,6 +122,10 @@ class ModuleStore:
         for path in self._directory.glob("*.wasm"):
             if path.stem not in digests:
                 path.unlink(missing_ok=True)
+
+
+def _not_here(digest: str) -> NotFound:
+    return NotFound(f"module: no module sha256:{digest} is stored here; send it as wasm", "module")
 
 
 def _examine(file: BinaryIO, entry: str | None) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from ww.clock import Clock
 from ww.errors import BadModule, Conflict, Draining, NotFound, Overloaded, StoreError, WwError
 from ww.gateway.modules import ModuleStore
 from ww.gateway.pool import Lease, RemoteAttempt, WorkerPool
+from ww.gateway.request import shown
 from ww.gateway.store import Store
 from ww.gateway.task import Attempt, Outcome, RunResult, Spec, Task
 from ww.gateway.timers import Timers
@@ -123,13 +124,13 @@ class Scheduler:
         """
         while (other := self._being_added.get(spec.id)) is not None:
             await other[1].wait()
-        if len(self._tasks) + len(self._being_added) >= self._config.tasks_max:
-            raise Overloaded(f"{self._config.tasks_max} tasks have not ended, the limit", 10)
         added = asyncio.Event()
         self._being_added[spec.id] = (spec, added)
         try:
             if not is_new and await self._is_there(spec):
                 return False
+            if len(self._tasks) + len(self._being_added) > self._config.tasks_max:
+                raise Overloaded(f"{self._config.tasks_max} tasks have not ended, the limit", 10)
             await keep_module()
             wall = self._clock.wall()
             number = await self._store.add_task(spec, wall, keep=self._config.keep)
@@ -152,18 +153,21 @@ class Scheduler:
 
     async def modules_in_use(self) -> set[str]:
         """Return the digests of the modules that a task here names, or is about to."""
-        digests = await self._store.modules()
-        return digests | {spec.module for spec, _ in self._being_added.values()}
+        # Looked at before the disk is: what is added while it is read may be in neither afterwards.
+        being_added = {spec.module for spec, _ in self._being_added.values()}
+        return await self._store.modules() | being_added
 
     async def cancel(self, id: str) -> None:
         """End a task: queued runs never start, running guests are stopped. Does nothing when it has ended.
 
         Raises NotFound when there is no such task.
         """
+        if (adding := self._being_added.get(id)) is not None:
+            await adding[1].wait()
         task = self._tasks.get(id)
         if task is None:
             if await self._store.task(id) is None:
-                raise NotFound(f"no task {id!r}")
+                raise NotFound(f"no task {shown(id)}")
             return
         while any(other is task for other, _ in self._unwritten):
             # These runs have ended; that must not change.
@@ -173,12 +177,21 @@ class Scheduler:
         wall = self._clock.wall()
         results = task.cancel(wall)
         self._timers.forget(task)
-        await self._store.cancel_task(task.number, wall, results)
+        try:
+            await self._store.cancel_task(task.number, wall, results)
+        except StoreError:
+            task.uncancel(self._clock.now())
+            self._enqueue(task)
+            raise
         self._forget(task)
 
     def task(self, id: str) -> Task | None:
         """Return a task that has not ended."""
         return self._tasks.get(id)
+
+    def is_being_added(self, id: str) -> bool:
+        """Whether a submission of that id is on its way to the disk."""
+        return id in self._being_added
 
     async def wait_ended(self, id: str, timeout_s: float) -> None:
         """Wait until that task has ended, and no longer than timeout_s; not at all when there is no such open task."""

@@ -11,6 +11,7 @@ again.
 import asyncio
 import base64
 import json
+import os
 import queue
 import sqlite3
 import threading
@@ -26,6 +27,7 @@ from ww.gateway.task import Outcome, RunResult, RunState, Spec, Task
 T = TypeVar("T")
 
 _GROUP_MAX: Final = 1024
+_FORGET_EVERY: Final = 64
 _VERSION: Final = 1
 _SCHEMA: Final = """
 CREATE TABLE tasks (
@@ -40,6 +42,7 @@ CREATE TABLE tasks (
   failed INTEGER NOT NULL DEFAULT 0
 );
 CREATE INDEX tasks_open ON tasks (number) WHERE finished_at IS NULL;
+CREATE INDEX tasks_ended ON tasks (number) WHERE finished_at IS NOT NULL;
 CREATE TABLE runs (
   position INTEGER PRIMARY KEY,
   task INTEGER NOT NULL,
@@ -102,6 +105,10 @@ class TaskRow:
             return RunState.CANCELLED
         return RunState.FAILED if self.failed else RunState.SUCCEEDED
 
+    @property
+    def has_ended(self) -> bool:
+        return self.finished_at is not None
+
 
 @dataclass(slots=True)
 class _Write:
@@ -147,7 +154,9 @@ class Store:
         def work(connection: sqlite3.Connection) -> int:
             cursor = connection.execute("INSERT INTO tasks (id, spec, repeats, created_at) VALUES (?, ?, ?, ?)", row)
             assert cursor.lastrowid is not None
-            _forget_beyond(connection, keep)
+            # Now and then, so that few submissions pay for it.
+            if cursor.lastrowid % min(_FORGET_EVERY, keep // 8 + 1) == 0:
+                _forget_beyond(connection, keep)
             return cursor.lastrowid
 
         return await self._write(work)
@@ -179,8 +188,12 @@ class Store:
         rows = [_result_to_row(task, result) for result in results]
 
         def work(connection: sqlite3.Connection) -> None:
-            connection.execute("UPDATE tasks SET cancelled = 1, finished_at = ? WHERE number = ?", (cancelled_at, task))
-            _insert_runs(connection, rows)
+            found = connection.execute(
+                "UPDATE tasks SET cancelled = 1, finished_at = ? WHERE number = ? AND finished_at IS NULL",
+                (cancelled_at, task),
+            )
+            if found.rowcount:
+                _insert_runs(connection, rows)
 
         await self._write(work)
 
@@ -272,6 +285,12 @@ class Store:
 
     def _open(self) -> sqlite3.Connection:
         try:
+            # SQLite gives the files beside it the permissions that it finds here.
+            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
+            self._path.chmod(0o600)
+        except OSError as error:
+            raise StoreError(f"the database {self._path.name} cannot be opened: {error.strerror}") from None
+        try:
             connection = self._connect()
             version = connection.execute("PRAGMA user_version").fetchone()[0]
             if version == 0:
@@ -283,7 +302,6 @@ class Store:
                 )
         except sqlite3.Error as error:
             raise StoreError(f"the database {self._path.name} cannot be opened: {error}") from None
-        self._path.chmod(0o600)
         return connection
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
@@ -352,12 +370,8 @@ def _insert_runs(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) ->
 
 
 def _forget_beyond(connection: sqlite3.Connection, keep: int) -> None:
-    # A few at a time, so that no submission pays for a large clean-up.
-    old = connection.execute(
-        "SELECT number FROM tasks WHERE finished_at IS NOT NULL AND number <="
-        " (SELECT max(number) FROM tasks) - ? ORDER BY number LIMIT 4",
-        (keep,),
-    ).fetchall()
+    query = "SELECT number FROM tasks WHERE finished_at IS NOT NULL ORDER BY number DESC LIMIT ? OFFSET ?"
+    old = connection.execute(query, (2 * _FORGET_EVERY, keep)).fetchall()
     connection.executemany("DELETE FROM runs WHERE task = ?", old)
     connection.executemany("DELETE FROM tasks WHERE number = ?", old)
 

@@ -212,8 +212,7 @@ class Task:
         """Put a run back that no worker began, as if it had not been taken."""
         if self.is_active(attempt):
             del self._active[attempt.run]
-            retry = _Retry(now, attempt.run, attempt.number - 1, attempt.crashes, attempt.queued_at)
-            heapq.heappush(self._retries, retry)
+            self._give_back(attempt, now)
 
     def commit(self, result: RunResult, wall: float) -> None:
         """Make a result the run's state: it is on disk."""
@@ -227,9 +226,15 @@ class Task:
         if self.has_ended:
             return []
         self.cancelled_at = self.finished_at = wall
-        self._retries.clear()
         attempts = sorted(self._active.values(), key=lambda attempt: attempt.run)
         return [self._finish(attempt, RunState.CANCELLED, Outcome(), wall) for attempt in attempts]
+
+    def uncancel(self, now: float) -> None:
+        """Take a `cancel` back that the disk refused: the runs that were under way are due again."""
+        self.cancelled_at = self.finished_at = None
+        for attempt in self._ending.values():
+            self._give_back(attempt, now)
+        self._ending.clear()
 
     @property
     def has_ended(self) -> bool:
@@ -302,6 +307,10 @@ class Task:
             self.succeeded += 1
         elif state is RunState.FAILED:
             self.failed += 1
+
+    def _give_back(self, attempt: Attempt, now: float) -> None:
+        retry = _Retry(now, attempt.run, attempt.number - 1, attempt.crashes, attempt.queued_at)
+        heapq.heappush(self._retries, retry)
 
     def _retry(self, attempt: Attempt, crashes: int, now: float) -> None:
         del self._active[attempt.run]

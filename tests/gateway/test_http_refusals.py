@@ -1,0 +1,456 @@
+"""What the HTTP interface refuses: each with its own status and one clear problem, and nothing of it is stored."""
+
+import asyncio
+import random
+import shutil
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any, Final
+
+import httpx
+import pytest
+
+from tests.gateway.test_http import BASE_URL, NOOP, NOOP_SHA256, Gateway, form, open_gateway
+from tests.gateway.test_store import refusing, rows
+from tests.guests import function, guest, wat
+from ww.gateway.http import HttpConfig
+
+pytestmark = pytest.mark.anyio
+
+INT64_MAX: Final = 2**63 - 1
+OTHER: Final = function("(i32.const 1)")
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    async with open_gateway(tmp_path) as gateway:
+        yield gateway
+
+
+async def stored(gateway: Gateway) -> tuple[Any, ...]:
+    """Return all there is: what is shown, and what is on disk."""
+    database = gateway.directory / "ww.db"
+    on_disk = rows(database, "SELECT * FROM tasks"), rows(database, "SELECT * FROM runs")
+    return await gateway.json("/tasks?limit=1000"), *on_disk, gateway.module_files()
+
+
+async def refused(
+    gateway: Gateway, status: int, says: str, field: str | None = None, method: str = "POST", path: str = "/tasks",
+    **request: Any,
+) -> httpx.Response:  # fmt: skip
+    """Send what is refused with that status, field and words, and see that it leaves nothing behind."""
+    before = await stored(gateway)
+    answer = await gateway.client.request(method, path, **request)
+    assert answer.status_code == status, answer.text
+    assert answer.headers["content-type"] == "application/problem+json"
+    problem = answer.json()
+    assert problem.keys() - {"field"} == {"type", "title", "status", "detail", "code"}
+    assert (problem["type"], problem["status"], problem.get("field")) == ("about:blank", status, field)
+    assert says in problem["detail"]
+    assert problem["detail"].isprintable()
+    assert len(problem["detail"]) < 500
+    for leak in ("Traceback", ".py", str(gateway.directory)):
+        assert leak not in answer.text
+    assert await stored(gateway) == before
+    return answer
+
+
+def multipart(body: bytes, kind: str = "multipart/form-data; boundary=x1") -> dict[str, Any]:
+    """Make a request of bytes that are said to be a form."""
+    return {"content": body, "headers": {"content-type": kind.encode("latin-1")}}
+
+
+def body_of(**parts: Any) -> bytes:
+    """Make the bytes of a form whose boundary is x1."""
+    return httpx.Request("POST", BASE_URL, files=form(**parts), headers={"content-type": BODY_KIND}).read()
+
+
+BODY_KIND: Final = "multipart/form-data; boundary=x1"
+
+
+# Modules.
+
+
+@pytest.mark.parametrize(
+    ("wasm", "says"),
+    [
+        (None, "wasm: missing; expected a file part"),
+        (b"", "wasm: the file is empty; expected a WebAssembly module"),
+        (b"(module)", "wasm: not WebAssembly"),
+        (b"\0asm", "wasm: cut off"),
+        (guest("hash")[:-1], "wasm: cut off or damaged"),
+        (guest("hash")[: len(guest("hash")) // 2], "wasm: cut off or damaged"),
+        (b"\0asm\x0d\0\1\0", "wasm: is a component; expected a core module"),
+        (wat('(import "env" "now" (func)) (func (export "_start"))'), "wasm: imports the unknown function 'env'.'now'"),
+        (wat('(func (export "main"))'), "wasm: exports no function 'run' and no _start"),
+        (wat('(func (export "run"))'), "expected two parameters (input, difficulty) and one result"),
+        (wat('(memory (export "_start") 1)'), "wasm: exports no function 'run' and no _start"),
+    ],
+)
+async def test_a_module_that_cannot_be_run(gateway: Gateway, wasm: bytes | None, says: str) -> None:
+    await refused(gateway, 422, says, "wasm", files=form(wasm, id="t"))
+
+
+async def test_other_ways_to_give_no_module(gateway: Gateway) -> None:
+    says = "wasm: is a text field; expected a file part (curl: -F wasm=@FILE)"
+    await refused(gateway, 422, says, "wasm", files=[("wasm", (None, NOOP))])
+    await refused(gateway, 422, "wasm: given more than once", "wasm", files=form() + form())
+    await refused(gateway, 422, "wasm: exports no function 'walk'", "wasm", files=form(entry="walk"))
+    digest = f"sha256:{NOOP_SHA256}"
+    await refused(gateway, 422, "module: given beside wasm", "module", files=form(module=digest))
+    await refused(gateway, 404, f"module: no module {digest} is stored", "module", files=form(None, module=digest))
+    for bad in (NOOP_SHA256, "sha256:", digest[:-1], digest + "0", digest.upper(), "sha256:../../../etc/passwd", ""):
+        await refused(gateway, 422, "is not sha256: and 64 hex digits", "module", files=form(None, module=bad))
+
+
+# Fields.
+
+NOT_WHOLE: Final = [
+    "-1", "one", "", " 1", "1 ", "1.0", "0.5", "1e3", "0x10", "1_0", "+1", "nan", "inf", "\u0663", "9" * 40,
+]  # fmt: skip
+NOT_SECONDS: Final = [
+    "-1", "-0.5", "soon", "", " 1", "1e3", "1e400", "nan", "NaN", "inf", "-inf", "Infinity", "1,5", "9" * 40,
+]  # fmt: skip
+WHOLE: Final = f"is not a whole number from 0 to {INT64_MAX}"
+SECONDS: Final = "is not a number of seconds from 0 to 1e+09"
+BAD_VALUES: Final = [
+    ("repeats", "is not a whole number from 1 to 1000000", [*NOT_WHOLE, "0", "1000001"]),
+    ("complete", WHOLE, [*NOT_WHOLE, str(2**63)]),
+    ("input", WHOLE, [*NOT_WHOLE, str(2**63)]),
+    ("difficulty", WHOLE, [*NOT_WHOLE, str(2**63)]),
+    ("start", SECONDS, [*NOT_SECONDS, "1000000001"]),
+    ("delay", SECONDS, [*NOT_SECONDS, "1000000001"]),
+    ("duration", "is not a number of seconds from 0 to 86400", [*NOT_SECONDS, "86401"]),
+    ("memory", "is not a whole number from 1 to 1073741824", [*NOT_WHOLE, "0", "1GiB", "1073741825"]),
+    ("output", "is not a whole number from 1 to 1048576", [*NOT_WHOLE, "0", "1048577"]),
+    ("id", "is not 1 to 128 letters, digits or . _ : -", ["", "a/b", "..", "-a", "a b", "a\nb", "\u00e9", "x" * 129]),
+    ("entry", "expected an exported function's name of 1 to 200 characters", ["", "e" * 201]),
+    ("env", "expected NAME=VALUE", ["", "NAME", "=value"]),
+    ("description", "holds a NUL character", ["a\0b"]),
+]
+
+
+@pytest.mark.parametrize(("name", "says", "values"), BAD_VALUES, ids=[name for name, _, _ in BAD_VALUES])
+async def test_a_bad_value(gateway: Gateway, name: str, says: str, values: list[str]) -> None:
+    for value in values:
+        answer = await refused(gateway, 422, says, name, files=form(**{name: value}))
+        assert answer.json()["detail"].startswith(f"{name}: ")
+
+
+async def test_fields_that_are_unknown_or_doubled_or_of_the_wrong_kind(gateway: Gateway) -> None:
+    await refused(gateway, 422, "'colour': no such field; known are args", "colour", files=form(colour="red"))
+    await refused(gateway, 422, "'Repeats': no such field", "Repeats", files=form(Repeats=1))
+    await refused(gateway, 422, "'': no such field", files=[*form(), ("", (None, b"x"))])
+    unknown_file = [*form(), ("files", ("x.zip", b"x"))]
+    await refused(gateway, 422, "'files': no such field", "files", files=unknown_file)
+    for name in ("repeats", "id", "description", "module"):
+        await refused(gateway, 422, f"{name}: given more than once", name, files=form(**{name: ["1", "1"]}))
+    await refused(gateway, 422, "stdin: given more than once", "stdin", files=form(stdin="a", stdin_file=b"a"))
+    await refused(gateway, 422, "env: 'K' is given more than once", "env", files=form(env=["K=1", "K=2"]))
+    as_file = [*form(), ("repeats", ("repeats.txt", b"3"))]
+    await refused(gateway, 422, "repeats: is a file part; expected a text field", "repeats", files=as_file)
+
+
+async def test_fields_that_are_too_large(gateway: Gateway) -> None:
+    too_large = bytes((1 << 20) + 1)
+    await refused(gateway, 422, "stdin: 1048577 bytes, at most", "stdin", files=form(stdin_file=too_large))
+    await refused(gateway, 422, "larger than 65536 bytes", "args", files=form(args=["x" * 1000] * 70))
+    await refused(gateway, 400, "maximum size of 1024KB", files=form(description=too_large))
+    await refused(gateway, 400, "Too many fields", files=form(args=["x"] * 2001))
+    await refused(gateway, 400, "Too many files", files=form() * 9)
+
+
+async def test_text_that_is_not_utf_8(gateway: Gateway) -> None:
+    for name in ("description", "args", "id"):
+        answer = await refused(gateway, 422, f"{name}: ", name, files=form(**{name: b"caf\xe9"}))
+        assert "\u00e9" not in answer.json()["detail"]
+
+
+# Bodies.
+
+
+@pytest.mark.parametrize("kind", ["application/json", "application/x-www-form-urlencoded", "multipart/mixed"])
+async def test_another_content_type(gateway: Gateway, kind: str) -> None:
+    says = f"content type '{kind}'; expected multipart/form-data"
+    await refused(gateway, 415, says, **multipart(b'{"id": "t"}', kind))
+    await refused(gateway, 415, says, **multipart(body_of(), f"{kind}; boundary=x1"))
+
+
+async def test_no_content_type(gateway: Gateway) -> None:
+    await refused(gateway, 415, "content type none; expected multipart/form-data", content=body_of())
+
+
+@pytest.mark.parametrize("boundary", ["", "; boundary", "; boundary=", '; boundary=""', "; boundary=" + "x" * 300])
+async def test_a_form_without_a_usable_boundary(gateway: Gateway, boundary: str) -> None:
+    await refused(gateway, 400, "multipart", **multipart(body_of(), f"multipart/form-data{boundary}"))
+
+
+@pytest.mark.parametrize(
+    "body",
+    [
+        b"",
+        b"\0\1garbage\xff",
+        b"wasm=1&id=2",
+        b"--other\r\n" + body_of(),
+        b"--x1\r\nno colon here\r\n\r\nx\r\n--x1--\r\n",
+        b"--x1\r\nContent-Disposition: form-data\r\n\r\nx\r\n--x1--\r\n",
+        b"--x1\r\nContent-Disposition: form-data; name=" + b"x" * 100_000,
+    ],
+)
+async def test_garbage_that_is_called_a_form(gateway: Gateway, body: bytes) -> None:
+    await refused(gateway, 400, "", **multipart(body))
+
+
+async def test_a_form_that_is_cut_off_anywhere(gateway: Gateway) -> None:
+    body = body_of(id="t", repeats=3)
+    ends = [*range(0, len(body) - 3, 7), len(body) - 4, len(body) - 3]  # the last two bytes, a new line, may be missing
+    for end in ends:
+        await refused(gateway, 400, "", **multipart(body[:end]))
+
+
+@pytest.mark.parametrize("charset", ["undefined", "utf-7", "unicode_escape", "punycode", "utf-16", "none", "a\0b"])
+async def test_the_text_of_a_form_is_utf_8_whatever_else_it_says(gateway: Gateway, charset: str) -> None:
+    text = "+2AA- \\ud800 \u56db"
+    answer = await gateway.client.post(
+        "/tasks", **multipart(body_of(description=text), f"multipart/form-data; charset={charset}; boundary=x1")
+    )
+    assert (answer.status_code, answer.json().get("description")) == (201, text)
+
+
+async def test_no_damaged_form_gets_more_than_a_refusal(gateway: Gateway) -> None:
+    chance = random.Random(7)
+    whole = body_of(
+        wasm=guest("echo"), id="t", description="d", repeats=3, args=["a", "b"], env="K=v", stdin_file=b"in"
+    )
+    for _ in range(200):
+        body = bytearray(whole)
+        for _ in range(chance.randint(1, 4)):
+            at = chance.randrange(len(body))
+            body[at : at + chance.choice((0, 1, 1, 30))] = chance.randbytes(chance.choice((0, 1, 1, 5)))
+        answer = await gateway.client.post("/tasks", **multipart(bytes(body)))
+        assert answer.status_code in (200, 201, 400, 409, 422), answer.text
+
+
+async def test_a_body_over_the_limit_however_it_comes(tmp_path: Path) -> None:
+    async def unread() -> AsyncIterator[bytes]:
+        raise AssertionError("the body was read")
+        yield b""
+
+    async def endless() -> AsyncIterator[bytes]:
+        yield b'--x1\r\nContent-Disposition: form-data; name="wasm"; filename="w"\r\n\r\n'
+        while True:
+            yield bytes(1 << 16)
+
+    says = "the request is larger than 100000 bytes, the limit"
+    headers = {"content-type": BODY_KIND}
+    async with open_gateway(tmp_path, http=HttpConfig(upload_bytes_max=100_000)) as gateway:
+        for length in ("100001", "9" * 40):
+            await refused(gateway, 413, says, content=unread(), headers=headers | {"content-length": length})
+        answer = await refused(gateway, 413, says, content=endless(), headers=headers)
+        assert answer.headers["connection"] == "close"
+        await refused(gateway, 413, says, content=endless(), headers=headers | {"content-length": "10"})
+        await gateway.added()
+
+
+async def test_a_body_that_never_ends(tmp_path: Path) -> None:
+    async def stuck() -> AsyncIterator[bytes]:
+        yield body_of()[:-10]
+        await asyncio.Event().wait()
+
+    async with open_gateway(tmp_path, http=HttpConfig(upload_timeout_s=0.05, uploads_max=1)) as gateway:
+        for _ in range(2):
+            headers = {"content-type": BODY_KIND}
+            await refused(gateway, 408, "the body took longer than 0.05 s", content=stuck(), headers=headers)
+
+
+async def test_a_client_that_leaves_in_the_middle(gateway: Gateway) -> None:
+    messages = iter([{"type": "http.request", "body": body_of(), "more_body": True}, {"type": "http.disconnect"}])
+
+    async def receive() -> Any:
+        return next(messages)
+
+    async def send(_: Any) -> None:
+        pass
+
+    before = await stored(gateway)
+    headers = [(b"host", b"localhost"), (b"content-type", BODY_KIND.encode())]
+    scope = {"type": "http", "method": "POST", "path": "/tasks", "query_string": b"", "headers": headers}
+    await gateway.app(scope, receive, send)
+    assert await stored(gateway) == before
+
+
+# Where from.
+
+
+@pytest.mark.parametrize(
+    "headers",
+    [
+        {"origin": "https://evil.example"},
+        {"origin": "null"},
+        {"sec-fetch-site": "cross-site"},
+        {"sec-fetch-site": "same-site", "origin": BASE_URL},
+        {"host": "evil.example"},
+        {"host": "evil.example:8080", "origin": "http://evil.example:8080", "sec-fetch-site": "same-origin"},
+    ],
+)
+async def test_another_web_page_changes_nothing(gateway: Gateway, headers: dict[str, str]) -> None:
+    await refused(gateway, 403, "", files=form(id="u"), headers=headers)
+    await gateway.added(id="t")
+    await refused(gateway, 403, "", method="DELETE", path="/tasks/t", headers=headers)
+    if "host" in headers:
+        await refused(gateway, 403, "expected localhost or 127.0.0.1", method="GET", path="/tasks/t", headers=headers)
+
+
+@pytest.mark.parametrize("headers", [{}, {"origin": BASE_URL, "sec-fetch-site": "same-origin"}, {"host": "localhost"}])
+async def test_programs_and_this_hosts_own_pages_are_let_in(gateway: Gateway, headers: dict[str, str]) -> None:
+    await gateway.json("/tasks", 201, "POST", files=form(id="t"), headers=headers)
+    await gateway.json("/tasks/t", 200, "DELETE", headers=headers)
+
+
+# What is not there.
+
+
+@pytest.mark.parametrize("id", ["nobody", "a%2Fb", "%00", "%ff", "..%2f..%2fetc", "x" * 3000])
+async def test_a_task_that_is_not_there(gateway: Gateway, id: str) -> None:
+    await gateway.added(id="t")
+    for method, path in (("GET", ""), ("DELETE", ""), ("GET", "?wait=60"), ("GET", "/runs"), ("GET", "/runs/0")):
+        await refused(gateway, 404, "", method=method, path=f"/tasks/{id}{path}")
+
+
+@pytest.mark.parametrize("run", ["3", "-1", "x", "1.0", "\u0663", "9" * 40])
+async def test_a_run_that_is_not_there(gateway: Gateway, run: str) -> None:
+    await gateway.added(id="t", repeats=3)
+    await refused(gateway, 404, "has no run", method="GET", path=f"/tasks/t/runs/{run}")
+
+
+@pytest.mark.parametrize("path", ["/", "/nope", "/task", "/tasks/t/runs/0/x", "/modules", "/../etc/passwd"])
+async def test_a_path_that_is_not_there(gateway: Gateway, path: str) -> None:
+    await refused(gateway, 404, "", method="GET", path=path)
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "allowed"),
+    [
+        ("PUT", "/tasks", {"GET", "HEAD", "POST"}),
+        ("POST", "/tasks/t", {"GET", "HEAD", "DELETE"}),
+        ("DELETE", "/tasks/t/runs/0", {"GET", "HEAD"}),
+        ("POST", "/workers", {"GET", "HEAD"}),
+    ],
+)
+async def test_a_method_that_is_not_there(gateway: Gateway, method: str, path: str, allowed: set[str]) -> None:
+    answer = await refused(gateway, 405, "", method=method, path=path)
+    assert set(answer.headers["allow"].replace(" ", "").split(",")) == allowed
+
+
+@pytest.mark.parametrize(
+    ("query", "field"),
+    [(f"?limit={value}", "limit") for value in ("0", "-1", "1001", "x", "1.5", "", "9" * 40)]
+    + [(f"?status={value}", "status") for value in ("done", "", "QUEUED")],
+)
+async def test_a_bad_query(gateway: Gateway, query: str, field: str) -> None:
+    await gateway.added(id="t")
+    await refused(gateway, 422, f"{field}: ", field, "GET", f"/tasks{query}")
+    if field == "limit":
+        await refused(gateway, 422, "limit: ", "limit", "GET", f"/tasks/t/runs{query}")
+
+
+@pytest.mark.parametrize("wait", ["0", "-1", "61", "x", "1.5", "", "inf"])
+async def test_a_bad_time_to_wait(gateway: Gateway, wait: str) -> None:
+    await gateway.added(id="t")
+    says = "is not a whole number from 1 to 60"
+    await refused(gateway, 422, says, "wait", method="GET", path=f"/tasks/t?wait={wait}")
+
+
+async def test_pages_after_what_is_not_there(gateway: Gateway) -> None:
+    await gateway.added(id="t")
+    for after in ("nobody", ""):
+        await refused(gateway, 404, "no task", method="GET", path=f"/tasks?after={after}")
+    for after in ("-1", "x", "", "9" * 40):
+        await refused(gateway, 422, "after: ", "after", "GET", f"/tasks/t/runs?after={after}")
+
+
+# Limits.
+
+
+async def test_the_same_id_with_other_content(gateway: Gateway) -> None:
+    await gateway.added(id="t")
+    for other in ({"input": 1}, {"description": "d"}, {"stdin": "x"}, {"wasm": OTHER}):
+        await refused(gateway, 409, "id: 't' is taken by a task with other content", "id", files=form(id="t", **other))
+
+
+async def test_more_open_tasks_than_are_taken(tmp_path: Path) -> None:
+    async with open_gateway(tmp_path, tasks_max=2) as gateway:
+        for id in ("a", "b"):
+            await gateway.added(id=id)
+        answer = await refused(gateway, 429, "2 tasks have not ended, the limit", files=form(OTHER, id="c"))
+        assert int(answer.headers["retry-after"]) > 0
+        await gateway.json("/tasks/a", 200, "DELETE")
+        await gateway.added(id="c")
+
+
+async def test_a_task_that_was_taken_is_known_however_many_are_open(tmp_path: Path) -> None:
+    async with open_gateway(tmp_path, tasks_max=1) as gateway:
+        await gateway.added(id="t")
+        assert (await gateway.post(id="t")).status_code == 200
+        assert (await gateway.post(id="t", input=1)).status_code == 409
+
+
+async def test_more_uploads_at_a_time_than_are_read(tmp_path: Path) -> None:
+    begun, may_end = asyncio.Event(), asyncio.Event()
+
+    async def slow() -> AsyncIterator[bytes]:
+        begun.set()
+        await may_end.wait()
+        yield body_of(id="slow")
+
+    async with open_gateway(tmp_path, http=HttpConfig(uploads_max=1)) as gateway, asyncio.TaskGroup() as group:
+        headers = {"content-type": BODY_KIND}
+        first = group.create_task(gateway.client.post("/tasks", content=slow(), headers=headers))
+        await begun.wait()
+        answer = await refused(gateway, 429, "1 uploads are under way, the limit", files=form(id="t"))
+        assert int(answer.headers["retry-after"]) > 0
+        may_end.set()
+        assert (await first).status_code == 201
+        await gateway.added(id="t")
+
+
+async def test_more_modules_than_there_is_room_for(tmp_path: Path) -> None:
+    async with open_gateway(tmp_path, modules_bytes_max=len(NOOP)) as gateway:
+        await gateway.added(id="t")
+        answer = await refused(gateway, 429, f"have reached {len(NOOP)} bytes, the limit", files=form(OTHER))
+        assert int(answer.headers["retry-after"]) > 0
+
+
+# The disk.
+
+
+async def test_a_disk_that_refuses_the_task(gateway: Gateway) -> None:
+    with refusing(gateway.directory / "ww.db", "INSERT ON tasks"):
+        answer = await gateway.post(id="t")
+        assert (answer.status_code, answer.json()["code"]) == (503, "store")
+        assert answer.json()["detail"] == "the database cannot be written: disk full"
+        # Its module may stay: no task names it, so it is the first to go when room is needed.
+        assert (await gateway.client.get("/tasks")).json() == []
+    await gateway.added(id="t")
+
+
+async def test_a_disk_that_refuses_the_module(gateway: Gateway) -> None:
+    before = await stored(gateway)
+    shutil.rmtree(gateway.directory / "modules")
+    answer = await gateway.post(id="t")
+    assert (answer.status_code, answer.json()["code"]) == (503, "store")
+    assert str(gateway.directory) not in answer.text
+    (gateway.directory / "modules").mkdir()
+    assert await stored(gateway) == before
+
+
+async def test_a_disk_that_refuses_a_cancel(gateway: Gateway) -> None:
+    await gateway.added(id="t")
+    with refusing(gateway.directory / "ww.db", "UPDATE ON tasks"):
+        await refused(gateway, 503, "disk full", method="DELETE", path="/tasks/t")
+    assert (await gateway.json("/tasks/t", 200, "DELETE"))["status"] == "cancelled"
+
+
+async def test_what_nobody_expected_is_a_problem_too(tmp_path: Path) -> None:
+    async with open_gateway(tmp_path, about={"peer": object()}) as gateway:
+        await refused(gateway, 500, "the gateway failed to answer", method="GET", path="/healthz")

@@ -1,0 +1,276 @@
+"""The store of modules: named by content, whole or not there, and never more than the quota."""
+
+import asyncio
+import hashlib
+import shutil
+from io import BytesIO
+from pathlib import Path
+from typing import BinaryIO
+
+import pytest
+
+from tests.conftest import until
+from tests.gateway.test_http import open_gateway
+from tests.guests import function, guest, wat
+from ww.errors import BadModule, NotFound, Overloaded, StoreError, UsageError, WwError
+from ww.gateway.modules import ModuleStore
+from ww.gateway.store import Store
+from ww.gateway.task import Spec
+
+pytestmark = pytest.mark.anyio
+
+ONE, TWO, THREE = (function(f"(i32.const {number})") for number in (1, 2, 3))
+SIZE = len(ONE)
+
+
+class Modules:
+    """A module store, with a short way to put something in."""
+
+    def __init__(self, directory: Path, quota_bytes: int = 1 << 20) -> None:
+        self.directory = directory
+        self.store = ModuleStore(directory, quota_bytes=quota_bytes)
+        self.in_use: set[str] = set()
+
+    async def _in_use(self) -> set[str]:
+        return self.in_use
+
+    async def keep(self, module: bytes) -> str:
+        file = BytesIO(module)
+        digest, _ = await self.store.examine(file, None)
+        await self.store.keep(file, digest, self._in_use)
+        return digest
+
+    @property
+    def files(self) -> set[str]:
+        return {path.name for path in self.directory.iterdir()}
+
+
+@pytest.fixture
+def modules(tmp_path: Path) -> Modules:
+    return Modules(tmp_path / "modules")
+
+
+def sha256(module: bytes) -> str:
+    return hashlib.sha256(module).hexdigest()
+
+
+def padded(module: bytes, size: int) -> bytes:
+    """Return the module with a custom section of that size behind it."""
+    length = bytes([size & 0x7F | 0x80, size >> 7 & 0x7F | 0x80, size >> 14 & 0x7F | 0x80, size >> 21])
+    return module + b"\0" + length + b"\x01x" + bytes(size - 2)
+
+
+async def test_a_module_is_kept_by_its_content(modules: Modules) -> None:
+    digest = await modules.keep(ONE)
+    assert digest == sha256(ONE)
+    assert modules.store.path(digest).read_bytes() == ONE
+    assert modules.files == {f"{digest}.wasm"}
+
+
+async def test_keeping_it_again_changes_nothing(modules: Modules) -> None:
+    first, second = await modules.keep(ONE), await modules.keep(ONE)
+    assert first == second
+    assert modules.files == {f"{first}.wasm"}
+
+
+async def test_what_is_kept_is_there_after_a_restart(modules: Modules) -> None:
+    digest = await modules.keep(guest("echo"))
+    again = Modules(modules.directory)
+    assert await again.store.entry(digest, None) == ""
+    assert again.store.path(digest).read_bytes() == guest("echo")
+
+
+async def test_examining_stores_nothing(modules: Modules) -> None:
+    assert await modules.store.examine(BytesIO(ONE), None) == (sha256(ONE), "run")
+    assert modules.files == set()
+
+
+@pytest.mark.parametrize("extra", [0, (1 << 20) - SIZE - 5, 1 << 20, 3 << 20])
+async def test_a_module_of_any_size_is_examined_and_kept_whole(tmp_path: Path, extra: int) -> None:
+    modules = Modules(tmp_path / "modules", 8 << 20)
+    module = padded(ONE, extra) if extra else ONE
+    upload = tmp_path / "upload"
+    upload.write_bytes(module)
+    with upload.open("rb") as file:
+        digest, entry = await modules.store.examine(file, None)
+        assert (digest, entry) == (sha256(module), "run")
+        await modules.store.keep(file, digest, modules._in_use)
+    assert await modules.store.entry(digest, None) == "run"
+    assert modules.store.path(digest).read_bytes() == module
+
+
+@pytest.mark.parametrize(
+    ("module", "entry", "error"),
+    [
+        (b"", None, UsageError),
+        (b"#!/bin/sh\n", None, BadModule),
+        (ONE[:-1], None, BadModule),
+        (padded(ONE, 2 << 20)[:-1], None, BadModule),
+        (wat(""), None, BadModule),
+        (ONE, "walk", BadModule),
+    ],
+)
+async def test_what_cannot_be_run_is_refused_and_named_as_the_file(
+    modules: Modules, tmp_path: Path, module: bytes, entry: str | None, error: type[WwError]
+) -> None:
+    upload = tmp_path / "upload"
+    upload.write_bytes(module)
+    with upload.open("rb") as file, pytest.raises(error, match=r"^wasm: ") as caught:
+        await modules.store.examine(file, entry)
+    assert str(tmp_path) not in str(caught.value)
+
+
+async def test_the_entry_of_a_stored_module_is_found(modules: Modules) -> None:
+    digest = await modules.keep(
+        wat('(func (export "f") (param i64 i64) (result i64) i64.const 1) (func (export "_start"))')
+    )
+    assert await modules.store.entry(digest, None) == ""
+    assert await modules.store.entry(digest, "f") == "f"
+    with pytest.raises(BadModule, match="exports no function 'g'"):
+        await modules.store.entry(digest, "g")
+
+
+async def test_a_module_that_is_not_here_is_not_found(modules: Modules) -> None:
+    await modules.keep(ONE)
+    with pytest.raises(NotFound, match=f"sha256:{sha256(TWO)}") as error:
+        await modules.store.entry(sha256(TWO), None)
+    assert error.value.field == "module"
+
+
+async def test_uploads_that_were_cut_off_by_a_crash_are_removed_and_nothing_else(modules: Modules) -> None:
+    digest = await modules.keep(ONE)
+    for name in ("tmpabc.part", "x.part"):
+        (modules.directory / name).write_bytes(ONE)
+    assert Modules(modules.directory).files == {f"{digest}.wasm"}
+
+
+# The quota.
+
+
+async def test_past_the_quota_modules_nobody_uses_make_room(tmp_path: Path) -> None:
+    modules = Modules(tmp_path / "modules", 2 * SIZE)
+    one, two = await modules.keep(ONE), await modules.keep(TWO)
+    modules.in_use = {two}
+    three = await modules.keep(THREE)
+    assert modules.files == {f"{two}.wasm", f"{three}.wasm"}
+    with pytest.raises(NotFound):
+        await modules.store.entry(one, None)
+
+
+async def test_the_quota_may_be_used_up_to_the_last_byte(tmp_path: Path) -> None:
+    modules = Modules(tmp_path / "modules", 2 * SIZE)
+    kept = {await modules.keep(ONE), await modules.keep(TWO)}
+    assert modules.files == {f"{digest}.wasm" for digest in kept}
+
+
+async def test_when_all_are_in_use_a_further_one_is_refused_for_now(tmp_path: Path) -> None:
+    modules = Modules(tmp_path / "modules", 2 * SIZE)
+    modules.in_use = {await modules.keep(ONE), await modules.keep(TWO)}
+    before = modules.files
+    with pytest.raises(Overloaded, match=f"reached {2 * SIZE} bytes, the limit") as error:
+        await modules.keep(THREE)
+    assert error.value.retry_after_s > 0
+    assert modules.files == before
+    modules.in_use = set()
+    three = await modules.keep(THREE)
+    assert modules.files == {f"{three}.wasm"}
+
+
+async def test_what_is_there_already_is_kept_however_full_it_is(tmp_path: Path) -> None:
+    modules = Modules(tmp_path / "modules", SIZE)
+    modules.in_use = {await modules.keep(ONE)}
+    assert await modules.keep(ONE) in modules.in_use
+
+
+async def test_a_module_larger_than_the_quota_is_refused(tmp_path: Path) -> None:
+    modules = Modules(tmp_path / "modules", SIZE - 1)
+    with pytest.raises(Overloaded):
+        await modules.keep(ONE)
+    assert modules.files == set()
+
+
+# The disk.
+
+
+async def test_a_disk_that_refuses_is_one_error_without_a_path(modules: Modules, tmp_path: Path) -> None:
+    shutil.rmtree(modules.directory)
+    with pytest.raises(StoreError, match=r"^wasm: the module cannot be stored: ") as error:
+        await modules.keep(ONE)
+    assert str(tmp_path) not in str(error.value)
+
+
+async def test_an_upload_that_fails_while_it_is_copied_leaves_nothing(modules: Modules) -> None:
+    class Failing(BytesIO):
+        def read(self, size: int | None = -1) -> bytes:
+            raise OSError(5, "Input/output error")
+
+    file: BinaryIO = Failing(ONE)
+    with pytest.raises(StoreError, match="Input/output error"):
+        await modules.store.keep(file, sha256(ONE), modules._in_use)
+    assert modules.files == set()
+
+
+async def test_a_disk_that_refuses_after_room_was_made_is_the_same_error(tmp_path: Path) -> None:
+    modules = Modules(tmp_path / "modules", SIZE)
+    await modules.keep(ONE)
+
+    async def in_use() -> set[str]:
+        shutil.rmtree(modules.directory)
+        return set()
+
+    with pytest.raises(StoreError, match=r"^wasm: the module cannot be stored: "):
+        await modules.store.keep(BytesIO(TWO), sha256(TWO), in_use)
+
+
+# While tasks are being added.
+
+
+async def test_room_is_not_made_by_removing_the_module_of_a_task_that_is_just_being_added(tmp_path: Path) -> None:
+    may_write, asked, may_answer = (asyncio.Event() for _ in range(3))
+
+    class Slow(Store):
+        """Writes when it may, and says which modules are in use when it may."""
+
+        async def add_task(self, spec: Spec, created_at: float, *, keep: int) -> int:
+            await may_write.wait()
+            return await super().add_task(spec, created_at, keep=keep)
+
+        async def modules(self) -> set[str]:
+            found = await super().modules()
+            asked.set()
+            await may_answer.wait()
+            return found
+
+    async with open_gateway(tmp_path, kind=Slow, modules_bytes_max=SIZE) as gateway, asyncio.TaskGroup() as group:
+        first = group.create_task(gateway.added(id="first", wasm=ONE))
+        await until(lambda: bool(gateway.module_files()))
+        second = group.create_task(gateway.post(id="second", wasm=TWO))
+        await asked.wait()
+        may_write.set()
+        await first
+        may_answer.set()
+        assert (await second).status_code == 429
+        assert gateway.module_files() == {f"{sha256(ONE)}.wasm"}
+
+
+async def test_a_module_that_is_removed_while_it_is_being_named(tmp_path: Path) -> None:
+    was_read, may_answer = asyncio.Event(), asyncio.Event()
+
+    class Slow(ModuleStore):
+        """Says what it read when it may."""
+
+        async def entry(self, digest: str, entry: str | None) -> str:
+            found = await super().entry(digest, entry)
+            was_read.set()
+            await may_answer.wait()
+            return found
+
+    async with open_gateway(tmp_path, modules_kind=Slow, modules_bytes_max=SIZE) as gateway:
+        await gateway.modules.keep(BytesIO(ONE), sha256(ONE), gateway.scheduler.modules_in_use)  # used by no task
+        async with asyncio.TaskGroup() as group:
+            naming = group.create_task(gateway.post(id="t", wasm=None, module=f"sha256:{sha256(ONE)}"))
+            await was_read.wait()
+            await gateway.added(id="u", wasm=TWO)
+            may_answer.set()
+        assert naming.result().status_code == 404
+        assert await gateway.ids() == ["u"]

@@ -1,0 +1,410 @@
+"""What a gateway remembers: on disk before anybody is told, once, and the same after a restart."""
+
+import asyncio
+import shutil
+import sqlite3
+from collections.abc import AsyncIterator, Iterator
+from contextlib import closing, contextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from ww.errors import StoreError, UsageError
+from ww.gateway.store import Store
+from ww.gateway.task import Outcome, RunResult, RunState, Spec
+
+pytestmark = pytest.mark.anyio
+
+WALL = 1_700_000_000.0
+KEEP = 1000
+
+
+def spec(id: str = "t", **values: Any) -> Spec:
+    base: dict[str, Any] = {"id": id, "module": "0" * 64, "entry": "run", "duration_s": 5.0}
+    return Spec(**(base | {"memory_bytes": 1 << 20, "output_bytes": 100} | values))
+
+
+def result(run: int = 0, state: RunState = RunState.SUCCEEDED, finished_at: float = WALL, **outcome: Any) -> RunResult:
+    return RunResult(
+        run=run,
+        state=state,
+        outcome=Outcome(**outcome),
+        worker="w",
+        attempts=1,
+        queued_at=WALL - 2,
+        started_at=WALL - 1,
+        finished_at=finished_at,
+    )
+
+
+async def add(store: Store, *specs: Spec, keep: int = KEEP) -> list[int]:
+    """Add tasks at the same time and return their numbers."""
+    return await asyncio.gather(*(store.add_task(each, WALL, keep=keep) for each in specs))
+
+
+async def end(store: Store, number: int, *results: RunResult) -> None:
+    await store.add_results([(number, each) for each in results])
+
+
+async def ids(store: Store) -> list[str]:
+    return [row.spec.id for row in await store.tasks(limit=1000)]
+
+
+def rows(path: Path, query: str) -> list[Any]:
+    """Ask the database past the store, as another process would."""
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(query).fetchall()
+
+
+@contextmanager
+def refusing(path: Path, action: str) -> Iterator[None]:
+    """Have the database refuse an action, such as `INSERT ON tasks`, as a full disk does."""
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute(f"CREATE TRIGGER full BEFORE {action} BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+        yield
+        connection.execute("DROP TRIGGER full")
+
+
+def make_read_only(path: Path) -> None:
+    """Give a database a write version newer than any there is (SQLite file format, 1.3.3): modes do not stop root."""
+    content = bytearray(path.read_bytes())
+    content[18] = 3
+    path.write_bytes(content)
+
+
+@pytest.fixture
+def path(tmp_path: Path) -> Path:
+    return tmp_path / "ww.db"
+
+
+@pytest.fixture
+async def store(path: Path) -> AsyncIterator[Store]:
+    async with Store(path) as store:
+        yield store
+
+
+# What is remembered.
+
+
+async def test_a_task_is_the_same_after_a_restart(path: Path) -> None:
+    whole = spec(
+        "a.b:c-d_e",
+        description="W\u00f6rter\n\U0001f600",
+        complete=2**63 - 1,
+        start_s=0.25,
+        delay_s=1e9,
+        repeats=1_000_000,
+        input=0,
+        difficulty=2**63 - 1,
+        args=("", "a b", "\u56db"),
+        env=(("K", "v=w"), ("EMPTY", "")),
+        stdin=bytes(range(256)),
+    )
+    bare = spec("bare", entry="")
+    async with Store(path) as store:
+        numbers = await add(store, whole, bare)
+    async with Store(path) as store:
+        found = await store.tasks(limit=10)
+        assert [row.spec for row in found] == [bare, whole]
+        assert [row.number for row in found] == numbers[::-1]
+        assert [(row.created_at, row.finished_at, row.cancelled, row.succeeded, row.failed) for row in found] == [
+            (WALL, None, False, 0, 0)
+        ] * 2
+        assert await store.task("bare") == found[0]
+        assert await store.task("nobody") is None
+
+
+async def test_results_are_the_same_after_a_restart(path: Path) -> None:
+    full = result(
+        1, RunState.FAILED, reason="exit", detail="code 7", result="-9223372036854775808", exit_code=2**32 - 1,
+        stdout=b"\0\xff\n", stderr="\u56db".encode(), stdout_truncated=True, stderr_truncated=False, wall_s=0.125,
+        cpu_s=1e-9, memory_bytes=2**63 - 1, memory_limit_bytes=2**63 - 1,
+    )  # fmt: skip
+    bare = result(0)
+    async with Store(path) as store:
+        (number,) = await add(store, spec(repeats=2))
+        await end(store, number, full, bare)
+    async with Store(path) as store:
+        assert await store.results(number, limit=10, after=-1) == [bare, full]
+        row = await store.task("t")
+        assert row is not None
+        assert (row.succeeded, row.failed, row.status, row.finished_at) == (1, 1, "failed", WALL)
+
+
+async def test_a_task_has_ended_when_all_its_runs_have(store: Store) -> None:
+    (number,) = await add(store, spec(repeats=20))
+    await end(store, number, *(result(run, finished_at=WALL + run) for run in range(18)))
+    await end(store, number, result(18, RunState.FAILED, reason="trap"))
+    assert (await store.tasks(limit=1))[0].finished_at is None
+    await end(store, number, result(19, finished_at=WALL + 30))
+    (row,) = await store.tasks(limit=1)
+    assert (row.succeeded, row.failed, row.finished_at) == (19, 1, WALL + 30)
+
+
+async def test_results_of_many_tasks_may_come_together(store: Store) -> None:
+    numbers = await add(store, *(spec(f"t{i}", repeats=3) for i in range(30)))
+    await store.add_results([(number, result(run)) for run in range(3) for number in numbers])
+    assert {(row.succeeded, row.finished_at) for row in await store.tasks(limit=100)} == {(3, WALL)}
+    for number in numbers:
+        assert [each.run for each in await store.results(number, limit=10, after=-1)] == [0, 1, 2]
+
+
+async def test_after_a_restart_unfinished_tasks_go_on_where_they_were(path: Path) -> None:
+    async with Store(path) as store:
+        numbers = await add(store, spec("ended"), spec("open", repeats=4), spec("cancelled"), spec("new"))
+        await end(store, numbers[0], result())
+        await end(store, numbers[1], result(2), result(0, RunState.FAILED, reason="trap"))
+        await store.cancel_task(numbers[2], WALL, [])
+    async with Store(path) as store:
+        older, newer = await store.open_tasks(now=0.0, wall=WALL)
+    assert [older.spec.id, newer.spec.id] == ["open", "new"]
+    assert [older.number, newer.number] == [numbers[1], numbers[3]]
+    assert (older.succeeded, older.failed) == (1, 1)
+    begun = [attempt.run for _ in range(3) if (attempt := older.begin(0.0, WALL)) is not None]
+    assert begun == [1, 3]
+
+
+# When it is there.
+
+
+async def test_every_write_is_on_disk_when_it_returns(store: Store, path: Path) -> None:
+    (number,) = await add(store, spec(repeats=2))
+    assert rows(path, "SELECT id FROM tasks") == [("t",)]
+    await end(store, number, result())
+    assert rows(path, "SELECT task, run, state FROM runs") == [(number, 0, "succeeded")]
+    await store.cancel_task(number, WALL, [])
+    assert rows(path, "SELECT cancelled FROM tasks") == [(1,)]
+
+
+async def test_a_gateway_that_is_killed_loses_nothing_it_has_told(store: Store, path: Path, tmp_path: Path) -> None:
+    numbers = await add(store, *(spec(f"t{i}") for i in range(50)))
+    await store.add_results([(number, result()) for number in numbers])
+    killed = tmp_path / "killed"
+    killed.mkdir()
+    for name in ("ww.db", "ww.db-wal"):  # as they are at this moment, with nothing closed
+        shutil.copy(path.with_name(name), killed)
+    async with Store(killed / "ww.db") as again:
+        assert len(await again.tasks(limit=100)) == 50
+        assert await again.open_tasks(0.0, WALL) == []
+
+
+async def test_many_writes_at_a_time_are_all_there_in_the_order_they_came(path: Path) -> None:
+    names = [f"t{i}" for i in range(500)]
+    async with Store(path) as store:
+        numbers = await add(store, *map(spec, names))
+    assert numbers == sorted(set(numbers))
+    assert [id for (id,) in rows(path, "SELECT id FROM tasks ORDER BY number")] == names
+
+
+async def test_a_store_that_is_closed_finishes_what_it_was_given(path: Path) -> None:
+    async with Store(path) as store:
+        adding = asyncio.gather(*(store.add_task(spec(f"t{i}"), WALL, keep=KEEP) for i in range(20)))
+        await asyncio.sleep(0)
+    await asyncio.wait_for(adding, 10)
+    assert rows(path, "SELECT count(*) FROM tasks") == [(20,)]
+
+
+async def test_a_caller_that_gives_up_takes_nobody_with_it(store: Store) -> None:
+    adding = [asyncio.create_task(store.add_task(spec(f"t{i}"), WALL, keep=KEEP)) for i in range(10)]
+    await asyncio.sleep(0)
+    adding[3].cancel()
+    done = await asyncio.gather(*adding, return_exceptions=True)
+    assert [i for i, outcome in enumerate(done) if not isinstance(outcome, int)] == [3]
+    assert await add(store, spec("after")) != []
+
+
+# Once.
+
+
+async def test_a_run_has_one_result_whatever_comes_later(store: Store) -> None:
+    (number,) = await add(store, spec(repeats=3))
+    await end(store, number, result(0, result="1"))
+    for late in ([result(0, result="2")], [result(1), result(0, RunState.FAILED, reason="trap")], [result(2)] * 2):
+        with pytest.raises(StoreError, match="cannot be written"):
+            await end(store, number, *late)
+    assert [each.outcome.result for each in await store.results(number, limit=10, after=-1)] == ["1"]
+    row = await store.task("t")
+    assert row is not None
+    assert (row.succeeded, row.failed, row.finished_at) == (1, 0, None)
+
+
+async def test_one_callers_trouble_is_not_the_others(store: Store) -> None:
+    (number,) = await add(store, spec("t", repeats=10))
+    await end(store, number, result(0))
+    outcomes = await asyncio.gather(
+        end(store, number, result(1)),
+        end(store, number, result(0)),
+        store.add_task(spec("t"), WALL, keep=KEEP),
+        store.add_task(spec("u"), WALL, keep=KEEP),
+        end(store, number, result(2)),
+        return_exceptions=True,
+    )
+    assert [isinstance(outcome, StoreError) for outcome in outcomes] == [False, True, True, False, False]
+    assert [each.run for each in await store.results(number, limit=10, after=-1)] == [0, 1, 2]
+    assert await ids(store) == ["u", "t"]
+
+
+# Cancelling.
+
+
+async def test_a_cancelled_task_keeps_what_it_had_and_ends(store: Store) -> None:
+    (number,) = await add(store, spec(repeats=5))
+    await end(store, number, result(0))
+    await store.cancel_task(number, WALL + 7, [result(1, RunState.CANCELLED), result(2, RunState.CANCELLED)])
+    (row,) = await store.tasks(limit=1)
+    assert (row.status, row.cancelled, row.finished_at, row.succeeded, row.failed) == (
+        "cancelled",
+        True,
+        WALL + 7,
+        1,
+        0,
+    )
+    states = [(each.run, each.state) for each in await store.results(number, limit=10, after=-1)]
+    assert states == [(0, "succeeded"), (1, "cancelled"), (2, "cancelled")]
+    assert await store.open_tasks(0.0, WALL) == []
+
+
+async def test_a_task_that_has_ended_is_not_cancelled_any_more(store: Store) -> None:
+    (number,) = await add(store, spec())
+    await end(store, number, result(finished_at=WALL + 1))
+    await store.cancel_task(number, WALL + 7, [])
+    (row,) = await store.tasks(limit=1)
+    assert (row.status, row.finished_at) == ("succeeded", WALL + 1)
+
+
+# Forgetting.
+
+
+async def test_the_oldest_ended_tasks_are_forgotten_and_never_an_open_one(store: Store, path: Path) -> None:
+    await add(store, spec("open"))
+    for number in await add(store, *(spec(f"t{i}", repeats=2) for i in range(12))):
+        await end(store, number, result(0), result(1))
+    for i in range(6):
+        await add(store, spec(f"new{i}"), keep=8)
+    left = await ids(store)
+    assert left[:6] == [f"new{i}" for i in reversed(range(6))]
+    assert left[-1] == "open"
+    ended = left[6:-1]
+    assert 0 < len(ended) <= 8
+    assert ended == [f"t{i}" for i in range(11, 11 - len(ended), -1)]
+    assert rows(path, "SELECT count(*) FROM runs") == [(2 * len(ended),)]
+
+
+async def test_open_tasks_push_no_ended_one_out(store: Store) -> None:
+    for number in await add(store, *(spec(f"t{i}") for i in range(4))):
+        await end(store, number, result())
+    for i in range(10):
+        await add(store, spec(f"open{i}"), keep=3)
+    assert (await ids(store))[10:] == ["t3", "t2", "t1"]
+
+
+async def test_modules_are_those_of_the_tasks_that_are_remembered(store: Store) -> None:
+    assert await store.modules() == set()
+    first, _ = await add(store, spec("a", module="a" * 64), spec("b", module="b" * 64))
+    assert await store.modules() == {"a" * 64, "b" * 64}
+    await end(store, first, result())
+    await add(store, spec("c", module="b" * 64), keep=0)
+    assert await store.modules() == {"b" * 64}
+
+
+# Reading.
+
+
+async def test_tasks_come_newest_first_a_page_at_a_time(store: Store) -> None:
+    numbers = await add(store, *(spec(f"t{i}") for i in range(5)))
+    assert [row.spec.id for row in await store.tasks(limit=2)] == ["t4", "t3"]
+    assert [row.spec.id for row in await store.tasks(limit=2, before=numbers[3])] == ["t2", "t1"]
+    assert await store.tasks(limit=2, before=numbers[0]) == []
+
+
+async def test_results_come_by_run_or_latest_first(store: Store) -> None:
+    one, two, none = await add(store, spec("a", repeats=9), spec("b", repeats=9), spec("c"))
+    for run in (3, 0, 7, 5):
+        await end(store, one, result(run))
+    await end(store, two, result(1))
+    assert [each.run for each in await store.results(one, limit=2, after=0)] == [3, 5]
+    latest = await store.latest_results((one, two, none), limit=3, output_bytes_max=1)
+    assert {number: [each.run for each in found] for number, found in latest.items()} == {
+        one: [5, 7, 0],
+        two: [1],
+        none: [],
+    }
+
+
+async def test_the_latest_results_are_fewer_when_their_output_is_large(store: Store) -> None:
+    (number,) = await add(store, spec(repeats=9))
+    await end(store, number, *(result(run, stdout=b"x" * 60, stderr=b"y" * 40) for run in range(5)))
+    latest = await store.latest_results((number,), limit=100, output_bytes_max=299)
+    assert [each.run for each in latest[number]] == [4, 3]
+
+
+# A disk that refuses.
+
+
+@pytest.mark.parametrize("action", ["INSERT ON tasks", "INSERT ON runs", "UPDATE ON tasks"])
+async def test_what_the_disk_refuses_changes_nothing_and_may_be_tried_again(
+    store: Store, path: Path, action: str
+) -> None:
+    (number,) = await add(store, spec(repeats=2))
+    before = list(await store.tasks(limit=10)), await store.results(number, limit=10, after=-1)
+    writes = {
+        "INSERT ON tasks": lambda: add(store, spec("new")),
+        "INSERT ON runs": lambda: end(store, number, result()),
+        "UPDATE ON tasks": lambda: store.cancel_task(number, WALL, [result(1, RunState.CANCELLED)]),
+    }
+    with refusing(path, action):
+        with pytest.raises(StoreError, match=r"^the database cannot be written: disk full$"):
+            await writes[action]()
+        assert (list(await store.tasks(limit=10)), await store.results(number, limit=10, after=-1)) == before
+    await writes[action]()
+    assert (list(await store.tasks(limit=10)), await store.results(number, limit=10, after=-1)) != before
+
+
+async def test_a_read_only_database_is_read_and_refuses_writes(path: Path) -> None:
+    async with Store(path) as store:
+        await add(store, spec())
+    make_read_only(path)
+    async with Store(path) as store:
+        with pytest.raises(StoreError, match="cannot be written: attempt to write a readonly database"):
+            await add(store, spec("new"))
+        assert await ids(store) == ["t"]
+
+
+@pytest.mark.parametrize("content", [b"garbage" * 1000, b"SQLite format 3\0" + b"\xff" * 5000])
+def test_a_file_that_is_no_database_is_one_clear_error_and_left_alone(path: Path, content: bytes) -> None:
+    async def open_it() -> None:
+        async with Store(path):
+            pass
+
+    path.write_bytes(content)
+    with pytest.raises(StoreError, match=r"^the database ww\.db cannot be opened: ") as error:
+        asyncio.run(open_it())
+    assert str(path.parent) not in str(error.value)
+    assert path.read_bytes() == content
+
+
+async def test_a_place_where_no_file_can_be_is_one_clear_error(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be opened"):
+        async with Store(tmp_path / "missing" / "ww.db"):
+            pass
+
+
+async def test_a_database_of_another_version_is_not_touched(path: Path) -> None:
+    async with Store(path) as store:
+        await add(store, spec())
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("PRAGMA user_version = 99")
+    with pytest.raises(UsageError, match=r"ww\.db has version 99, this ww reads version \d+: use another"):
+        async with Store(path):
+            pass
+    assert rows(path, "SELECT id FROM tasks") == [("t",)]
+
+
+async def test_only_its_owner_may_read_the_database(store: Store, path: Path) -> None:
+    await add(store, spec(env=(("TOKEN", "secret"),)))
+    assert {file.name: file.stat().st_mode & 0o077 for file in path.parent.glob("ww.db*")} == {
+        "ww.db": 0,
+        "ww.db-wal": 0,
+        "ww.db-shm": 0,
+    }
