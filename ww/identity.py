@@ -118,6 +118,12 @@ class Identity:
         """
         try:
             path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
+        except OSError as error:
+            reason = (error.strerror or "it cannot be made").lower()
+            raise UsageError(
+                f"key file {path.name}: no directory for it, {reason}: see --state and --key", "key"
+            ) from None
+        try:
             fd = os.open(path, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
         except OSError as error:
             raise UsageError(f"key file {path.name}: {error.strerror}", "key") from None

@@ -118,7 +118,6 @@ async def open_gateway(
     kind: type[Store] = Store,
     modules_kind: type[ModuleStore] = ModuleStore,
     modules_bytes_max: int = 1 << 30,
-    limits: RequestLimits | None = None,
     http: HttpConfig | None = None,
     about: Mapping[str, Any] = ABOUT,
     **config: Any,
@@ -131,10 +130,7 @@ async def open_gateway(
         kind(directory / "ww.db") as store,
         Scheduler(store, modules, clock, SchedulerConfig(**config)) as scheduler,
     ):
-        http_gateway = HttpGateway(
-            scheduler, store, modules, clock, limits or RequestLimits(), http or HttpConfig(), about
-        )
-        app = http_gateway.app()
+        app = HttpGateway(scheduler, store, modules, clock, RequestLimits(), http or HttpConfig(), about).app()
         # An unexpected error is answered, and then raised again for the server's log.
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url=BASE_URL) as client:
@@ -173,17 +169,14 @@ async def test_the_readme_form_makes_a_task(gateway: Gateway) -> None:
 
 
 async def test_what_is_not_said_is_filled_in(gateway: Gateway) -> None:
-    answer = await gateway.post()
-    task = answer.json()
-    assert answer.headers["location"] == f"/tasks/{task['id']}"
+    task = await gateway.added()
     assert (task["status"], task["runs"]["queued"], task["duration"]) == ("queued", 1, 60.0)
     assert (task["input"], task["difficulty"], task["description"]) == (None, None, "")
-    assert await gateway.ids() == [task["id"]]
 
 
 async def test_a_location_leads_to_the_task(gateway: Gateway) -> None:
     answer = await gateway.post(id="a:b.c-d_e")
-    assert (await gateway.json(answer.headers["location"]))["id"] == "a:b.c-d_e"
+    assert await gateway.json(answer.headers["location"]) == answer.json()
     assert await gateway.json(answer.json()["results_url"]) == []
 
 
@@ -409,6 +402,7 @@ class SlowStore(Store):
     def __init__(self, path: Path) -> None:
         super().__init__(path)
         self.may_answer_add = asyncio.Event()
+        self.may_cancel = asyncio.Event()
         self.was_added = asyncio.Event()
         self.after_read: Callable[[], Awaitable[None]] | None = None
 
@@ -417,6 +411,10 @@ class SlowStore(Store):
         self.was_added.set()
         await self.may_answer_add.wait()
         return number
+
+    async def cancel_task(self, *arguments: Any) -> Any:
+        await self.may_cancel.wait()
+        return await super().cancel_task(*arguments)
 
     async def task(self, id: str) -> TaskRow | None:
         return await self._read_by(await super().task(id))
@@ -440,6 +438,7 @@ class SlowStore(Store):
 async def slow(tmp_path: Path) -> AsyncIterator[tuple[Gateway, SlowStore]]:
     async with open_gateway(tmp_path, kind=SlowStore) as gateway:
         assert isinstance(gateway.store, SlowStore)
+        gateway.store.may_cancel.set()
         yield gateway, gateway.store
 
 
@@ -484,3 +483,16 @@ async def test_a_task_that_ends_while_it_is_read_shows_as_it_was_or_is(
         assert task["status"] in ("queued", "cancelled")
         assert task["runs"][task["status"]] == 1
         assert (task["finished_at"] is None) == (task["status"] == "queued")
+
+
+async def test_a_cancel_does_not_show_before_it_is_on_disk(slow: tuple[Gateway, SlowStore]) -> None:
+    gateway, store = slow
+    store.may_answer_add.set()
+    await gateway.added(id="t")
+    store.may_cancel.clear()
+    async with asyncio.TaskGroup() as group:
+        group.create_task(gateway.json("/tasks/t", 200, "DELETE"))
+        await store.let_others_read()
+        shown = await gateway.json("/tasks/t")
+        store.may_cancel.set()
+    assert shown["status"] == "queued"

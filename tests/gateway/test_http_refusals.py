@@ -1,6 +1,7 @@
 """What the HTTP interface refuses: each with its own status and one clear problem, and nothing of it is stored."""
 
 import asyncio
+import math
 import random
 import shutil
 from collections.abc import AsyncIterator
@@ -10,10 +11,16 @@ from typing import Any, Final
 import httpx
 import pytest
 
+from tests.conftest import until
+from tests.gateway.scripted_worker import ScriptedWorker
 from tests.gateway.test_http import BASE_URL, NOOP, NOOP_SHA256, Gateway, form, open_gateway
 from tests.gateway.test_store import refusing, rows
 from tests.guests import function, guest, wat
 from ww.gateway.http import HttpConfig
+from ww.identity import Identity
+from ww.net.memory import MemoryTransport, Network
+from ww.node import LOOPBACK
+from ww.rpc.vat import Vat
 
 pytestmark = pytest.mark.anyio
 
@@ -454,3 +461,21 @@ async def test_a_disk_that_refuses_a_cancel(gateway: Gateway) -> None:
 async def test_what_nobody_expected_is_a_problem_too(tmp_path: Path) -> None:
     async with open_gateway(tmp_path, about={"peer": object()}) as gateway:
         await refused(gateway, 500, "the gateway failed to answer", method="GET", path="/healthz")
+
+
+@pytest.mark.usefixtures("kj_loop")
+@pytest.mark.parametrize("number", [math.nan, math.inf, -math.inf])
+async def test_a_worker_that_says_what_is_no_number_stops_nothing(gateway: Gateway, number: float) -> None:
+    network, identity = Network(), Identity.generate()
+    async with Vat(identity, MemoryTransport(network, identity)) as vat, ScriptedWorker(network) as worker:
+        vat.export("registry", gateway.scheduler.pool.registry_for)
+        vat.export("channel", gateway.scheduler.pool.sender_for)
+        await worker.connect((await vat.listen(LOOPBACK))[0].of_peer(identity.peer_id))
+        await worker.register(cpus=number)
+        worker.offer()
+        await gateway.added(id="t")
+        await until(lambda: bool(worker.runs))
+        worker.runs[0].end(wallSeconds=number, cpuSeconds=number)
+        assert (await gateway.json("/tasks/t?wait=2"))["status"] == "succeeded"
+        assert await gateway.ids() == ["t"]
+        assert len(await gateway.json("/workers")) == 1

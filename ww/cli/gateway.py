@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 import re
+from pathlib import Path
 from typing import Any, Final
 
 from ww.cli.options import Append, Parser, add_node_options, count, key_value, node_config, seconds, size
@@ -30,7 +31,7 @@ def add_to(commands: Any) -> None:
         description="Take tasks over HTTP and give their runs to workers. Prints its peer id on stdout.",
     )
     add_node_options(parser)
-    parser.option("--key", str, "file of the key pair (gateway.key in the state directory)", metavar="FILE")
+    parser.option("--key", Path, "file of the key pair (gateway.key in the state directory)", metavar="FILE")
     parser.option(
         "--meta", key_value, "what to say of this node; repeatable", action=Append, default=[], metavar="KEY=VALUE"
     )
