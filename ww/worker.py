@@ -31,8 +31,8 @@ _BACKOFF_FIRST_S: Final = 0.1
 _BACKOFF_MAX_S: Final = 5.0
 # How long the answer to a run waits for the run's own end.
 _ANSWER_WITHIN_S: Final = 0.01
-# Runs that one lease may have waiting for its slot.
-_QUEUE_MAX: Final = 64
+# Runs that one lease may have, the one under way and those that wait for it.
+_RUNS_MAX: Final = 64
 
 
 @dataclass(frozen=True, slots=True)
@@ -216,7 +216,7 @@ class WorkerServer(schema.worker.Worker.Server):  # type: ignore[misc]
         self._worker = worker
         self._released = released
         self._turn = asyncio.Lock()
-        self._waiting = 0
+        self._runs: set[asyncio.Task[Any]] = set()
 
     async def load_context(self, context: Any) -> None:
         digest, blob = context.params.digest, context.params.blob
@@ -227,12 +227,8 @@ class WorkerServer(schema.worker.Worker.Server):  # type: ignore[misc]
 
     async def _in_turn(self, digest: bytes, request: Any) -> Any:
         """Run when the runs before this one have ended, and return the Outcome."""
-        self._waiting += 1
-        try:
-            async with self._turn:
-                return await self._worker.sandbox.ask(digest, request)
-        finally:
-            self._waiting -= 1
+        async with self._turn:
+            return await self._worker.sandbox.ask(digest, request)
 
     def start(self, digest: bytes, invocation: Any) -> "asyncio.Task[Any]":
         """Begin a run; invocation is read before this returns.
@@ -241,9 +237,12 @@ class WorkerServer(schema.worker.Worker.Server):  # type: ignore[misc]
         """
         if self._worker.is_draining:
             raise Draining("this worker is stopping")
-        if self._waiting >= _QUEUE_MAX:
-            raise Overloaded(f"{_QUEUE_MAX} runs wait for this slot, the limit")
-        return self._worker.start(self._in_turn(digest, self._worker.sandbox.request(digest, invocation)))
+        if len(self._runs) >= _RUNS_MAX:
+            raise Overloaded(f"{_RUNS_MAX} runs are on this slot, the limit")
+        run = self._worker.start(self._in_turn(digest, self._worker.sandbox.request(digest, invocation)))
+        self._runs.add(run)
+        run.add_done_callback(self._runs.discard)
+        return run
 
     def __del__(self) -> None:
         self._released.set()

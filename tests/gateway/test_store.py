@@ -155,7 +155,7 @@ async def test_after_a_restart_unfinished_tasks_go_on_where_they_were(path: Path
         numbers = await add(store, spec("ended"), spec("open", repeats=4), spec("cancelled"), spec("new"))
         await end(store, numbers[0], result())
         await end(store, numbers[1], result(2), result(0, RunState.FAILED, reason="trap"))
-        await store.cancel_task(numbers[2], WALL, [])
+        await store.cancel_task(numbers[2], WALL)
     async with Store(path) as store:
         older, newer = await store.open_tasks(now=0.0, wall=WALL)
     assert [older.spec.id, newer.spec.id] == ["open", "new"]
@@ -173,7 +173,7 @@ async def test_every_write_is_on_disk_when_it_returns(store: Store, path: Path) 
     assert rows(path, "SELECT id FROM tasks") == [("t",)]
     await end(store, number, result())
     assert rows(path, "SELECT task, run, state FROM runs") == [(number, 0, "succeeded")]
-    await store.cancel_task(number, WALL, [])
+    await store.cancel_task(number, WALL)
     assert rows(path, "SELECT cancelled FROM tasks") == [(1,)]
 
 
@@ -245,13 +245,22 @@ async def test_one_callers_trouble_is_not_the_others(store: Store) -> None:
     assert await ids(store) == ["u", "t"]
 
 
+async def test_a_value_that_no_database_takes_is_one_callers_trouble(store: Store) -> None:
+    (number,) = await add(store, spec(repeats=2))
+    with pytest.raises(StoreError, match="cannot be written"):
+        await asyncio.wait_for(end(store, number, result(0, memory_bytes=2**63)), 5)
+    await asyncio.wait_for(end(store, number, result(1)), 5)
+
+
 # Cancelling.
 
 
 async def test_a_cancelled_task_keeps_what_it_had_and_ends(store: Store) -> None:
     (number,) = await add(store, spec(repeats=5))
     await end(store, number, result(0))
-    await store.cancel_task(number, WALL + 7, [result(1, RunState.CANCELLED), result(2, RunState.CANCELLED)])
+    assert await store.cancel_task(number, WALL + 7)
+    cancelled = [result(run, RunState.CANCELLED) for run in (1, 2)]
+    await store.add_results([(number, each) for each in cancelled])
     (row,) = await store.tasks(limit=1)
     assert (row.status, row.cancelled, row.finished_at, row.succeeded, row.failed) == (
         "cancelled",
@@ -268,7 +277,7 @@ async def test_a_cancelled_task_keeps_what_it_had_and_ends(store: Store) -> None
 async def test_a_task_that_has_ended_is_not_cancelled_any_more(store: Store) -> None:
     (number,) = await add(store, spec())
     await end(store, number, result(finished_at=WALL + 1))
-    await store.cancel_task(number, WALL + 7, [])
+    assert not await store.cancel_task(number, WALL + 7)
     (row,) = await store.tasks(limit=1)
     assert (row.status, row.finished_at) == ("succeeded", WALL + 1)
 
@@ -351,7 +360,7 @@ async def test_what_the_disk_refuses_changes_nothing_and_may_be_tried_again(
     writes = {
         "INSERT ON tasks": lambda: add(store, spec("new")),
         "INSERT ON runs": lambda: end(store, number, result()),
-        "UPDATE ON tasks": lambda: store.cancel_task(number, WALL, [result(1, RunState.CANCELLED)]),
+        "UPDATE ON tasks": lambda: store.cancel_task(number, WALL),
     }
     with refusing(path, action):
         with pytest.raises(StoreError, match=r"^the database cannot be written: disk full$"):

@@ -59,7 +59,9 @@ async def open_form(request: Request, *, body_bytes_max: int, part_bytes_max: in
     """
     boundary = _boundary_of(request)
     length = request.headers.get("content-length", "0")
-    if not length.isdigit() or int(length[:20]) > body_bytes_max:
+    if not (length.isascii() and length.isdigit()):
+        raise HTTPException(400, f"content length {shown(length)} is no number of bytes")
+    if int(length[:20]) > body_bytes_max:
         raise _too_large(body_bytes_max)
     limited = Request(request.scope, _limited(request.receive, body_bytes_max))
     # As latin-1, text keeps its bytes, whatever they are.

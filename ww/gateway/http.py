@@ -7,7 +7,7 @@ Bodies are read by form.py, answers rendered by view.py; docs/http.md has both. 
 import asyncio
 import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Final
 from urllib.parse import quote
@@ -121,14 +121,15 @@ class HttpGateway:
         if status is not None and status not in _STATUSES:
             raise UsageError(f"status: {shown(status)} is not one of {' '.join(_STATUSES)}", "status")
         limit = _number(request, "limit", _PAGE_DEFAULT, _PAGE_MAX)
+        page_size = _PAGE_MAX if status else limit
         before = None
         if (after := request.query_params.get("after")) is not None:
             before = (await self._row(after)).number
         rows: list[TaskRow] = []
         while len(rows) < limit:
-            page = await self._store.tasks(limit=limit, before=before)
-            rows += [row for row in page if status is None or await self._status(row) == status]
-            if len(page) < limit:
+            page = await self._store.tasks(limit=page_size, before=before)
+            rows += [row for row, task in await self._present(page) if not status or self._status(task) == status]
+            if len(page) < page_size:
                 break
             before = page[-1].number
         return JSONResponse(await self._tasks_json(rows[:limit]))
@@ -230,6 +231,14 @@ class HttpGateway:
             row = await self._row(row.spec.id)
         return row if task is None else task
 
+    async def _present(self, rows: list[TaskRow]) -> list[tuple[TaskRow, Task | TaskRow]]:
+        """Return each row with what is known of its task now, without those that were forgotten meanwhile."""
+        found: list[tuple[TaskRow, Task | TaskRow]] = []
+        for row in rows:
+            with suppress(NotFound):
+                found.append((row, await self._current(row)))
+        return found
+
     # Answering.
 
     async def _task_json(self, id: str) -> dict[str, Any]:
@@ -240,11 +249,11 @@ class HttpGateway:
 
     async def _tasks_json(self, rows: list[TaskRow]) -> list[dict[str, Any]]:
         # States first: a task that is shown as ended is shown with all its results.
-        states = [self._state_json(await self._current(row)) for row in rows]
+        states = [(row, self._state_json(task)) for row, task in await self._present(rows)]
         results = await self._store.latest_results(
             (row.number for row in rows), limit=_RESULTS_SHOWN, output_bytes_max=_OUTPUT_SHOWN_BYTES_MAX
         )
-        return [self._render(row, state, results[row.number]) for row, state in zip(rows, states, strict=True)]
+        return [self._render(row, state, results[row.number]) for row, state in states]
 
     def _render(self, task: Task | TaskRow, state: dict[str, Any], results: list[RunResult]) -> dict[str, Any]:
         return {
@@ -255,8 +264,7 @@ class HttpGateway:
             "results_url": f"/tasks/{quote(task.spec.id)}/runs",
         }
 
-    async def _status(self, row: TaskRow) -> str:
-        task = await self._current(row)
+    def _status(self, task: Task | TaskRow) -> str:
         return task.status(self._clock.now()) if isinstance(task, Task) else task.status
 
     def _state_json(self, task: Task | TaskRow) -> dict[str, Any]:
@@ -264,7 +272,7 @@ class HttpGateway:
         counts = task.counts(now) if isinstance(task, Task) else counts_of_ended(task)
         due = task.next_due() if isinstance(task, Task) else None
         return {
-            "status": task.status(now) if isinstance(task, Task) else task.status,
+            "status": self._status(task),
             "completions": task.spec.complete + counts[RunState.SUCCEEDED],
             "runs": {str(state): count for state, count in counts.items()},
             "finished_at": time_text(task.finished_at),

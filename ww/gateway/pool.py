@@ -6,6 +6,7 @@ offer belongs to the peer whose connection it came by, whatever it claims.
 """
 
 import logging
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -245,11 +246,16 @@ def _read_outcome(outcome: Any, spec: Spec) -> Outcome:
         stderr=stderr[:most],
         stdout_truncated=outcome.stdoutTruncated or len(stdout) > most,
         stderr_truncated=outcome.stderrTruncated or len(stderr) > most,
-        wall_s=outcome.wallSeconds,
-        cpu_s=outcome.cpuSeconds,
+        wall_s=_finite(outcome.wallSeconds),
+        cpu_s=_finite(outcome.cpuSeconds),
         memory_bytes=min(outcome.memoryBytes, 2**63 - 1),
         memory_limit_bytes=min(outcome.memoryLimitBytes, 2**63 - 1),
     )
+
+
+def _finite(number: float) -> float:
+    """Hold a number of a stranger to what can be stored and shown: SQLite has no NaN, and JSON no infinity either."""
+    return number if math.isfinite(number) and number >= 0 else 0.0
 
 
 class RegistryServer(schema.worker.Registry.Server):  # type: ignore[misc]
@@ -269,7 +275,7 @@ class RegistryServer(schema.worker.Registry.Server):  # type: ignore[misc]
         info = WorkerInfo(
             kind=one_line(said.kind)[:32],
             slots=said.slots,
-            cpus=said.cpus,
+            cpus=_finite(said.cpus),
             memory_bytes=min(said.memoryBytes, 2**63 - 1),
             labels={one_line(label.key)[:64]: one_line(label.value)[:256] for label in labels},
             host=one_line(said.host)[:256],

@@ -8,6 +8,7 @@ Next in a task's life: pool.py, then worker.py.
 """
 
 import asyncio
+import contextlib
 import logging
 from collections import deque
 from collections.abc import Awaitable, Callable, Coroutine
@@ -160,7 +161,7 @@ class Scheduler:
     async def cancel(self, id: str) -> None:
         """End a task: queued runs never start, running guests are stopped. Does nothing when it has ended.
 
-        Raises NotFound when there is no such task.
+        Raises NotFound when there is no such task, StoreError when the disk refuses: then nothing is changed.
         """
         if (adding := self._being_added.get(id)) is not None:
             await adding[1].wait()
@@ -169,21 +170,28 @@ class Scheduler:
             if await self._store.task(id) is None:
                 raise NotFound(f"no task {shown(id)}")
             return
-        while any(other is task for other, _ in self._unwritten):
-            # These runs have ended; that must not change.
-            await self._next_write()
+        # What has ended is put on disk first: it must not change.
+        if not await self._is_written(task):
+            raise StoreError("the results of its runs wait for the disk")
+        wall = self._clock.wall()
+        # Before anything else, because an end shows only once it is on disk.
+        if task.has_ended or not await self._store.cancel_task(task.number, wall):
+            return
         for attempt in task.active:
             self._stop(attempt)
-        wall = self._clock.wall()
-        results = task.cancel(wall)
+        self._unwritten += [(task, result) for result in task.cancel(wall)]
+        self._to_write.set()
         self._timers.forget(task)
-        try:
-            await self._store.cancel_task(task.number, wall, results)
-        except StoreError:
-            task.uncancel(self._clock.now())
-            self._enqueue(task)
-            raise
-        self._forget(task)
+        if await self._is_written(task):
+            self._forget(task)
+
+    async def _is_written(self, task: Task) -> bool:
+        """Wait until no result of a task is on its way to disk; False when the disk takes too long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(self._config.cancel_grace_s):
+                while any(other is task for other, _ in self._unwritten):
+                    await self._next_write()
+        return not any(other is task for other, _ in self._unwritten)
 
     def task(self, id: str) -> Task | None:
         """Return a task that has not ended."""

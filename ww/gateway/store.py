@@ -183,19 +183,17 @@ class Store:
 
         await self._write(work)
 
-    async def cancel_task(self, task: int, cancelled_at: float, results: Iterable[RunResult]) -> None:
-        """Remember that a task was cancelled, with the results of the runs that were under way."""
-        rows = [_result_to_row(task, result) for result in results]
+    async def cancel_task(self, task: int, cancelled_at: float) -> bool:
+        """Remember that a task was cancelled. Returns False, and changes nothing, when it had ended."""
 
-        def work(connection: sqlite3.Connection) -> None:
+        def work(connection: sqlite3.Connection) -> bool:
             found = connection.execute(
                 "UPDATE tasks SET cancelled = 1, finished_at = ? WHERE number = ? AND finished_at IS NULL",
                 (cancelled_at, task),
             )
-            if found.rowcount:
-                _insert_runs(connection, rows)
+            return found.rowcount > 0
 
-        await self._write(work)
+        return await self._write(work)
 
     # Reading.
 
@@ -355,7 +353,7 @@ def _commit(connection: sqlite3.Connection, group: list[_Write]) -> tuple[list[A
         connection.execute("BEGIN IMMEDIATE")
         results = [write.work(connection) for write in group]
         connection.execute("COMMIT")
-    except sqlite3.Error as error:
+    except (sqlite3.Error, OverflowError, ValueError) as error:  # the latter two: values that cannot be bound
         if connection.in_transaction:
             connection.execute("ROLLBACK")
         return [], StoreError(f"the database cannot be written: {error}")

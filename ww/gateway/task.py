@@ -229,13 +229,6 @@ class Task:
         attempts = sorted(self._active.values(), key=lambda attempt: attempt.run)
         return [self._finish(attempt, RunState.CANCELLED, Outcome(), wall) for attempt in attempts]
 
-    def uncancel(self, now: float) -> None:
-        """Take a `cancel` back that the disk refused: the runs that were under way are due again."""
-        self.cancelled_at = self.finished_at = None
-        for attempt in self._ending.values():
-            self._give_back(attempt, now)
-        self._ending.clear()
-
     @property
     def has_ended(self) -> bool:
         """Whether every run has its final state."""

@@ -9,6 +9,7 @@ import asyncio
 from collections import deque
 from collections.abc import Callable
 from dataclasses import replace
+from weakref import WeakSet
 
 from ww.errors import PeerError, PeerMismatch
 from ww.identity import Identity, PeerId
@@ -24,6 +25,12 @@ class Network:
     def __init__(self) -> None:
         self.doors: dict[tuple[str, int], tuple[PeerId, Callable[[Stream], None]]] = {}
         self.next_port = 1024
+        self.streams: WeakSet[Stream] = WeakSet()
+
+    def cut(self) -> None:
+        """Break every connection; the doors stay open."""
+        for stream in list(self.streams):
+            stream.abort()
 
 
 class MemoryTransport:
@@ -44,6 +51,7 @@ class MemoryTransport:
         ours.peer_id, theirs.peer_id = peer_id, self._identity.peer_id
         ours.remote, theirs.remote = str(address), "memory"
         connect(ours, theirs)
+        self._network.streams.update((ours, theirs))
         on_stream(theirs)
         return ours
 

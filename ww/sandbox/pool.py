@@ -140,8 +140,10 @@ class SandboxPool:
             self._release(child)
 
     async def _end(self, child: Child) -> str:
+        said = await child.aclose()
+        # Not before: when this is cancelled, __aexit__ still has to see to it.
         self._children.discard(child)
-        return await child.aclose()
+        return said
 
     # Who is idle.
 

@@ -1,0 +1,55 @@
+"""Where peers are: what an operator said first, then what nodes of this machine wrote down."""
+
+from pathlib import Path
+
+import pytest
+
+from ww.address_book import AddressBook
+from ww.errors import UsageError
+from ww.identity import Identity
+from ww.net.multiaddr import Multiaddr
+
+PEER, OTHER = Identity.generate().peer_id, Identity.generate().peer_id
+HERE = Multiaddr.parse("/ip4/127.0.0.1/tcp/9100")
+
+
+def test_a_node_is_found_where_it_wrote_itself_down(tmp_path: Path) -> None:
+    AddressBook(tmp_path / "peers").publish(PEER, [HERE])
+    assert AddressBook(tmp_path / "peers").lookup(PEER) == [HERE]
+    assert AddressBook(tmp_path / "peers").lookup(OTHER) == []
+
+
+def test_a_node_that_left_is_not_found(tmp_path: Path) -> None:
+    book = AddressBook(tmp_path)
+    book.publish(PEER, [HERE])
+    book.withdraw(PEER)
+    book.withdraw(PEER)
+    assert book.lookup(PEER) == []
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_static_addresses_come_first_and_only_for_whom_they_name(tmp_path: Path) -> None:
+    anybody, named = Multiaddr.parse("/ip4/127.0.0.1/tcp/1"), Multiaddr.parse("/dns/a.example/tcp/2").of_peer(PEER)
+    book = AddressBook(tmp_path, [anybody, named])
+    book.publish(PEER, [HERE])
+    assert book.lookup(PEER) == [anybody, named, HERE]
+    assert book.lookup(OTHER) == [anybody]
+
+
+def test_a_node_that_listens_everywhere_is_found_on_loopback(tmp_path: Path) -> None:
+    book = AddressBook(tmp_path)
+    book.publish(PEER, [Multiaddr.parse("/ip4/0.0.0.0/tcp/7"), Multiaddr.parse("/ip6/::/tcp/8")])
+    assert [str(address) for address in book.lookup(PEER)] == ["/ip4/127.0.0.1/tcp/7", "/ip6/::1/tcp/8"]
+
+
+@pytest.mark.parametrize("content", [b"garbage\n", b"\xff\xfe", b"/ip4/1.2.3.4/tcp/1\n" * 100_000, b""])
+def test_a_damaged_file_is_no_address_and_no_error(tmp_path: Path, content: bytes) -> None:
+    (tmp_path / str(PEER)).write_bytes(content)
+    found = AddressBook(tmp_path).lookup(PEER)
+    assert len(found) < 1000
+
+
+def test_a_folder_that_cannot_be_is_one_clear_error(tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UsageError, match="the state directory cannot be written"):
+        AddressBook(tmp_path / "file" / "peers").publish(PEER, [HERE])

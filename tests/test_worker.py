@@ -1,0 +1,241 @@
+"""A worker with its real sandbox, against a gateway that asks for what a test says, in one process."""
+
+import asyncio
+import contextlib
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from tests.conftest import until
+from tests.guests import digest_of, guest
+from ww import schema
+from ww.caps.blob import BlobServer
+from ww.caps.channel import Channel, SenderServer
+from ww.clock import SystemClock
+from ww.errors import BadModule, Draining, Overloaded, PeerError, UsageError
+from ww.identity import Identity
+from ww.net.memory import MemoryTransport, Network
+from ww.node import LOOPBACK, Node, NodeConfig
+from ww.rpc.errors import call
+from ww.rpc.vat import Peer, Vat
+from ww.sandbox.modules import ModuleCache
+from ww.sandbox.pool import SandboxPool
+from ww.worker import Worker, WorkerConfig
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop")]
+
+SLOTS = 2
+
+
+class Registry(schema.worker.Registry.Server):  # type: ignore[misc]
+    """Takes any worker, and remembers what it said."""
+
+    def __init__(self, gateway: "Gateway") -> None:
+        self._gateway = gateway
+
+    async def register_context(self, context: Any) -> None:
+        info = context.params.info
+        self._gateway.registered.append((info.kind, info.slots, {label.key: label.value for label in info.labels}))
+        context.results.registration = Registration(self._gateway)
+
+
+class Registration(schema.worker.Registration.Server):  # type: ignore[misc]
+    def __init__(self, gateway: "Gateway") -> None:
+        self._gateway = gateway
+
+    async def leave_context(self, context: Any) -> None:
+        self._gateway.goodbyes += 1
+
+
+class LyingBlob(schema.worker.Blob.Server):  # type: ignore[misc]
+    """Says what a test wants."""
+
+    def __init__(self, size: int, data: bytes) -> None:
+        self._size, self._data = size, data
+
+    async def size_context(self, context: Any) -> None:
+        context.results.bytes = self._size
+
+    async def read_context(self, context: Any) -> None:
+        context.results.data = self._data
+
+
+class Gateway:
+    """A channel that workers send into, and what a lease is used for."""
+
+    def __init__(self, network: Network, modules: Path) -> None:
+        self.registered: list[Any] = []
+        self.goodbyes = 0
+        self.channel: Channel[Any] = Channel()
+        self._identity = Identity.generate()
+        self.vat = Vat(self._identity, MemoryTransport(network, self._identity))
+        self._modules = modules
+        self.network = network
+        self.peers: list[Peer] = []
+
+    async def listen(self) -> Any:
+        self.vat.export("registry", lambda peer: Registry(self))
+        self.vat.export("channel", self._sender)
+        return (await self.vat.listen(LOOPBACK))[0].of_peer(self._identity.peer_id)
+
+    def _sender(self, peer: Peer) -> Any:
+        self.peers.append(peer)
+        return SenderServer(self.channel, lambda value: value.as_struct(schema.worker.Offer).worker)
+
+    async def lease(self) -> Any:
+        return await asyncio.wait_for(self.channel.receive(), 10)
+
+    async def program(self, lease: Any, name: str) -> Any:
+        path = self._modules / f"{name}.wasm"
+        path.write_bytes(guest(name))
+        return (await call(lease.load(digest=digest_of(guest(name)), blob=BlobServer(path)))).program
+
+    @property
+    def free(self) -> int:
+        return len(list(self.channel.waiting()))
+
+
+def run(program: Any, *arguments: int, duration_s: float = 30.0) -> Any:
+    invocation = {"entry": "run", "arguments": arguments, "limits": {"durationSeconds": duration_s}}
+    return program.run(invocation=invocation)
+
+
+@contextlib.asynccontextmanager
+async def a_worker(directory: Path, network: Network, gateway: Any, **config: Any) -> AsyncIterator[Worker]:
+    identity = Identity.generate()
+    node_config = NodeConfig(state_directory=directory / "state", addresses=(gateway,))
+    modules = ModuleCache(directory / "cache", quota_bytes=1 << 30)
+    async with (
+        Node(node_config, MemoryTransport(network, identity), identity) as node,
+        SandboxPool(modules, slots=SLOTS) as sandbox,
+    ):
+        worker = Worker(node, gateway.peer_id, sandbox, modules, SystemClock(), WorkerConfig(slots=SLOTS, **config))
+        serving = asyncio.create_task(worker.serve())
+        yield worker
+        serving.cancel()
+        await asyncio.wait((serving,))
+        assert serving.cancelled() or serving.exception() is None
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    network = Network()
+    gateway = Gateway(network, tmp_path)
+    async with gateway.vat:
+        address = await gateway.listen()
+        async with a_worker(tmp_path, network, address, labels={"zone": "a"}, module_bytes_max=1 << 20) as worker:
+            gateway.worker = worker  # type: ignore[attr-defined]
+            await until(lambda: gateway.free == SLOTS)
+            yield gateway
+
+
+async def test_a_worker_says_who_it_is_and_offers_each_slot_once(gateway: Gateway) -> None:
+    assert gateway.registered == [("native", SLOTS, {"zone": "a"})]
+    lease = await gateway.lease()
+    assert gateway.free == SLOTS - 1
+    del lease
+    await until(lambda: gateway.free == SLOTS)
+
+
+async def test_a_short_run_is_answered_at_once_and_a_long_one_with_an_attempt(gateway: Gateway) -> None:
+    lease = await gateway.lease()
+    noop = await gateway.program(lease, "noop")
+    answer = await call(run(noop, 5, 0))
+    assert (answer.ended, answer.outcome.result, str(answer.outcome.reason)) == (True, 5, "ok")
+    spin = await gateway.program(lease, "spin")
+    answer = await call(run(spin, 300, 0))
+    assert not answer.ended
+    assert (await call(answer.attempt.outcome())).outcome.result == 300
+
+
+async def test_the_runs_of_a_lease_go_one_after_the_other(gateway: Gateway) -> None:
+    lease = await gateway.lease()
+    spin, noop = await gateway.program(lease, "spin"), await gateway.program(lease, "noop")
+    first = await call(run(spin, 0, 0))
+    behind = await call(run(noop, 1, 0))
+    assert (first.ended, behind.ended) == (False, False), "the second slot's process is not for this lease"
+    await call(first.attempt.cancel())
+    assert str((await call(first.attempt.outcome())).outcome.reason) == "cancelled"
+    assert (await call(behind.attempt.outcome())).outcome.result == 1
+
+
+async def test_a_run_that_waits_can_be_cancelled_before_it_begins(gateway: Gateway) -> None:
+    lease = await gateway.lease()
+    spin = await gateway.program(lease, "spin")
+    first, second = run(spin, 0, 0), run(spin, 0, 0)
+    await call(second.attempt.cancel())
+    await call(second.attempt.cancel())
+    answer = await call(second)
+    assert str((await call(answer.attempt.outcome())).outcome.reason) == "cancelled"
+    del first
+
+
+async def test_an_attempt_that_nobody_holds_is_stopped(gateway: Gateway) -> None:
+    lease = await gateway.lease()
+    spin, noop = await gateway.program(lease, "spin"), await gateway.program(lease, "noop")
+    answer = await call(run(spin, 0, 0))
+    del answer
+    answer = await call(run(noop, 2, 0))
+    if not answer.ended:
+        answer = await call(answer.attempt.outcome())
+    assert answer.outcome.result == 2
+
+
+async def test_runs_that_wait_for_a_slot_are_bounded(gateway: Gateway) -> None:
+    lease = await gateway.lease()
+    spin = await gateway.program(lease, "spin")
+    runs = [run(spin, 0, 0) for _ in range(65)]
+    with pytest.raises(Overloaded, match="64 runs are on this slot"):
+        await asyncio.gather(*(call(run) for run in runs))
+
+
+@pytest.mark.parametrize(
+    ("size", "data", "kind", "says"),
+    [
+        (1 << 30, b"", UsageError, "a blob of 1073741824 bytes"),
+        (100, b"", PeerError, "ended early"),
+        (8, b"\0asm\1\0\0\0", BadModule, "sha256"),
+        (3, b"abc", BadModule, "sha256"),
+    ],
+)
+async def test_bytes_that_are_not_what_was_promised(
+    gateway: Gateway, size: int, data: bytes, kind: type[Exception], says: str
+) -> None:
+    lease = await gateway.lease()
+    with pytest.raises(kind, match=says):
+        await call(lease.load(digest=digest_of(guest("noop")), blob=LyingBlob(size, data)))
+    program = await gateway.program(lease, "noop")
+    assert (await call(run(program, 9, 0))).outcome.result == 9
+
+
+async def test_a_digest_of_another_length(gateway: Gateway) -> None:
+    lease = await gateway.lease()
+    with pytest.raises(UsageError, match="a sha256 has 32"):
+        await call(lease.load(digest=b"short", blob=LyingBlob(0, b"")))
+
+
+async def test_a_worker_comes_back_and_its_guests_are_stopped(gateway: Gateway) -> None:
+    worker: Worker = gateway.worker  # type: ignore[attr-defined]
+    lease = await gateway.lease()
+    answer = await call(run(await gateway.program(lease, "spin"), 0, 0))
+    assert not answer.ended
+    gateway.network.cut()
+    await until(lambda: len(gateway.registered) == 2)
+    await until(lambda: gateway.free == SLOTS)
+    assert not worker.is_draining
+    noop = await gateway.program(await gateway.lease(), "noop")
+    assert (await call(run(noop, 3, 0))).outcome.result == 3
+
+
+async def test_draining_lets_what_runs_finish_and_takes_nothing_new(gateway: Gateway) -> None:
+    worker: Worker = gateway.worker  # type: ignore[attr-defined]
+    lease = await gateway.lease()
+    spin = await gateway.program(lease, "spin")
+    answer = await call(run(spin, 500, 0))
+    worker.drain()
+    await until(lambda: gateway.free == 0 and gateway.goodbyes == 1)
+    with pytest.raises(Draining):
+        await call(run(spin, 1, 0))
+    assert (await call(answer.attempt.outcome())).outcome.result == 500
