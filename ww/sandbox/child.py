@@ -40,6 +40,8 @@ class Child(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._dead = False
+        self._deadline: float | None = None
+        self._timer: asyncio.TimerHandle | None = None
         self.runs = 0
         """Requests it answered."""
 
@@ -98,14 +100,33 @@ class Child(asyncio.Protocol):
         data = request.to_bytes()
         self._reply = asyncio.get_running_loop().create_future()
         self._transport.write(struct.pack("<I", len(data)) + data)
-        # call_later costs less than asyncio.timeout, and this is the hot path.
-        limit = asyncio.get_running_loop().call_later(timeout_s, self._fail, TimeoutError())
+        self._set_deadline(timeout_s)
         try:
             return await self._reply
         finally:
-            limit.cancel()
+            self._deadline = None
             self._reply = None
             self.runs += 1
+
+    def _set_deadline(self, timeout_s: float) -> None:
+        """Fail the reply at that time. A timer for each request would cost more than the request: one is kept, and when
+        it rings too early it is set anew."""
+        loop = asyncio.get_running_loop()
+        self._deadline = loop.time() + timeout_s
+        if self._timer is None or self._timer.when() > self._deadline:
+            if self._timer is not None:
+                self._timer.cancel()
+            self._timer = loop.call_at(self._deadline, self._ring)
+
+    def _ring(self) -> None:
+        self._timer = None
+        loop = asyncio.get_running_loop()
+        if self._deadline is None:
+            return
+        if loop.time() >= self._deadline:
+            self._fail(TimeoutError())
+        else:
+            self._timer = loop.call_at(self._deadline, self._ring)
 
     def kill(self) -> None:
         """Stop whatever it does, at once; `aclose` cleans up after it."""
@@ -116,6 +137,8 @@ class Child(asyncio.Protocol):
     async def aclose(self) -> str:
         """Kill the process, and say how it had ended if it had by itself. Idempotent."""
         self._dead = True
+        if self._timer is not None:
+            self._timer.cancel()
         if self._transport is not None:
             self._transport.abort()
         said = ""
