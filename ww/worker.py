@@ -17,7 +17,18 @@ from typing import Any, Final
 from ww import schema
 from ww.caps.blob import fetch
 from ww.clock import Clock
-from ww.errors import Disconnected, Draining, Overloaded, PeerError, UsageError, WwError
+from ww.errors import (
+    Disconnected,
+    Draining,
+    NotAdmitted,
+    NotFound,
+    Overloaded,
+    PeerError,
+    PeerMismatch,
+    ProtocolMismatch,
+    UsageError,
+    WwError,
+)
 from ww.identity import PeerId
 from ww.node import Node
 from ww.rpc.errors import call
@@ -29,6 +40,8 @@ log = logging.getLogger("ww.worker")
 
 _BACKOFF_FIRST_S: Final = 0.1
 _BACKOFF_MAX_S: Final = 5.0
+# What somebody has to change before trying again can help.
+_FOR_PEOPLE: Final = (NotAdmitted, PeerMismatch, ProtocolMismatch)
 # How long the answer to a run waits for the run's own end.
 _ANSWER_WITHIN_S: Final = 0.01
 # Runs that one lease may have, the one under way and those that wait for it.
@@ -95,6 +108,8 @@ class Worker:
                 if str(error) != said:
                     said = str(error)
                     log.warning("%s; trying again", said)
+                if isinstance(error, _FOR_PEOPLE):
+                    backoff_s = _BACKOFF_MAX_S
             await self._wait(backoff_s * (0.5 + random.random() / 2))
             backoff_s = min(_BACKOFF_MAX_S, backoff_s * 2)
 
@@ -110,8 +125,11 @@ class Worker:
 
     async def _work(self, connection: Connection) -> None:
         """Serve over one connection until it breaks or draining is done."""
-        registry = await connection.connect("registry", schema.worker.Registry)
-        sender = await connection.connect("channel", schema.channel.Sender)
+        try:
+            registry = await connection.connect("registry", schema.worker.Registry)
+            sender = await connection.connect("channel", schema.channel.Sender)
+        except NotFound:
+            raise UsageError(f"{self._gateway} is no gateway: it takes no workers", "dial") from None
         request = registry.register_request()
         self._describe(request.init("info"))
         registration = (await call(request.send())).registration

@@ -97,6 +97,13 @@ def test_a_worker_that_dials_another_peer_than_is_there(cluster: Cluster, gatewa
     assert "Traceback" not in stray.log
 
 
+def test_a_worker_that_dials_a_worker(cluster: Cluster, gateway: Gateway) -> None:
+    worker = cluster.worker(gateway)
+    stray = cluster.program("worker", "--dial", worker.peer_id)
+    assert stray.wait() == 1
+    assert stray.lines[-1] == f"ww: {worker.peer_id} is no gateway: it takes no workers"
+
+
 def test_a_node_that_talks_nonsense_once_it_is_in(gateway: Gateway) -> None:
     async def talk() -> None:
         identity = Identity.generate()

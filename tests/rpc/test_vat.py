@@ -131,7 +131,7 @@ async def test_nodes_of_two_versions_are_told_which_is_older(transports: Transpo
 
 async def test_another_namespace_is_refused(transports: Transports, serving: Serving) -> None:
     async with client(transports, namespace="other") as vat:
-        with pytest.raises(ProtocolMismatch, match="namespace ww, not other"):
+        with pytest.raises(ProtocolMismatch, match="is in namespace 'ww', this node is in 'other'"):
             await vat.dial(serving.vat.peer_id, serving.addresses)
 
 

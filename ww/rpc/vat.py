@@ -137,7 +137,10 @@ class Vat:
             if answer.refused:
                 refusal = one_line(answer.refused)
                 if answer.namespace != self._namespace:
-                    raise ProtocolMismatch(refusal)
+                    theirs = one_line(answer.namespace)
+                    raise ProtocolMismatch(
+                        f"{peer_id} is in namespace {theirs!r}, this node is in {self._namespace!r}: see --ns"
+                    )
                 raise NotAdmitted(f"{peer_id} refuses this node: {refusal}")
             connection.exports = answer.exports
         except BaseException:
