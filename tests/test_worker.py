@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -208,6 +209,14 @@ async def test_bytes_that_are_not_what_was_promised(
         await call(lease.load(digest=digest_of(guest("noop")), blob=LyingBlob(size, data)))
     program = await gateway.program(lease, "noop")
     assert (await call(run(program, 9, 0))).outcome.result == 9
+
+
+async def test_a_cache_that_somebody_removed_is_made_again(gateway: Gateway, tmp_path: Path) -> None:
+    lease = await gateway.lease()
+    await gateway.program(lease, "noop")
+    shutil.rmtree(tmp_path / "cache")
+    spin = await gateway.program(lease, "spin")
+    assert (await call(run(spin, 1, 0))).outcome.result == 1
 
 
 async def test_a_digest_of_another_length(gateway: Gateway) -> None:

@@ -26,6 +26,7 @@ from ww.errors import (
     PeerError,
     PeerMismatch,
     ProtocolMismatch,
+    StoreError,
     UsageError,
     WwError,
 )
@@ -177,14 +178,17 @@ class Worker:
     async def prepare(self, digest: bytes, blob: Any) -> None:
         """Have a module ready to run, reading its bytes from blob when they are not here.
 
-        Raises BadModule when they do not compile or are not what digest names.
+        Raises BadModule when they do not compile or are not what digest names, StoreError when the cache takes no more.
         """
         if self.sandbox.is_prepared(digest):
             return
-        if not await self._modules.has(digest):
-            async with self._modules.writer(digest) as writer:
-                async for data in fetch(blob, bytes_max=self._config.module_bytes_max):
-                    await writer.write(data)
+        try:
+            if not await self._modules.has(digest):
+                async with self._modules.writer(digest) as writer:
+                    async for data in fetch(blob, bytes_max=self._config.module_bytes_max):
+                        await writer.write(data)
+        except OSError as error:
+            raise StoreError(f"the worker's module cache: {(error.strerror or 'unusable').lower()}") from None
         await self.sandbox.prepare(digest)
 
     def start(self, coroutine: Any) -> "asyncio.Task[Any]":

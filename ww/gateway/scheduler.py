@@ -371,6 +371,7 @@ class Scheduler:
 
     async def _record(self) -> None:
         """Put results on disk, however long the disk refuses, and then make them the runs' states; for ever."""
+        refused = False
         while True:
             await self._to_write.wait()
             if self._ready:
@@ -380,10 +381,13 @@ class Scheduler:
             try:
                 await self._store.add_results([(task.number, result) for task, result in results])
             except StoreError as error:
-                log.error("%d results wait: %s", len(results), error)
+                if not refused:
+                    log.error("results wait until the disk takes them: %s", error)
+                refused = True
                 self._to_write.set()
                 await self._clock.sleep(_STORE_RETRY_S)
                 continue
+            refused = False
             del self._unwritten[: len(results)]
             self._written.set()
             wall = self._clock.wall()

@@ -54,6 +54,8 @@ class ModuleCache:
 
     def temporary(self) -> Path:
         """Make an empty file that `adopt` can put in place."""
+        # Somebody may have emptied the cache, folder and all, as one does with caches.
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         fd, name = tempfile.mkstemp(suffix=".part", dir=self._directory)
         os.close(fd)
         return Path(name)
