@@ -108,7 +108,8 @@ class Program:
 
     def close(self) -> None:
         """Leave nothing of it."""
-        for pid in [*children_of(self.pid), self.pid]:
+        # The parent first: it would replace its children.
+        for pid in [self.pid, *children_of(self.pid)]:
             with contextlib.suppress(ProcessLookupError):
                 if is_running(pid):
                     os.kill(pid, signal.SIGKILL)
