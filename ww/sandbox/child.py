@@ -11,7 +11,6 @@ import socket
 import struct
 import subprocess
 import sys
-import tempfile
 from pathlib import Path
 from typing import Any, Final
 
@@ -47,18 +46,10 @@ class Child(asyncio.Protocol):
 
     async def start(self) -> None:
         """Start the process and wait until it is ready. WwError when it cannot be."""
-        # A folder that is gone once the child is ready: empty, nothing can be made in it, nothing is left behind.
-        nowhere = tempfile.mkdtemp(prefix="ww-sandbox-")
-        try:
-            await self._start_in(nowhere)
-        finally:
-            os.rmdir(nowhere)
-
-    async def _start_in(self, folder: str) -> None:
         ours, theirs = socket.socketpair()
         with theirs:
             # On the loop, for a few milliseconds: the child dies with the thread that started it.
-            self._launch(theirs.fileno(), folder)
+            self._launch(theirs.fileno())
         loop = asyncio.get_running_loop()
         self._transport, _ = await loop.create_connection(lambda: self, sock=ours)
         self._reply = loop.create_future()
@@ -72,13 +63,13 @@ class Child(asyncio.Protocol):
             await self.aclose()
             raise
 
-    def _launch(self, fd: int, folder: str) -> None:
+    def _launch(self, fd: int) -> None:
         arguments = [self._role, str(fd), str(os.getpid()), str(self._limits.compile_memory_bytes_max)]
         self._process = subprocess.Popen(
             [sys.executable, "-s", "-P", "-m", "ww.sandbox.executor", *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
-            cwd=folder,
+            cwd="/",
             # Nothing of ours but where ww is: it may run from a checkout that nobody installed.
             env={"PYTHONPATH": str(Path(ww.__file__).resolve().parent.parent), "PYTHONDONTWRITEBYTECODE": "1"},
             pass_fds=(fd,),

@@ -205,6 +205,10 @@ def _confine(parent: int) -> None:
         libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
     if os.getppid() != parent:  # it died before the line above
         os._exit(0)
+    # A folder that is gone already: empty, nothing can be made in it, and nothing is left behind by a kill.
+    nowhere = tempfile.mkdtemp(prefix="ww-sandbox-")
+    os.chdir(nowhere)
+    os.rmdir(nowhere)
     # Ctrl-C is the parent's to act on: guests may finish.
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     os.nice(_NICE)
