@@ -12,10 +12,11 @@ from pathlib import Path
 from typing import Any, Final
 
 from ww import schema
-from ww.errors import NotFound, PeerError, UsageError
+from ww.errors import NotFound, Overloaded, PeerError, UsageError
 from ww.rpc.errors import call
 
 READ_BYTES_MAX: Final = 1 << 20
+_SERVED_TIMES_MAX: Final = 2
 _PIECE_BYTES: Final = 256 * 1024
 # Reads under way at once, so that a round trip costs no bandwidth.
 _WINDOW: Final = 4
@@ -26,6 +27,7 @@ class BlobServer(schema.worker.Blob.Server):  # type: ignore[misc]
 
     def __init__(self, path: Path) -> None:
         self._path = path
+        self._served_bytes = 0
 
     async def size_context(self, context: Any) -> None:
         context.results.bytes = (await asyncio.to_thread(self._stat)).st_size
@@ -34,7 +36,12 @@ class BlobServer(schema.worker.Blob.Server):  # type: ignore[misc]
         offset, count = context.params.offset, context.params.count
         if count > READ_BYTES_MAX:
             raise UsageError(f"a read of {count} bytes: at most {READ_BYTES_MAX} a call")
-        context.results.data = await asyncio.to_thread(self._read, offset, count)
+        data = await asyncio.to_thread(self._read, offset, count)
+        # Answers wait in memory for a peer that does not read them: one that asks for ever is not answered for ever.
+        self._served_bytes += len(data)
+        if self._served_bytes > _SERVED_TIMES_MAX * (await asyncio.to_thread(self._stat)).st_size + READ_BYTES_MAX:
+            raise Overloaded(f"this blob was read {_SERVED_TIMES_MAX} times over: ask for it anew")
+        context.results.data = data
 
     def _stat(self) -> os.stat_result:
         try:
