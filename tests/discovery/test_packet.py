@@ -1,0 +1,87 @@
+"""Datagrams: what is written is read, and no bytes get an exception out of the reader."""
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from ww import schema
+from ww.discovery.packet import PACKET_BYTES_MAX, Drop, Packet, Response, Survey, read, write
+from ww.errors import UsageError
+from ww.identity import Identity, PeerId
+from ww.net.multiaddr import Multiaddr
+
+IDENTITY = Identity.generate()
+OTHER = Identity.generate().peer_id
+numbers = st.integers(0, 2**64 - 1)
+surveys = st.builds(Survey, numbers, st.integers(0, 255), st.sampled_from([None, OTHER]))
+addresses = st.builds(lambda host, port: Multiaddr("ip4", str(host), port), st.ip_addresses(v=4), st.integers(0, 65535))
+responses = st.builds(Response, numbers, st.lists(addresses, max_size=4).map(tuple))
+namespaces = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
+
+
+def packet(content: Survey | Response) -> bytes:
+    return write(IDENTITY, "ww", 3, 4, content)
+
+
+@given(namespaces, numbers, numbers, surveys | responses)
+def test_what_is_written_is_read(namespace: str, incarnation: int, sequence: int, content: Survey | Response) -> None:
+    data = write(IDENTITY, namespace, incarnation, sequence, content)
+    assert len(data) <= PACKET_BYTES_MAX
+    assert read(data) == Packet(IDENTITY.peer_id, namespace, incarnation, sequence, content)
+
+
+@given(st.binary(max_size=600))
+def test_no_bytes_get_an_exception_out_of_the_reader(data: bytes) -> None:
+    assert isinstance(read(data), Drop)
+
+
+@settings(max_examples=500)
+@given(st.data())
+def test_no_change_to_a_packet_goes_unnoticed(data: st.DataObject) -> None:
+    changed = bytearray(packet(data.draw(surveys | responses)))
+    at = data.draw(st.integers(0, len(changed) - 1))
+    changed[at] ^= data.draw(st.integers(1, 255))
+    got = read(bytes(changed))
+    # What is left is padding of the envelope, which says nothing.
+    assert isinstance(got, Drop) or got.sender == IDENTITY.peer_id
+
+
+@given(st.binary(max_size=300))
+def test_no_signed_body_gets_an_exception_out_of_the_reader(body: bytes) -> None:
+    envelope = schema.discovery.Envelope.new_message(
+        peer=IDENTITY.peer_id.public_key, signature=IDENTITY.sign(b"ww-survey", body), body=body
+    )
+    assert isinstance(read(envelope.to_bytes()), Drop | Packet)
+
+
+def test_another_domains_signature_is_none() -> None:
+    body = b"anything"
+    envelope = schema.discovery.Envelope.new_message(
+        peer=IDENTITY.peer_id.public_key, signature=IDENTITY.sign(b"ww-other", body), body=body
+    )
+    assert read(envelope.to_bytes()) is Drop.BAD_SIGNATURE
+
+
+def test_another_key_under_the_same_signature_is_none() -> None:
+    with schema.discovery.Envelope.from_bytes(packet(Survey(1, 255))) as envelope:
+        forged = envelope.as_builder()
+    forged.peer = OTHER.public_key
+    assert read(forged.to_bytes()) is Drop.BAD_SIGNATURE
+
+
+def test_a_datagram_that_is_too_large_is_not_looked_at() -> None:
+    assert read(bytes(PACKET_BYTES_MAX + 1)) is Drop.TOO_LARGE
+
+
+def test_addresses_that_do_not_fit_are_left_out() -> None:
+    long = tuple(Multiaddr("dns", f"{'a' * 60}.{'b' * 60}.example{n}.org", 9000) for n in range(6))
+    got = read(packet(Response(1, long)))
+    assert isinstance(got, Packet)
+    assert isinstance(got.content, Response)
+    assert 0 < len(got.content.addresses) < 6
+    assert got.content.addresses == long[: len(got.content.addresses)]
+
+
+def test_a_namespace_that_does_not_fit_is_refused() -> None:
+    with pytest.raises(UsageError, match="too long"):
+        write(IDENTITY, "n" * 400, 1, 1, Survey(1, 255, PeerId(bytes(32))))

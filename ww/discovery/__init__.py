@@ -1,0 +1,1 @@
+"""Nodes that find each other: the survey, without and with its sockets. Start with survey.py."""
