@@ -40,7 +40,7 @@ def errors_of(worker: Worker | Gateway) -> list[str]:
 
 
 def test_the_run_of_a_worker_stopped_twice_goes_to_another(cluster: CleanCluster) -> None:
-    gateway, worker = spinning(cluster, 1500)
+    gateway, worker = spinning(cluster, 6000)
     other = cluster.worker(gateway)
     worker.send(signal.SIGTERM)
     worker.logged("stopping: ")

@@ -8,10 +8,10 @@ from pathlib import Path
 import pytest
 
 from tests.e2e.leftovers import CleanCluster, clean_cluster_in, sandboxes_of, wait_without_sandboxes
-from tests.e2e.processes import Gateway, Worker, ticks_of, wait_busy, wait_until
+from tests.e2e.processes import Gateway, Worker, is_running, ticks_of, wait_busy, wait_until
 from tests.guests import guest
 
-TICKS_OF_A_GUEST = 80
+TICKS_OF_A_GUEST = 60
 
 
 @pytest.fixture
@@ -27,9 +27,10 @@ def wait_running(gateway: Gateway, id: str, runs: int) -> None:
 def kill_sandbox(worker: Worker) -> None:
     """Kill the process in which the guest of a worker with one slot computes."""
     (pid,) = wait_until(lambda: sandboxes_of(worker.pid, "executor"), "a sandbox")
-    # Its own start takes a quarter of this: the rest is the guest's.
+    # Its own start takes a small part of this: the rest is the guest's.
     wait_until(lambda: ticks_of(pid) > TICKS_OF_A_GUEST, "a guest computes")
     os.kill(pid, signal.SIGKILL)
+    wait_until(lambda: not is_running(pid), "it is gone")
 
 
 def test_all_runs_of_a_killed_worker_are_done_by_another(cluster: CleanCluster) -> None:
@@ -80,10 +81,10 @@ def test_a_run_whose_workers_are_all_killed_is_given_up_at_the_fifth(cluster: Cl
 def test_a_killed_sandbox_process_is_replaced_and_its_run_done_again(cluster: CleanCluster) -> None:
     gateway = cluster.gateway()
     worker = cluster.worker(gateway)
-    gateway.post(guest("spin"), id="a", input=1500)
+    gateway.post(guest("spin"), id="a", input=4000)
     kill_sandbox(worker)
     (result,) = gateway.ended("a")["results"]
-    assert (result["state"], result["result"], result["attempts"]) == ("succeeded", "1500", 2)
+    assert (result["state"], result["result"], result["attempts"]) == ("succeeded", "4000", 2)
     assert [entry["peer"] for entry in gateway.workers()] == [worker.peer_id], "the worker itself went on"
 
 

@@ -53,13 +53,19 @@ class AllowFile:
             if stamp == self._stamp:
                 return
             if status.st_size > _ALLOW_FILE_BYTES_MAX:
-                raise UsageError(f"--admit allow:{self._path.name}: larger than {_ALLOW_FILE_BYTES_MAX} bytes", "admit")
+                raise UsageError(f"allow:{self._path.name}: larger than {_ALLOW_FILE_BYTES_MAX} bytes", "admit")
             lines = self._path.read_text("utf-8").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "no text"
-            raise UsageError(f"--admit allow:{self._path.name}: {reason}", "admit") from None
-        names = [name for line in lines if (name := line.partition("#")[0].strip())]
-        self._allowed = frozenset(PeerId.parse(name) for name in names)
+            raise UsageError(f"allow:{self._path.name}: {reason}", "admit") from None
+        allowed = set()
+        for number, line in enumerate(lines, 1):
+            if name := line.partition("#")[0].strip():
+                try:
+                    allowed.add(PeerId.parse(name))
+                except UsageError as error:
+                    raise UsageError(f"allow:{self._path.name}: line {number}: {error}", "admit") from None
+        self._allowed = frozenset(allowed)
         self._stamp = stamp
 
 
@@ -70,4 +76,4 @@ def parse_admission(text: str) -> Admission:
     kind, _, path = text.partition(":")
     if kind == "allow" and path:
         return AllowFile(Path(path))
-    raise UsageError(f"--admit {text[:80]!r}: expected open or allow:FILE", "admit")
+    raise UsageError(f"{text[:80]!r}: expected open or allow:FILE", "admit")
