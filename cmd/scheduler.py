@@ -17,10 +17,17 @@ _TRUE = ("true", "1", "yes")
 _FALSE = ("false", "0", "no")
 
 
+def _truth(text: str, name: str) -> bool:
+    if text.lower() not in _TRUE + _FALSE:
+        print(f"scheduler.py: {name} {text[:40]!r}: expected true or false", file=sys.stderr)
+        raise SystemExit(2)
+    return text.lower() in _TRUE
+
+
 def subcommand(argv: list[str], environment: dict[str, str]) -> list[str]:
     """Return argv of ww for argv of this launcher."""
     rest = []
-    is_gateway = environment.get("WW_GATEWAY", "").lower() in _TRUE
+    is_gateway = _truth(environment.get("WW_GATEWAY") or "false", "WW_GATEWAY")
     words = iter(argv)
     pending = next(words, None)
     while pending is not None:
@@ -33,9 +40,7 @@ def subcommand(argv: list[str], environment: dict[str, str]) -> list[str]:
             value = "true"
             if pending is not None and pending.lower() in _TRUE + _FALSE:
                 value, pending = pending, next(words, None)
-        if value.lower() not in _TRUE + _FALSE:
-            raise SystemExit(f"scheduler.py: --gateway {value[:40]!r}: expected true or false")
-        is_gateway = value.lower() in _TRUE
+        is_gateway = _truth(value, "--gateway")
     return ["gateway" if is_gateway else "worker", *rest]
 
 

@@ -175,9 +175,16 @@ def cluster(folder: str) -> Iterator[str]:
             program.stop()
 
 
+def interrupt(*_: object) -> None:
+    """Have everything stopped on the way out. A second signal does not break that off: it is bounded."""
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, signal.SIG_IGN)
+    raise KeyboardInterrupt
+
+
 def main() -> int:
-    # SIGTERM as ctrl-C: everything started is stopped on the way out.
-    signal.signal(signal.SIGTERM, signal.default_int_handler)
+    for number in (signal.SIGINT, signal.SIGTERM):
+        signal.signal(number, interrupt)
     try:
         with tempfile.TemporaryDirectory(prefix="ww-demo-") as folder, cluster(folder) as address:
             task = follow(address, post(address)["id"])

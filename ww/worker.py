@@ -164,8 +164,12 @@ class Worker:
         busy = [task for slot, task in zip(slots, offering, strict=True) if slot.is_taken]
         if not busy:
             return
-        log.info("stopping: %d slots are in use, waiting up to %g s", len(busy), self._config.grace_s)
-        await asyncio.wait((lost, asyncio.gather(*busy)), timeout=self._config.grace_s, return_when="FIRST_COMPLETED")
+        log.info("stopping: slots in use: %d, waiting up to %g s", len(busy), self._config.grace_s)
+        finished = asyncio.ensure_future(asyncio.wait(busy))
+        try:
+            await asyncio.wait((lost, finished), timeout=self._config.grace_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            finished.cancel()
 
     def _describe(self, info: Any) -> None:
         info.kind = "native"

@@ -1,12 +1,15 @@
-"""Two machines on one: network namespaces joined by a cable."""
+"""Several machines on one: network namespaces, joined by a cable. Gone when the test ends, however it ends."""
 
 import contextlib
+import functools
 import os
 import shutil
 import subprocess
 import uuid
 from collections.abc import Iterator
 from dataclasses import dataclass
+
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass(frozen=True)
@@ -18,21 +21,34 @@ class Machine:
 
     @property
     def prefix(self) -> tuple[str, ...]:
+        """Words to put before a command, which then has the process id that was started: ip is replaced by it."""
         return ("ip", "netns", "exec", self.name)
 
 
+@functools.cache
 def why_not() -> str:
     """Say why namespaces cannot be made here, or nothing."""
     if shutil.which("ip") is None:
         return "needs ip, of iproute2"
     if os.geteuid() != 0:
         return "only root may make network namespaces"
-    name = f"ww-probe-{uuid.uuid4().hex[:6]}"
-    made = subprocess.run(["ip", "netns", "add", name], capture_output=True, text=True, check=False)
-    if made.returncode:
-        return f"network namespaces are not permitted here: {made.stderr.strip()}"
-    subprocess.run(["ip", "netns", "delete", name], check=True)
+    try:
+        # All of it: containers exist that may make a namespace and not enter it, or have no cables.
+        with two_machines() as (machine, _):
+            subprocess.run([*machine.prefix, "true"], check=True, capture_output=True, text=True)
+    except (subprocess.CalledProcessError, OSError) as error:
+        said = error.stderr.strip() if isinstance(error, subprocess.CalledProcessError) else str(error)
+        return f"network namespaces are not permitted here: {said}"
     return ""
+
+
+@contextlib.contextmanager
+def one_machine() -> Iterator[Machine]:
+    """Make a machine that reaches nothing but itself; every port of it is free."""
+    machine = Machine(f"ww-{uuid.uuid4().hex[:8]}", LOOPBACK)
+    with contextlib.ExitStack() as stack:
+        _add(machine, stack)
+        yield machine
 
 
 @contextlib.contextmanager
@@ -43,16 +59,21 @@ def two_machines() -> Iterator[tuple[Machine, Machine]]:
     cables = (f"wwa{tag}", f"wwb{tag}")
     with contextlib.ExitStack() as stack:
         for machine in machines:
-            _ip("netns", "add", machine.name)
-            stack.callback(_ip, "netns", "delete", machine.name)
+            _add(machine, stack)
         _ip("link", "add", cables[0], "netns", machines[0].name, "type", "veth",
             "peer", "name", cables[1], "netns", machines[1].name)  # fmt: skip
         for machine, cable in zip(machines, cables, strict=True):
             _ip("-n", machine.name, "address", "add", f"{machine.address}/24", "dev", cable)
             _ip("-n", machine.name, "link", "set", cable, "up")
-            _ip("-n", machine.name, "link", "set", "lo", "up")
         yield machines
 
 
+def _add(machine: Machine, stack: contextlib.ExitStack) -> None:
+    _ip("netns", "add", machine.name)
+    # The cable goes with the namespace at its end.
+    stack.callback(_ip, "netns", "delete", machine.name)
+    _ip("-n", machine.name, "link", "set", "lo", "up")
+
+
 def _ip(*arguments: str) -> None:
-    subprocess.run(["ip", *arguments], check=True, capture_output=True)
+    subprocess.run(["ip", *arguments], check=True, capture_output=True, text=True)

@@ -30,6 +30,10 @@ def runs_of(gateway: Gateway, id: str) -> dict[int, Any]:
     return {result["run"]: result for result in results}
 
 
+def wait_succeeded(gateway: Gateway, id: str, runs: int) -> None:
+    wait_until(lambda: gateway.task(id)["runs"]["succeeded"] >= runs, f"{runs} runs of {id} have succeeded")
+
+
 def test_tasks_in_every_state_survive_kill_9(cluster: CleanCluster) -> None:
     first = cluster.gateway()
     worker = cluster.worker(first)
@@ -42,7 +46,7 @@ def test_tasks_in_every_state_survive_kill_9(cluster: CleanCluster) -> None:
     first.post(guest("spin"), id="open", input=120, repeats=6)
     first.post(guest("noop"), id="queued", input=8)
     first.post(guest("noop"), id="later", start=2, repeats=2, input=9)
-    wait_until(lambda: first.task("open")["runs"]["succeeded"] >= 2, "it is partly done")
+    wait_succeeded(first, "open", 2)
     partly = runs_of(first, "open")
     listed = [task["id"] for task in first.client.get("/tasks").json()]
     first.kill()
@@ -67,9 +71,7 @@ def test_one_kill_after_the_other_loses_and_doubles_nothing(cluster: CleanCluste
     worker = cluster.worker(gateway)
     gateway.post(guest("spin"), id="a", input=20, repeats=60)
     for kills in range(1, 4):
-        wait_until(
-            lambda least=kills * 10: gateway.task("a")["runs"]["succeeded"] >= least, f"{kills * 10} runs have ended"
-        )
+        wait_succeeded(gateway, "a", kills * 10)
         gateway.kill()
         gateway = again(cluster, gateway)
     task = gateway.ended("a")

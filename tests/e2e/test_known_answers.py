@@ -27,6 +27,18 @@ def cluster(tmp_path: Path) -> Iterator[CleanCluster]:
         yield cluster
 
 
+def test_every_known_answer(cluster: CleanCluster) -> None:
+    gateway = cluster.gateway()
+    cluster.worker(gateway, "--slots", "2")
+    wanted = {}
+    for input, answers in ANSWERS.items():
+        for difficulty, answer in enumerate(answers):
+            id = f"{input}-{difficulty}"
+            gateway.post(guest("hash"), id=id, input=input, difficulty=difficulty)
+            wanted[id] = str(answer)
+    assert {id: gateway.ended(id)["results"][0]["result"] for id in wanted} == wanted
+
+
 @pytest.mark.skipif(shutil.which("curl") is None, reason="curl is not installed")
 def test_the_curl_line_word_for_word(cluster: CleanCluster) -> None:
     gateway = cluster.gateway()
@@ -56,18 +68,6 @@ def test_the_same_form_from_an_http_library(cluster: CleanCluster) -> None:
     again = gateway.client.post("/tasks", data=form, files={"wasm": ("hash.wasm", guest("hash"))})
     assert (again.status_code, again.json()["id"]) == (200, "task1")
     assert len(gateway.task("task1")["results"]) == 3, "posting it again runs nothing again"
-
-
-def test_every_known_answer(cluster: CleanCluster) -> None:
-    gateway = cluster.gateway()
-    cluster.worker(gateway, "--slots", "2")
-    wanted = {}
-    for input, answers in ANSWERS.items():
-        for difficulty, answer in enumerate(answers):
-            id = f"{input}-{difficulty}"
-            gateway.post(guest("hash"), id=id, input=input, difficulty=difficulty)
-            wanted[id] = str(answer)
-    assert {id: gateway.ended(id)["results"][0]["result"] for id in wanted} == wanted
 
 
 def test_a_task_waits_for_a_worker_that_comes_later(cluster: CleanCluster) -> None:

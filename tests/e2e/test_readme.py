@@ -1,5 +1,10 @@
-"""Every command of README.md, taken from it and run: a command that is added there without a test fails here."""
+"""Every command of README.md, taken from it and run: a command that is added there without a test fails here.
 
+The lines run as they stand, from a folder that looks like a checkout, with a home directory of their own; only what
+README.md has in capitals is filled in. The two commands of "Try it" are test_scripts.py's.
+"""
+
+import contextlib
 import json
 import os
 import re
@@ -10,190 +15,253 @@ import subprocess
 import threading
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 import pytest
 
-from tests.e2e.namespaces import two_machines, why_not
-from tests.e2e.processes import BOUND_S, children_of, is_running, wait_until
+from tests.e2e.namespaces import Machine, one_machine, two_machines, why_not
+from tests.e2e.processes import BOUND_S, wait_until
 from tests.guests import ROOT
 
-NO_NAMESPACES = why_not()
+SECTIONS_WITH_COMMANDS = ["Try it", "By hand", "Two machines", "Options"]
+PLACEHOLDERS = {"PEER_ID", "WORKER_PEER_ID", "ADDRESS_OF_A"}
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="README.md posts tasks with curl")
+
+
+def readme() -> str:
+    return (ROOT / "README.md").read_text()
+
+
+def blocks(section: str, language: str = "sh") -> list[str]:
+    """Return a section's code blocks in that language, in order."""
+    body = re.search(rf"^## {re.escape(section)}\n(.*?)(?=^## |\Z)", readme(), re.MULTILINE | re.DOTALL)
+    assert body is not None, section
+    return re.findall(rf"^```{language}\n(.*?)^```$", body[1], re.MULTILINE | re.DOTALL)
 
 
 def commands(section: str) -> list[str]:
     """Return the commands of a section's code blocks, in order."""
-    text = (ROOT / "README.md").read_text()
-    body = re.search(rf"^## {section}\n(.*?)(?=^## |\Z)", text, re.MULTILINE | re.DOTALL)
-    assert body is not None, section
-    blocks = re.findall(r"^```sh\n(.*?)^```", body[1], re.MULTILINE | re.DOTALL)
-    return [line for block in blocks for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+    return [line for block in blocks(section) for line in block.replace("\\\n", " ").splitlines() if line.strip()]
+
+
+def look_like_checkout(directory: Path) -> Path:
+    """Make directory a checkout by links, so that what commands write beside it is not written to the real one."""
+    directory.mkdir()
+    for name in (".venv", "cmd", "scripts", "wasm", "ww", "schema", "pyproject.toml", "constraints.txt"):
+        (directory / name).symlink_to(ROOT / name)
+    return directory
 
 
 class Shell:
-    """Runs README.md's lines as a user would, with what is in capitals filled in."""
+    """The terminals of one user on one machine."""
 
-    def __init__(self, directory: Path) -> None:
-        self.directory = directory
+    def __init__(self, directory: Path, machine: Machine | None = None) -> None:
+        """Work in directory, which is made. Without a machine of its own, ports are whichever are free."""
+        self.directory = look_like_checkout(directory)
         self.values: dict[str, str] = {}
-        self.prefix: tuple[str, ...] = ()
-        self.environment = {name: value for name, value in os.environ.items() if not name.startswith("WW_")} | {
-            "XDG_STATE_HOME": str(directory / "state"),
-            "XDG_CACHE_HOME": str(directory / "cache"),
-            "WW_HTTP": "127.0.0.1:0",  # 8080 may be somebody's
-        }
-        self._running: list[subprocess.Popen[str]] = []
+        self._prefix = machine.prefix if machine else ()
+        self._has_ports = machine is not None
+        (directory / "home").mkdir()
+        of_ours = ("WW_", "XDG_", "PYTEST_")
+        self._environment = {name: value for name, value in os.environ.items() if not name.startswith(of_ours)}
+        self._environment["HOME"] = str(directory / "home")
+        if not self._has_ports:
+            self._environment["WW_HTTP"] = "127.0.0.1:0"
+        self._running: list[tuple[subprocess.Popen[str], threading.Thread]] = []
 
     def _fill_in(self, line: str) -> str:
+        # The longest first: PEER_ID is part of WORKER_PEER_ID.
         for name in sorted(self.values, key=len, reverse=True):
             line = line.replace(name, self.values[name])
         return line
 
-    def run(self, line: str) -> str:
-        """Run a command to its end and return what it printed."""
-        words = [*self.prefix, "sh", "-c", self._fill_in(line)]
+    def run(self, line: str, directory: Path | None = None) -> str:
+        """Run a command to its end, in the shell's directory unless told otherwise, and return what it printed."""
         done = subprocess.run(
-            words, cwd=ROOT, env=self.environment, capture_output=True, text=True, timeout=120, check=False
-        )
+            [*self._prefix, "sh", "-c", self._fill_in(line)],
+            cwd=directory or self.directory, env=self._environment,
+            capture_output=True, text=True, timeout=120, check=False,
+        )  # fmt: skip
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         return done.stdout
 
-    def start(self, line: str, ready: str) -> tuple["subprocess.Popen[str]", re.Match[str]]:
+    def start(self, line: str, ready: str) -> "subprocess.Popen[str]":
         """Start a command that stays, and wait for a line of its log."""
-        words = [*self.prefix, *shlex.split(self._fill_in(line))]
+        process, _ = self._start(line, ready)
+        return process
+
+    def start_gateway(self, line: str) -> "subprocess.Popen[str]":
+        """Start one and take note of its peer id, which is all that it prints."""
+        process, http = self._start(line, r"HTTP on http://(\S+)")
+        assert process.stdout is not None
+        self.values["PEER_ID"] = process.stdout.readline().strip()
+        if self._has_ports:
+            assert http[1] == "127.0.0.1:8080"
+        else:
+            self.values["localhost:8080"] = http[1]
+        return process
+
+    def _start(self, line: str, ready: str) -> tuple["subprocess.Popen[str]", re.Match[str]]:
         process = subprocess.Popen(
-            words, cwd=ROOT, env=self.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
-        )
-        self._running.append(process)
+            # env sets the variables before a command and is replaced by it: no shell stands between us and the process.
+            [*self._prefix, "env", *shlex.split(self._fill_in(line))],
+            cwd=self.directory, env=self._environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+            start_new_session=True,  # a terminal's process group
+        )  # fmt: skip
         log: list[str] = []
 
         def read() -> None:
             assert process.stderr is not None
             log.extend(process.stderr)  # line by line, as they come
 
-        threading.Thread(target=read, daemon=True).start()
-        found = wait_until(lambda: re.search(ready, "".join(log)) or process.poll() is not None, f"{line}: {log}")
-        assert isinstance(found, re.Match), "".join(log)
+        reader = threading.Thread(target=read, daemon=True)
+        reader.start()
+        self._running.append((process, reader))
+        with contextlib.suppress(AssertionError):  # the one below shows the log
+            wait_until(lambda: re.search(ready, "".join(log)) or not reader.is_alive())
+        found = re.search(ready, "".join(log))
+        assert found is not None, f"no {ready!r} from {line}\n{''.join(log)}"
         return process, found
 
-    def start_gateway(self, line: str) -> "subprocess.Popen[str]":
-        process, http = self.start(line, r"HTTP on http://(\S+)")
-        assert process.stdout is not None
-        self.values["PEER_ID"] = process.stdout.readline().strip()
-        self.values["localhost:8080"] = http[1]
-        return process
-
-    def stop(self, process: "subprocess.Popen[str]") -> None:
-        """Press ctrl-C."""
-        process.send_signal(signal.SIGINT)
+    def press_ctrl_c(self, process: "subprocess.Popen[str]") -> None:
+        """Send what a terminal sends: everything that runs in it gets the signal."""
+        os.killpg(process.pid, signal.SIGINT)
         assert process.wait(BOUND_S) == 0
 
     def close(self) -> None:
-        for process in reversed(self._running):
-            for pid in [*children_of(process.pid), process.pid]:
-                if is_running(pid):
-                    os.kill(pid, signal.SIGKILL)
-            process.communicate()
+        """Leave nothing of what was started."""
+        for process, reader in reversed(self._running):
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            reader.join(BOUND_S)
+            for pipe in (process.stdout, process.stderr):
+                assert pipe is not None
+                pipe.close()
+
+
+@contextlib.contextmanager
+def shell_in(directory: Path, machine: Machine | None) -> Iterator[Shell]:
+    shell = Shell(directory, machine)
+    try:
+        yield shell
+    finally:
+        shell.close()
 
 
 @pytest.fixture
 def shell(tmp_path: Path) -> Iterator[Shell]:
-    shell = Shell(tmp_path)
-    yield shell
-    shell.close()
+    """A shell on a machine of its own, where localhost:8080 is free; on this one where that is not permitted."""
+    with (
+        contextlib.nullcontext() if why_not() else one_machine() as machine,
+        shell_in(tmp_path / "checkout", machine) as shell,
+    ):
+        yield shell
 
 
-def test_these_sections_have_commands() -> None:
-    text = (ROOT / "README.md").read_text()
-    with_commands = [title for title in re.findall(r"^## (.*)$", text, re.MULTILINE) if commands(re.escape(title))]
-    assert with_commands == ["Try it", "By hand", "Two machines"]
-    assert len(re.findall(r"^```", text, re.MULTILINE)) == 2 * len(re.findall(r"^```sh$", text, re.MULTILINE))
+def test_all_commands_are_in_sections_that_are_run() -> None:
+    titles = re.findall(r"^## (.*)$", readme(), re.MULTILINE)
+    assert [title for title in titles if blocks(title)] == SECTIONS_WITH_COMMANDS
+    fences = re.findall(r"^ *(?:```|~~~).*$", readme(), re.MULTILINE)
+    assert set(fences) == {"```sh", "```text", "```"}, "commands stand in sh blocks, what they print in text blocks"
+    assert sum(len(blocks(title)) for title in titles) == fences.count("```sh"), "none stands before the first section"
+    prose = re.sub(r"^```.*?^```$", "", readme(), flags=re.MULTILINE | re.DOTALL)
+    assert re.findall(r"^(?: {4}|\t).*$", prose, re.MULTILINE) == [], "an indented line would be code that nobody runs"
+
+
+def test_only_known_placeholders_are_to_be_filled_in() -> None:
+    lines = [line for section in SECTIONS_WITH_COMMANDS for line in commands(section)]
+    words = {word for line in lines for word in re.findall(r"\b[A-Z]{2,}(?:_[A-Z]+)*\b(?!=)", line)}
+    assert words - {"POST", "DELETE"} == PLACEHOLDERS
 
 
 def test_what_the_readme_links_to_is_there() -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", (ROOT / "README.md").read_text())
+    links = re.findall(r"\]\(([^)#:]+)\)", readme())
     assert len(links) > 8
     assert [link for link in links if not (ROOT / link).exists()] == []
 
 
-@pytest.mark.timeout(300)
-def test_try_it(shell: Shell) -> None:
-    demo, test = commands("Try it")
-    shown = shell.run(demo)
-    assert "['2832', '2832', '2832']" in shown
-    assert test == "scripts/test"
-    # The tests themselves are what runs here; that they are found from anywhere is left to see.
-    shell.values[test] = f"cd / && {ROOT / test} --collect-only -q tests/test_identity.py"
-    assert "test_identity" in shell.run(test)
+def test_what_the_readme_names_in_passing_is_there(shell: Shell) -> None:
+    named = re.findall(r"`([^`\s]+)`", readme())
+    assert "scripts/build-guests" in named
+    paths = [name for name in named if re.match(r"(scripts|cmd|wasm|bench|docs|schema|ww)/", name)]
+    assert [path for path in paths if not (ROOT / path).exists()] == []
+    helps = shell.run(".venv/bin/ww gateway --help") + shell.run(".venv/bin/ww worker --help")
+    assert [name for name in named if name.startswith("--") and name not in helps] == []
 
 
 @needs_curl
 @pytest.mark.timeout(120)
 def test_by_hand(shell: Shell) -> None:
     setup, gateway_line, worker_line, *curls, scheduler_line, dial_line = commands("By hand")
-    shell.run(setup)
+    shell.run(setup, ROOT)  # should it have something to do, .venv must not come to name a folder that goes
     gateway = shell.start_gateway(gateway_line)
-    worker, _ = shell.start(worker_line, "joined gateway")
+    worker = shell.start(worker_line, "joined gateway")
 
-    post, wait, post_echo, wait_echo, post_spin, delete, listing, workers = curls
-    assert json.loads(shell.run(post))["id"] == "task1"
+    post, see, wait, post_echo, wait_echo, post_spin, delete, listing, workers = curls
+    posted = json.loads(shell.run(post))
+    assert (posted["id"], posted["description"]) == ("task1", "Hash puzzle")
+    assert json.loads(shell.run(see))["module"] == posted["module"]
     task = json.loads(shell.run(wait))
     assert (task["status"], [result["result"] for result in task["results"]]) == ("succeeded", ["2832"] * 3)
+    assert json.loads(shell.run(post)) == task, "the same id with the same fields"
     shell.run(post_echo)
     (result,) = json.loads(shell.run(wait_echo))["results"]
-    assert (result["stdout"], result["exit_code"]) == ("hello\nworld", 3)
+    assert (result["stdout"], result["stderr"], result["exit_code"]) == ("hello\nworld", "NAME=ww\n", 0)
     shell.run(post_spin)
     assert json.loads(shell.run(delete))["status"] == "cancelled"
     assert [task["id"] for task in json.loads(shell.run(listing))] == ["task3", "task2", "task1"]
     assert len(json.loads(shell.run(workers))) == 1
-    shell.stop(worker)
-    shell.stop(gateway)
+    shell.press_ctrl_c(worker)
+    shell.press_ctrl_c(gateway)
 
     gateway = shell.start_gateway(scheduler_line)
-    worker, _ = shell.start(dial_line, "joined gateway")
+    worker = shell.start(dial_line, "joined gateway")
     assert len(json.loads(shell.run(listing))) == 3, "the same gateway again"
-    shell.stop(worker)
-    shell.stop(gateway)
+    shell.press_ctrl_c(worker)
+    shell.press_ctrl_c(gateway)
+    home = shell.directory / "home"
+    assert {path.relative_to(home) for path in home.glob(".*/*")} == {Path(".local/state"), Path(".cache/ww")}
+    assert (home / ".local/state/ww/gateway.key").exists()
 
 
-def in_directory(line: str, directory: Path) -> str:
-    """Have a line's own files in that directory instead of in the checkout."""
-    return re.sub(r"(?<![\w.-])(worker\.key|workers\.txt)", lambda match: str(directory / match[1]), line)
+def test_options(shell: Shell) -> None:
+    gateway_help, worker_help, worker_line = commands("Options")
+    assert "WW_HTTP" in shell.run(gateway_help)
+    assert "WW_SLOTS" in shell.run(worker_help)
+    (gateway_line,) = [line for line in commands("By hand") if line.endswith("ww gateway")]
+    shell.start_gateway(gateway_line)
+    shell.start(worker_line, "joined gateway .* with 1 slot")
 
 
 @needs_curl
-@pytest.mark.skipif(bool(NO_NAMESPACES), reason=NO_NAMESPACES or "namespaces can be made")
-def test_two_machines(shell: Shell, tmp_path: Path) -> None:
-    make_key, admit, gateway_line, worker_line = (in_directory(line, tmp_path) for line in commands("Two machines"))
-    with two_machines() as (a, b):
-        states: Any = {a: tmp_path / "a", b: tmp_path / "b"}
-        try:
-            for machine, lines in ((b, [make_key]), (a, [admit, gateway_line]), (b, [worker_line])):
-                shell.prefix = machine.prefix
-                shell.environment["XDG_STATE_HOME"] = str(states[machine])
-                for line in lines:
-                    if line is gateway_line:
-                        shell.start_gateway(line)
-                        shell.values["ADDRESS_OF_A"] = a.address
-                    elif line is worker_line:
-                        shell.start(line, "joined gateway")
-                    else:
-                        printed = shell.run(line)
-                        shell.values.setdefault("WORKER_PEER_ID", printed.strip())
-            shell.prefix = a.prefix
-            post, wait = [line for line in commands("By hand") if line.startswith("curl")][:2]
-            shell.run(post)
-            task = json.loads(shell.run(wait))
-            assert [result["result"] for result in task["results"]] == ["2832"] * 3
-            assert {result["worker"] for result in task["results"]} == {shell.values["WORKER_PEER_ID"]}
-            stranger_is_refused(shell, tmp_path, worker_line, b.prefix)
-        finally:
-            shell.close()
+@pytest.mark.timeout(120)
+def test_two_machines(tmp_path: Path) -> None:
+    if why_not():
+        pytest.skip(why_not())
+    make_key, admit, gateway_line, worker_line = commands("Two machines")
+    post, _, wait = [line for line in commands("By hand") if line.startswith("curl")][:3]
+    with (
+        two_machines() as (machine_a, machine_b),
+        shell_in(tmp_path / "a", machine_a) as a,
+        shell_in(tmp_path / "b", machine_b) as b,
+    ):
+        a.values["WORKER_PEER_ID"] = b.run(make_key).strip()
+        a.run(admit)
+        a.start_gateway(gateway_line)
+        b.values |= {"PEER_ID": a.values["PEER_ID"], "ADDRESS_OF_A": machine_a.address}
+        b.start(worker_line, "joined gateway")
+        a.run(post)
+        task = json.loads(a.run(wait))
+        assert [result["result"] for result in task["results"]] == ["2832"] * 3
+        assert {result["worker"] for result in task["results"]} == {a.values["WORKER_PEER_ID"]}
+        with pytest.raises(AssertionError, match=r"refused|connect"):
+            b.run(f"curl -sS --max-time 5 http://{machine_a.address}:8080/tasks")
 
-
-def stranger_is_refused(shell: Shell, directory: Path, worker_line: str, prefix: tuple[str, ...]) -> None:
-    """A key that is in no file gets nowhere, and is told so."""
-    shell.prefix = prefix
-    line = worker_line.replace(str(directory / "worker.key"), str(directory / "stranger.key"))
-    shell.start(line, "refuses this node")
+        # What the text says of the list: it may grow, and it holds on A too.
+        strangers_line = worker_line.replace("worker.key", "stranger.key")
+        a.values["ADDRESS_OF_A"] = "127.0.0.1"
+        for shell in (a, b):
+            shell.start(strangers_line, "refuses this node")
+        a.values["WORKER_PEER_ID"] = b.run(make_key.replace("worker.key", "other.key")).strip()
+        a.run(admit)
+        b.start(worker_line.replace("worker.key", "other.key"), "joined gateway")

@@ -1,5 +1,6 @@
 """Stopping, beyond the first signal: the second one, no patience at all, clients that wait, and what is free again."""
 
+import contextlib
 import os
 import signal
 import socket
@@ -62,7 +63,6 @@ def test_a_worker_without_grace_stops_at_the_first_signal(cluster: CleanCluster)
     wait_until(lambda: gateway.task("a")["status"] == "queued", "the run waits for another worker")
 
 
-@pytest.mark.xfail(reason="worker.py _leave: the gather of busy slots is never retrieved, 'ERROR _GatheringFuture ...'")
 def test_a_worker_out_of_patience_ends_without_an_error(cluster: CleanCluster) -> None:
     _, worker = spinning(cluster, 0, "--grace", "0")
     worker.send(signal.SIGTERM)
@@ -125,19 +125,20 @@ def test_a_gateway_ends_in_bounded_time_whatever_its_clients_do(cluster: CleanCl
         client.close()
 
 
-@pytest.mark.parametrize("said", [WAIT, UPLOAD], ids=["wait", "upload"])
-@pytest.mark.xfail(reason="a stopping gateway cancels requests: tracebacks in its log and a 500 in plain text")
-def test_a_client_that_waits_while_the_gateway_stops_is_told(cluster: CleanCluster, said: bytes) -> None:
+def test_clients_that_wait_while_the_gateway_stops_are_told(cluster: CleanCluster) -> None:
     gateway, _ = spinning(cluster, 0)
     host, _, port = gateway.http.rpartition(":")
-    with socket.create_connection((host, int(port)), BOUND_S) as client:
-        client.sendall(said)
-        assert gateway.task("a")["status"] == "running", "that request was read after the other"
+    with contextlib.ExitStack() as stack:
+        clients = [stack.enter_context(socket.create_connection((host, int(port)), BOUND_S)) for _ in range(2)]
+        for client, said in zip(clients, (WAIT, UPLOAD), strict=True):
+            client.sendall(said)
+        assert gateway.task("a")["status"] == "running", "those requests were read before this one"
         gateway.send(signal.SIGTERM)
         assert gateway.wait() == 0
-        answer = client.recv(65536)
-    assert answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 503 "))
-    assert b"application/problem+json" in answer or b"application/json" in answer
+        for client in clients:
+            answer = client.recv(65536)
+            assert answer.startswith((b"HTTP/1.1 200 ", b"HTTP/1.1 503 "))
+            assert b"application/problem+json" in answer or b"application/json" in answer
     assert "Traceback" not in gateway.log
 
 

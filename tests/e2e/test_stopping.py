@@ -35,7 +35,7 @@ def test_a_second_signal_stops_a_worker_at_once(cluster: Cluster) -> None:
     gateway, worker = begin(cluster, 0)
     sandboxes = children_of(worker.pid)
     worker.send(signal.SIGINT)
-    worker.logged("stopping: 1 slots? ")
+    worker.logged("stopping: slots in use: 1")
     worker.send(signal.SIGINT)
     assert worker.wait(10) == 130
     assert not any(is_running(pid) for pid in sandboxes)

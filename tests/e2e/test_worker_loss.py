@@ -1,4 +1,4 @@
-"""What becomes of runs whose worker, or whose sandbox process, is killed: each rule of docs/semantics.md, run states."""
+"""What becomes of runs whose worker, or whose sandbox process, is killed: each rule of docs/semantics.md."""
 
 import os
 import signal

@@ -261,7 +261,7 @@ async def test_of_two_at_a_time_with_the_same_id_and_other_content_one_is_taken(
 
 async def test_without_tasks_the_list_is_empty(gateway: Gateway) -> None:
     answer = await gateway.client.get("/tasks")
-    assert (answer.status_code, answer.text) == (200, "[]")
+    assert (answer.status_code, answer.json()) == (200, [])
 
 
 async def test_tasks_are_listed_newest_first_a_page_at_a_time(gateway: Gateway) -> None:

@@ -17,7 +17,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
 from starlette.routing import Route
-from starlette.types import ASGIApp
+from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ww.clock import Clock
 from ww.errors import BadModule, Conflict, NotFound, Overloaded, StoreError, UsageError, WwError
@@ -73,6 +73,15 @@ class HttpGateway:
         self._config = config
         self._about = about
         self._uploads = 0
+        self._reading: set[asyncio.Timeout] = set()
+        self._is_stopping = False
+
+    def stop(self) -> None:
+        """Answer now those that wait for a task's end, and refuse the bodies that are still arriving."""
+        self._is_stopping = True
+        self._scheduler.wake_watchers()
+        for timeout in self._reading:
+            timeout.reschedule(asyncio.get_running_loop().time())
 
     def app(self) -> ASGIApp:
         """Return the ASGI application."""
@@ -90,7 +99,10 @@ class HttpGateway:
             ClientDisconnect: _answer_nobody,
             Exception: _answer_unexpected,
         }
-        return SameOrigin(Starlette(routes=routes, exception_handlers=handlers), _forbidden)
+        app = Starlette(routes=routes, exception_handlers=handlers)
+        # A redirect would lose the form that was sent along.
+        app.router.redirect_slashes = False
+        return SameOrigin(app, _forbidden)
 
     # Tasks.
 
@@ -114,7 +126,7 @@ class HttpGateway:
 
             created = await self._scheduler.submit(spec, keep_module, is_new=submission.is_id_made)
         location = {"Location": f"/tasks/{quote(spec.id)}"}
-        return JSONResponse(await self._task_json(spec.id), 201 if created else 200, location)
+        return _Json(await self._task_json(spec.id), 201 if created else 200, location)
 
     async def get_tasks(self, request: Request) -> Response:
         status = request.query_params.get("status")
@@ -132,16 +144,16 @@ class HttpGateway:
             if len(page) < page_size:
                 break
             before = page[-1].number
-        return JSONResponse(await self._tasks_json(rows[:limit]))
+        return _Json(await self._tasks_json(rows[:limit]))
 
     async def get_task(self, request: Request) -> Response:
-        if (wait_s := _number(request, "wait", 0, _WAIT_MAX_S)) > 0:
+        if (wait_s := _number(request, "wait", 0, _WAIT_MAX_S)) > 0 and not self._is_stopping:
             await self._scheduler.wait_ended(request.path_params["id"], wait_s)
-        return JSONResponse(await self._task_json(request.path_params["id"]))
+        return _Json(await self._task_json(request.path_params["id"]))
 
     async def delete_task(self, request: Request) -> Response:
         await self._scheduler.cancel(request.path_params["id"])
-        return JSONResponse(await self._task_json(request.path_params["id"]))
+        return _Json(await self._task_json(request.path_params["id"]))
 
     # Runs.
 
@@ -150,7 +162,7 @@ class HttpGateway:
         limit = _number(request, "limit", _PAGE_DEFAULT, _PAGE_MAX)
         after = _number(request, "after", -1, 1 << 62, low=0)
         results = await self._store.results(row.number, limit=limit, after=after)
-        return JSONResponse([result_json(result) for result in results])
+        return _Json([result_json(result) for result in results])
 
     async def get_run(self, request: Request) -> Response:
         row = await self._row(request.path_params["id"])
@@ -160,15 +172,15 @@ class HttpGateway:
         run = int(text)
         results = await self._store.results(row.number, limit=1, after=run - 1)
         if results and results[0].run == run:
-            return JSONResponse(result_json(results[0]))
+            return _Json(result_json(results[0]))
         task = await self._current(row)
         if isinstance(task, Task):
-            return JSONResponse({"run": run, "state": task.state_of(run, self._clock.now())})
+            return _Json({"run": run, "state": task.state_of(run, self._clock.now())})
         # It has ended since the results were read, or never ran.
         results = await self._store.results(row.number, limit=1, after=run - 1)
         if results and results[0].run == run:
-            return JSONResponse(result_json(results[0]))
-        return JSONResponse({"run": run, "state": RunState.CANCELLED})
+            return _Json(result_json(results[0]))
+        return _Json({"run": run, "state": RunState.CANCELLED})
 
     # The cluster.
 
@@ -187,10 +199,10 @@ class HttpGateway:
             }
             for entry, free in self._scheduler.pool.workers()
         ]
-        return JSONResponse(workers)
+        return _Json(workers)
 
     async def get_health(self, request: Request) -> Response:
-        return JSONResponse({"status": "ok", **self._about})
+        return _Json({"status": "ok", **self._about})
 
     # Reading.
 
@@ -207,9 +219,13 @@ class HttpGateway:
                     "part_bytes_max": self._limits.stdin_max_bytes,
                 }
                 try:
-                    async with asyncio.timeout(self._config.upload_timeout_s):
+                    async with asyncio.timeout(0 if self._is_stopping else self._config.upload_timeout_s) as timeout:
+                        self._reading.add(timeout)
+                        stack.callback(self._reading.discard, timeout)
                         form = await stack.enter_async_context(open_form(request, **limits))
                 except TimeoutError:
+                    if self._is_stopping:
+                        raise HTTPException(503, "this gateway is stopping") from None
                     late = f"the body took longer than {self._config.upload_timeout_s:g} s"
                     raise HTTPException(408, late) from None
                 yield form
@@ -304,7 +320,7 @@ def _number(request: Request, name: str, default: int, high: int, low: int = 1) 
 def _problem(status: int, detail: str, code: str, field: str | None = None, headers: Any = None) -> Response:
     body = {"type": "about:blank", "title": _TITLES.get(status, "Error"), "status": status, "detail": detail}
     body |= {"code": code} | ({"field": field} if field else {})
-    return JSONResponse(body, status, headers, media_type="application/problem+json")
+    return _Json(body, status, headers, media_type="application/problem+json")
 
 
 _TITLES: Final = {
@@ -353,8 +369,22 @@ def _forbidden(detail: str) -> ASGIApp:
     return _problem(403, detail, "forbidden")
 
 
+class _Json(JSONResponse):
+    """JSON that ends its line, as a terminal likes it."""
+
+    def render(self, content: Any) -> bytes:
+        return super().render(content) + b"\n"
+
+
+class _Nothing(Response):
+    """No answer: nobody is there to read it, and the server has closed the connection or answered itself."""
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        pass
+
+
 async def _answer_nobody(request: Request, error: Exception) -> Response:
-    return Response(status_code=499)
+    return _Nothing()
 
 
 async def _answer_unexpected(request: Request, error: Exception) -> Response:

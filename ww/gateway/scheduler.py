@@ -219,6 +219,13 @@ class Scheduler:
             if not watchers:
                 self._watchers.pop(task, None)
 
+    def wake_watchers(self) -> None:
+        """Have every `wait_ended` return."""
+        for watchers in self._watchers.values():
+            for watcher in watchers:
+                if not watcher.done():
+                    watcher.set_result(None)
+
     # Dispatch.
 
     async def _dispatch(self) -> None:

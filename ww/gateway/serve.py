@@ -13,8 +13,10 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any, Final
 
 import uvicorn
+from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ww.clock import Clock
 from ww.errors import UsageError
@@ -26,6 +28,9 @@ from ww.gateway.store import Store
 from ww.node import Node
 
 log = logging.getLogger("ww.gateway")
+
+# Seconds the head of a request may take to arrive.
+_HEAD_TIMEOUT_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +90,7 @@ async def _serving(http: HttpGateway, sock: socket.socket, config: GatewayConfig
         uvicorn.Config(
             http.app(),
             loop="none",  # ours: uvicorn would pick uvloop where it is installed
-            http="h11",
+            http=_Protocol,
             ws="none",
             lifespan="off",
             log_config=None,
@@ -102,7 +107,50 @@ async def _serving(http: HttpGateway, sock: socket.socket, config: GatewayConfig
             await server.ready.wait()
             yield
         finally:
+            http.stop()
             server.should_exit = True
+
+
+class _Protocol(H11Protocol):
+    """uvicorn's, with a limit on how long a request's head may take: it knows one only for idle connections."""
+
+    _head_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: Any) -> None:
+        super().connection_made(transport)
+        self._watch()
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._watch()
+
+    def on_response_complete(self) -> None:
+        super().on_response_complete()
+        self._watch()
+
+    def send_400_response(self, msg: str) -> None:
+        super().send_400_response(msg)
+        if self.cycle is not None and not self.cycle.response_complete:
+            # The request has its answer: the application's would be a second one.
+            self.cycle.disconnected = True
+            self.cycle.message_event.set()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        if self._head_timer is not None:
+            self._head_timer.cancel()
+        super().connection_lost(exc)
+
+    def _watch(self) -> None:
+        waits = self.cycle is None or self.cycle.response_complete
+        if waits and self._head_timer is None:
+            self._head_timer = self.loop.call_later(_HEAD_TIMEOUT_S, self._hang_up)
+        elif not waits and self._head_timer is not None:
+            self._head_timer.cancel()
+            self._head_timer = None
+
+    def _hang_up(self) -> None:
+        self._head_timer = None
+        self.transport.close()
 
 
 class _Server(uvicorn.Server):

@@ -8,7 +8,7 @@ on one that did.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final, Self
 
@@ -117,7 +117,8 @@ class Vat:
                     problem = error
                 continue
             return await self._greet(peer_id, stream)
-        raise problem or PeerError(f"no address of {peer_id} is known: name one with --addr")
+        where = f"in namespace {self._namespace!r} on this machine"
+        raise problem or PeerError(f"no address of {peer_id} is known {where}: name one with --addr")
 
     async def _greet(self, peer_id: PeerId, stream: Stream) -> "Connection":
         connection = Connection(peer_id, stream, self._connections.discard)
@@ -183,7 +184,7 @@ class Vat:
                     async with asyncio.timeout(self._hello_timeout_s):
                         await stream.wait_closed()
                 return
-            await stream.wait_closed()
+            await _first_of(stream.wait_closed(), server.on_disconnect())
         finally:
             bootstrap.forget()
             server.close()
@@ -234,13 +235,7 @@ class VatServer(schema.vat.Vat.Server):  # type: ignore[misc]
 
     async def greeted_or(self, stream: Stream) -> None:
         """Return when the peer said hello, or is gone."""
-        lost = asyncio.ensure_future(stream.wait_closed())
-        greeted = asyncio.ensure_future(self._greeted.wait())
-        try:
-            await asyncio.wait((lost, greeted), return_when=asyncio.FIRST_COMPLETED)
-        finally:
-            lost.cancel()
-            greeted.cancel()
+        await _first_of(stream.wait_closed(), self._greeted.wait())
 
     def forget(self) -> None:
         """Drop what was made for this connection."""
@@ -261,6 +256,15 @@ class ExportsServer(schema.vat.Exports.Server):  # type: ignore[misc]
         if name not in self.made:
             self.made[name] = self._vat.find_export(name)(self._peer)
         context.results.capability = self.made[name]
+
+
+async def _first_of(*awaitables: Awaitable[Any]) -> None:
+    waits = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
 
 
 class Connection:
