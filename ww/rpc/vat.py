@@ -286,7 +286,10 @@ class Connection:
 
     async def wait_closed(self) -> None:
         """Return when the connection is gone, or good for nothing any more: the peer does not speak Cap'n Proto."""
-        await _first_of(self._stream.wait_closed(), self._client.on_disconnect())
+        if self._client is None:  # closed by us
+            await self._stream.wait_closed()
+        else:
+            await _first_of(self._stream.wait_closed(), self._client.on_disconnect())
 
     def close(self) -> None:
         """Let go of everything obtained through this connection. Idempotent."""
