@@ -51,15 +51,18 @@ class Child(asyncio.Protocol):
             # On the loop, for a few milliseconds: the child dies with the thread that started it.
             self._launch(theirs.fileno())
         loop = asyncio.get_running_loop()
-        self._transport, _ = await loop.create_connection(lambda: self, sock=ours)
         self._reply = loop.create_future()
         try:
+            # Inside: whoever is cancelled from here on has a process to end.
+            self._transport, _ = await loop.create_connection(lambda: self, sock=ours)
             async with asyncio.timeout(_START_TIMEOUT_S):
                 await self._reply
         except (ChildDied, TimeoutError) as error:
             await self.aclose()
             raise WwError(f"a sandbox process does not start: {error or 'it says nothing'}") from None
         except BaseException:
+            if self._transport is None:
+                ours.close()
             await self.aclose()
             raise
 
