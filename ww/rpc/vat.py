@@ -185,6 +185,9 @@ class Vat:
                         await stream.wait_closed()
                 return
             await _first_of(stream.wait_closed(), server.on_disconnect())
+            if not stream.is_closing():
+                log.warning("dropped %s at %s: it does not speak Cap'n Proto", peer.peer_id, peer.remote)
+                stream.abort()
         finally:
             bootstrap.forget()
             server.close()
