@@ -4,6 +4,7 @@ import heapq
 import random
 from dataclasses import dataclass
 
+from ww.discovery.packet import Writer
 from ww.discovery.survey import Search, Surveyor
 from ww.identity import Identity, PeerId
 from ww.net.multiaddr import Multiaddr
@@ -25,13 +26,12 @@ class Network:
     def __init__(self, nodes: int, *, loss: float, rng: random.Random) -> None:
         self._random = rng
         self._loss = loss
-        self.nodes = [self._node(number) for number in range(nodes)]
+        self.nodes = [self._node() for _ in range(nodes)]
         self.now = 0.0
 
-    def _node(self, number: int) -> tuple[PeerId, Surveyor]:
+    def _node(self) -> tuple[PeerId, Surveyor]:
         identity = Identity.generate()
-        surveyor = Surveyor(identity, "ww", 1, rng=random.Random(self._random.random()))
-        surveyor.addresses = (Multiaddr("ip4", "10.0.0.1", 1 + number),)
+        surveyor = Surveyor(Writer(identity, "ww", 1), rng=random.Random(self._random.random()))
         return identity.peer_id, surveyor
 
     def search(self, seeker: int, wanted: PeerId | None, *, bound_s: float) -> Found:
@@ -60,7 +60,8 @@ class Network:
             assert self.now - start < bound_s, f"nobody was found within {bound_s} s"
             while arrivals and arrivals[0][0] <= self.now:
                 _, _, receiver, sender, data = heapq.heappop(arrivals)
-                answer = self.nodes[receiver][1].receive(data, self.now)
+                address = Multiaddr("ip4", "10.0.0.1", 1 + receiver)
+                answer = self.nodes[receiver][1].receive(data, self.now, (address,)).answer
                 if answer is not None:
                     send(answer, receiver, [sender])
         return Found(self.now - start, packets)

@@ -5,7 +5,20 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from ww import schema
-from ww.discovery.packet import PACKET_BYTES_MAX, Drop, Packet, Response, Survey, read, write
+from ww.discovery.packet import (
+    HEARTBEAT_BYTES_MAX,
+    PACKET_BYTES_MAX,
+    Content,
+    Drop,
+    Heartbeat,
+    Load,
+    Packet,
+    Response,
+    Survey,
+    Writer,
+    read,
+    write,
+)
 from ww.errors import UsageError
 from ww.identity import Identity, PeerId
 from ww.net.multiaddr import Multiaddr
@@ -16,18 +29,36 @@ numbers = st.integers(0, 2**64 - 1)
 surveys = st.builds(Survey, numbers, st.integers(0, 255), st.sampled_from([None, OTHER]))
 addresses = st.builds(lambda host, port: Multiaddr("ip4", str(host), port), st.ip_addresses(v=4), st.integers(0, 65535))
 responses = st.builds(Response, numbers, st.lists(addresses, max_size=4).map(tuple))
+texts = st.text(st.characters(codec="utf-8", exclude_categories=["C", "Z"]), max_size=20)
+small = st.integers(0, 2**32 - 1)
+heartbeats = st.builds(
+    Heartbeat,
+    ttl_ms=small,
+    role=texts,
+    host=texts,
+    meta=st.lists(st.tuples(texts, texts), max_size=3).map(tuple),
+    addresses=st.lists(addresses, max_size=3).map(tuple),
+    load=st.builds(Load, small, small, small),
+    abridged=st.booleans(),
+)
 namespaces = st.from_regex(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}", fullmatch=True)
 
 
-def packet(content: Survey | Response) -> bytes:
+def packet(content: Content) -> bytes:
     return write(IDENTITY, "ww", 3, 4, content)
 
 
-@given(namespaces, numbers, numbers, surveys | responses)
-def test_what_is_written_is_read(namespace: str, incarnation: int, sequence: int, content: Survey | Response) -> None:
+@given(namespaces, numbers, numbers, surveys | responses | heartbeats)
+def test_what_is_written_is_read(namespace: str, incarnation: int, sequence: int, content: Content) -> None:
     data = write(IDENTITY, namespace, incarnation, sequence, content)
+    assert read(data, HEARTBEAT_BYTES_MAX) == Packet(IDENTITY.peer_id, namespace, incarnation, sequence, content)
+
+
+@given(namespaces, numbers, surveys | responses | heartbeats)
+def test_what_a_node_says_fits_a_datagram(namespace: str, incarnation: int, content: Content) -> None:
+    data = Writer(IDENTITY, namespace, incarnation).write(content)
     assert len(data) <= PACKET_BYTES_MAX
-    assert read(data) == Packet(IDENTITY.peer_id, namespace, incarnation, sequence, content)
+    assert isinstance(read(data), Packet)
 
 
 @given(st.binary(max_size=600))
@@ -38,10 +69,10 @@ def test_no_bytes_get_an_exception_out_of_the_reader(data: bytes) -> None:
 @settings(max_examples=500)
 @given(st.data())
 def test_no_change_to_a_packet_goes_unnoticed(data: st.DataObject) -> None:
-    changed = bytearray(packet(data.draw(surveys | responses)))
+    changed = bytearray(packet(data.draw(surveys | responses | heartbeats)))
     at = data.draw(st.integers(0, len(changed) - 1))
     changed[at] ^= data.draw(st.integers(1, 255))
-    got = read(bytes(changed))
+    got = read(bytes(changed), HEARTBEAT_BYTES_MAX)
     # What is left is padding of the envelope, which says nothing.
     assert isinstance(got, Drop) or got.sender == IDENTITY.peer_id
 
@@ -75,7 +106,7 @@ def test_a_datagram_that_is_too_large_is_not_looked_at() -> None:
 
 def test_addresses_that_do_not_fit_are_left_out() -> None:
     long = tuple(Multiaddr("dns", f"{'a' * 60}.{'b' * 60}.example{n}.org", 9000) for n in range(6))
-    got = read(packet(Response(1, long)))
+    got = read(Writer(IDENTITY, "ww", 1).write(Response(1, long)))
     assert isinstance(got, Packet)
     assert isinstance(got.content, Response)
     assert 0 < len(got.content.addresses) < 6
@@ -84,4 +115,27 @@ def test_addresses_that_do_not_fit_are_left_out() -> None:
 
 def test_a_namespace_that_does_not_fit_is_refused() -> None:
     with pytest.raises(UsageError, match="too long"):
-        write(IDENTITY, "n" * 400, 1, 1, Survey(1, 255, PeerId(bytes(32))))
+        Writer(IDENTITY, "n" * 400, 1).write(Survey(1, 255, PeerId(bytes(32))))
+
+
+def test_a_heartbeat_is_whole_for_connections_and_abridged_for_datagrams() -> None:
+    meta = tuple((f"key{number}", "v" * 200) for number in range(64))
+    where = tuple(Multiaddr("ip4", "192.168.100.200", 10_000 + number) for number in range(8))
+    heartbeat = Heartbeat(10_000, "worker", "a-host.example.org", meta, where, Load(8, 3, 1))
+    whole, short = (
+        read(data, HEARTBEAT_BYTES_MAX) for data in Writer(IDENTITY, "ww", 1).write_heartbeat(heartbeat)[:2]
+    )
+    assert isinstance(whole, Packet)
+    assert isinstance(short, Packet)
+    assert whole.content == heartbeat
+    assert isinstance(short.content, Heartbeat)
+    assert short.sequence == whole.sequence
+    assert short.content.abridged
+    assert (short.content.load, short.content.host) == (heartbeat.load, heartbeat.host)
+    assert short.content.addresses == where[: len(short.content.addresses)]
+    assert len(short.content.addresses) >= 3
+
+
+@given(st.sampled_from(["role", "host"]), st.sampled_from(["\n", "\x1b[31m", "x" * 300]))
+def test_texts_for_people_are_short_and_printable(field: str, text: str) -> None:
+    assert read(packet(Heartbeat(1, **{field: text})), HEARTBEAT_BYTES_MAX) is Drop.MALFORMED

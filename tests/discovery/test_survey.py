@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tests.discovery.simulation import Network
-from ww.discovery.packet import ANY_DISTANCE, Drop, Packet, Response, Survey, read, write
+from ww.discovery.packet import ANY_DISTANCE, Drop, Packet, Response, Survey, Writer, read, write
 from ww.discovery.survey import SurveyConfig, Surveyor, is_within
 from ww.identity import Identity, PeerId
 from ww.net.multiaddr import Multiaddr
@@ -21,12 +21,15 @@ class Node:
 
     def __init__(self, address: Multiaddr, namespace: str = "ww", incarnation: int = 1, **config: float) -> None:
         self.identity = Identity.generate()
+        self.address = address
         self.surveyor = self.again(namespace, incarnation, **config)
-        self.surveyor.addresses = (address,)
 
     def again(self, namespace: str = "ww", incarnation: int = 1, **config: float) -> Surveyor:
         settings = SurveyConfig(**config)  # type: ignore[arg-type]
-        return Surveyor(self.identity, namespace, incarnation, config=settings, rng=random.Random(1))
+        return Surveyor(Writer(self.identity, namespace, incarnation), config=settings, rng=random.Random(1))
+
+    def receive(self, data: bytes, now: float) -> bytes | None:
+        return self.surveyor.receive(data, now, (self.address,)).answer
 
 
 def one(packets: list[bytes]) -> bytes:
@@ -38,10 +41,10 @@ def test_a_wanted_peer_answers_and_is_found() -> None:
     seeker, wanted, other = Node(HERE), Node(THERE), Node(THERE)
     search = seeker.surveyor.look_for(wanted.identity.peer_id, 0.0)
     survey = one(seeker.surveyor.poll(0.0))
-    assert other.surveyor.receive(survey, 0.0) is None
-    answer = wanted.surveyor.receive(survey, 0.0)
+    assert other.receive(survey, 0.0) is None
+    answer = wanted.receive(survey, 0.0)
     assert answer is not None
-    assert seeker.surveyor.receive(answer, 0.01) is None
+    assert seeker.receive(answer, 0.01) is None
     assert search.is_over
     assert search.found == {wanted.identity.peer_id: (THERE,)}
     assert seeker.surveyor.next_poll() is None
@@ -78,11 +81,11 @@ def test_a_search_widens_until_it_reaches_everybody() -> None:
 def test_an_address_change_is_in_the_next_answer() -> None:
     seeker, node = Node(HERE), Node(HERE)
     for address in (HERE, THERE):
-        node.surveyor.addresses = (address,)
+        node.address = address
         search = seeker.surveyor.look_for(node.identity.peer_id, 0.0)
-        answer = node.surveyor.receive(one(seeker.surveyor.poll(0.0)), 0.0)
+        answer = node.receive(one(seeker.surveyor.poll(0.0)), 0.0)
         assert answer is not None
-        seeker.surveyor.receive(answer, 0.0)
+        seeker.receive(answer, 0.0)
         assert search.found[node.identity.peer_id] == (address,)
 
 
@@ -105,22 +108,22 @@ def test_what_is_dropped_is_counted_by_its_reason() -> None:
         (bytes(forged), Drop.BAD_SIGNATURE),
         (unasked, Drop.NOT_ASKED_FOR),
     ):
-        assert surveyor.receive(data, 0.0) is None
+        assert node.receive(data, 0.0) is None
         assert surveyor.dropped == {**surveyor.dropped, reason: 1}
-    assert surveyor.receive(survey, 0.0) is not None
-    assert surveyor.receive(survey, 0.0) is None
+    assert node.receive(survey, 0.0) is not None
+    assert node.receive(survey, 0.0) is None
     assert surveyor.dropped[Drop.REPLAYED] == 1
 
 
 def test_a_recorded_answer_is_no_answer_to_a_later_search() -> None:
     seeker, wanted = Node(HERE), Node(THERE)
     first = seeker.surveyor.look_for(wanted.identity.peer_id, 0.0)
-    recorded = wanted.surveyor.receive(one(seeker.surveyor.poll(0.0)), 0.0)
+    recorded = wanted.receive(one(seeker.surveyor.poll(0.0)), 0.0)
     assert recorded is not None
     seeker.surveyor.stop(first)
     second = seeker.surveyor.look_for(wanted.identity.peer_id, 1.0)
     seeker.surveyor.poll(1.0)
-    seeker.surveyor.receive(recorded, 1.0)
+    seeker.receive(recorded, 1.0)
     assert not second.is_over
     assert seeker.surveyor.dropped[Drop.NOT_ASKED_FOR] == 1
 
@@ -129,11 +132,11 @@ def test_a_restart_under_the_same_key_is_accepted_at_once_and_what_was_before_is
     node, peer = Node(HERE), Node(THERE)
     peer.surveyor.look_for(node.identity.peer_id, 0.0)
     before = [one(peer.surveyor.poll(float(now))) for now in range(3)]
-    assert node.surveyor.receive(before[2], 0.0) is not None
+    assert node.receive(before[2], 0.0) is not None
     restarted = peer.again(incarnation=2)
     restarted.look_for(node.identity.peer_id, 0.0)
-    assert node.surveyor.receive(one(restarted.poll(0.0)), 0.0) is not None
-    assert node.surveyor.receive(before[1], 0.0) is None
+    assert node.receive(one(restarted.poll(0.0)), 0.0) is not None
+    assert node.receive(before[1], 0.0) is None
     assert node.surveyor.dropped == {Drop.REPLAYED: 1}
 
 
@@ -143,7 +146,7 @@ def test_no_order_of_arrival_lets_a_packet_in_twice(sequences: list[int]) -> Non
     answered = [
         sequence
         for sequence in sequences
-        if node.surveyor.receive(write(peer.identity, "ww", 1, sequence, Survey(1, ANY_DISTANCE)), 0.0)
+        if node.receive(write(peer.identity, "ww", 1, sequence, Survey(1, ANY_DISTANCE)), 0.0)
     ]
     assert len(answered) == len(set(answered))
     assert not sequences or sequences[0] in answered
@@ -152,11 +155,11 @@ def test_no_order_of_arrival_lets_a_packet_in_twice(sequences: list[int]) -> Non
 def test_a_flood_of_surveys_gets_few_answers() -> None:
     node, peer = Node(HERE, packets_per_s=10.0, packets_burst=20.0), Node(THERE)
     surveys = (write(peer.identity, "ww", 1, sequence, Survey(1, ANY_DISTANCE)) for sequence in range(1, 201))
-    answers = sum(node.surveyor.receive(data, 0.0) is not None for data in surveys)
+    answers = sum(node.receive(data, 0.0) is not None for data in surveys)
     assert answers == 20
     assert node.surveyor.suppressed == 180
     late = write(peer.identity, "ww", 1, 500, Survey(1, ANY_DISTANCE))
-    assert node.surveyor.receive(late, 1.0) is not None
+    assert node.receive(late, 1.0) is not None
 
 
 @pytest.mark.parametrize(

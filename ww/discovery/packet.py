@@ -1,10 +1,12 @@
-"""One datagram of the survey: written, signed, and read from any bytes.
+"""One signed packet: written, and read from any bytes.
 
-Holds the wire form of schema/discovery.capnp. Must not know who is looked for or what is answered: survey.py does.
-`read` never raises: whatever bytes come are a Packet, or the reason why they are none.
+Holds the wire form of schema/discovery.capnp. Must not know who is looked for, what is answered or who is a member:
+survey.py and cluster/membership.py do. `read` never raises: whatever bytes come are a Packet, or the reason why they
+are none.
 """
 
-from dataclasses import dataclass
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
 from enum import StrEnum
 from typing import Any, Final
 
@@ -16,16 +18,21 @@ from ww.identity import Identity, PeerId
 from ww.net.multiaddr import Multiaddr
 
 PACKET_BYTES_MAX: Final = 508
+"""Of a datagram."""
+HEARTBEAT_BYTES_MAX: Final = 32 << 10
+"""Of a heartbeat that travels by a connection."""
 ANY_DISTANCE: Final = 255
+ADDRESSES_MAX: Final = 8
+META_MAX: Final = 64
 _DOMAIN: Final = b"ww-survey"
-_ADDRESSES_MAX: Final = 8
-_TRAVERSAL_LIMIT_WORDS: Final = 4096
+_TRAVERSAL_LIMIT_WORDS: Final = 2 * HEARTBEAT_BYTES_MAX // 8
 
 
 class Drop(StrEnum):
-    """Why a datagram is not listened to."""
+    """Why a packet is not listened to."""
 
     TOO_LARGE = "too large"
+    TOO_MANY = "too many"
     MALFORMED = "malformed"
     BAD_SIGNATURE = "bad signature"
     OTHER_NAMESPACE = "other namespace"
@@ -52,47 +59,132 @@ class Response:
 
 
 @dataclass(frozen=True, slots=True)
+class Load:
+    """How busy a member is, in runs."""
+
+    slots: int = 0
+    free: int = 0
+    queue: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Heartbeat:
+    """A member says that it is there, or that it leaves."""
+
+    ttl_ms: int
+    """It is gone when nothing later comes within that time; 0: it leaves."""
+    role: str = ""
+    host: str = ""
+    meta: tuple[tuple[str, str], ...] = ()
+    addresses: tuple[Multiaddr, ...] = ()
+    load: Load = Load()
+    abridged: bool = False
+    """Whether meta or addresses did not fit and were left out."""
+
+
+Content = Survey | Response | Heartbeat
+
+
+@dataclass(frozen=True, slots=True)
 class Packet:
-    """What one datagram says, and who signed it."""
+    """What one packet says, and who signed it."""
 
     sender: PeerId
     namespace: str
     incarnation: int
     sequence: int
-    content: Survey | Response
+    content: Content
 
 
-def write(identity: Identity, namespace: str, incarnation: int, sequence: int, content: Survey | Response) -> bytes:
-    """Sign and encode a packet. Addresses that do not fit are left out, the last ones first."""
-    while True:
-        data = _write(identity, namespace, incarnation, sequence, content)
-        if len(data) <= PACKET_BYTES_MAX:
-            return data
-        if not isinstance(content, Response) or not content.addresses:
-            raise UsageError(f"--ns {namespace!r}: too long for a packet", "ns")
-        content = Response(content.nonce, content.addresses[:-1])
+class Writer:
+    """Numbers, signs and encodes what one node says."""
+
+    def __init__(self, identity: Identity, namespace: str, incarnation: int) -> None:
+        """Speak for identity; incarnation is larger at each start under the same key."""
+        self.peer_id = identity.peer_id
+        self.namespace = namespace
+        self.incarnation = incarnation
+        self._identity = identity
+        self._sequence = 0
+
+    def write(self, content: Content) -> bytes:
+        """Write a datagram. What does not fit is left out: meta first, then addresses, the last ones first."""
+        self._sequence += 1
+        return self._fitting(content, PACKET_BYTES_MAX)
+
+    def write_heartbeat(self, heartbeat: Heartbeat) -> tuple[bytes, bytes, tuple[int, int]]:
+        """Write a heartbeat whole, for connections, and as a datagram; with their incarnation and sequence."""
+        datagram = self.write(heartbeat)
+        return self._fitting(heartbeat, HEARTBEAT_BYTES_MAX), datagram, (self.incarnation, self._sequence)
+
+    def _fitting(self, content: Content, bytes_max: int) -> bytes:
+        for version in _ever_shorter(content):
+            data = write(self._identity, self.namespace, self.incarnation, self._sequence, version)
+            if len(data) <= bytes_max:
+                return data
+        raise UsageError(f"--ns {self.namespace!r}: too long for a packet", "ns")
 
 
-def _write(identity: Identity, namespace: str, incarnation: int, sequence: int, content: Survey | Response) -> bytes:
+def _ever_shorter(content: Content) -> Iterator[Content]:
+    yield content
+    while isinstance(content, Heartbeat) and content.meta:
+        content = replace(content, meta=content.meta[:-1], abridged=True)
+        yield content
+    while not isinstance(content, Survey) and content.addresses:
+        content = replace(content, addresses=content.addresses[:-1])
+        if isinstance(content, Heartbeat):
+            content = replace(content, abridged=True)
+        yield content
+    if isinstance(content, Heartbeat):
+        yield replace(content, host=content.host[:32])
+
+
+def write(identity: Identity, namespace: str, incarnation: int, sequence: int, content: Content) -> bytes:
+    """Sign and encode a packet."""
     packet = schema.discovery.Packet.new_message(namespace=namespace, incarnation=incarnation, sequence=sequence)
     if isinstance(content, Survey):
-        said = packet.init("survey")
-        said.nonce, said.distance = content.nonce, content.distance
+        survey = packet.init("survey")
+        survey.nonce, survey.distance = content.nonce, content.distance
         if content.wanted is not None:
-            said.wanted = content.wanted.public_key
+            survey.wanted = content.wanted.public_key
+    elif isinstance(content, Response):
+        response = packet.init("response")
+        response.nonce = content.nonce
+        response.addresses = _texts(content.addresses)
     else:
-        said = packet.init("response")
-        said.nonce = content.nonce
-        said.addresses = [str(address) for address in content.addresses[:_ADDRESSES_MAX]]
+        _fill_heartbeat(packet.init("heartbeat"), content)
     body = packet.to_bytes_packed()
     signature = identity.sign(_DOMAIN, body)
     envelope = schema.discovery.Envelope.new_message(peer=identity.peer_id.public_key, signature=signature, body=body)
     return bytes(envelope.to_bytes())
 
 
-def read(data: bytes) -> Packet | Drop:
-    """Read a datagram: what it says, once its signature holds, or why it is dropped."""
-    if len(data) > PACKET_BYTES_MAX:
+def _texts(addresses: tuple[Multiaddr, ...]) -> list[str]:
+    return [str(address) for address in addresses[:ADDRESSES_MAX]]
+
+
+def _fill_heartbeat(heartbeat: Any, content: Heartbeat) -> None:
+    heartbeat.ttlMilliseconds = content.ttl_ms
+    heartbeat.role, heartbeat.host = content.role, content.host
+    heartbeat.meta = [{"key": key, "value": value} for key, value in content.meta]
+    heartbeat.addresses = _texts(content.addresses)
+    load = content.load
+    heartbeat.slots, heartbeat.free, heartbeat.queue = load.slots, load.free, load.queue
+    heartbeat.abridged = content.abridged
+
+
+def sender_of(data: bytes) -> PeerId | None:
+    """Return whom a packet claims to be from, without looking at its signature; None for what is no packet."""
+    try:
+        with schema.discovery.Envelope.from_bytes(data, traversal_limit_in_words=_TRAVERSAL_LIMIT_WORDS) as envelope:
+            return PeerId(bytes(envelope.peer))
+    except (capnp.KjException, ValueError, UsageError):
+        return None
+
+
+def read(data: bytes, bytes_max: int = PACKET_BYTES_MAX) -> Packet | Drop:
+    """Read a packet: what it says, once its signature holds, or why it is dropped."""
+    if len(data) > bytes_max:
         return Drop.TOO_LARGE
     try:
         with schema.discovery.Envelope.from_bytes(data, traversal_limit_in_words=_TRAVERSAL_LIMIT_WORDS) as envelope:
@@ -107,7 +199,8 @@ def read(data: bytes) -> Packet | Drop:
         return Drop.BAD_SIGNATURE
     try:
         packet = schema.discovery.Packet.from_bytes_packed(body, traversal_limit_in_words=_TRAVERSAL_LIMIT_WORDS)
-        return Packet(sender, packet.namespace, packet.incarnation, packet.sequence, _content(packet))
+        namespace = _text(packet.namespace, 64)
+        return Packet(sender, namespace, packet.incarnation, packet.sequence, _content(packet))
     except (capnp.KjException, ValueError, UsageError):
         return Drop.MALFORMED
 
@@ -119,14 +212,41 @@ def _is_signed(sender: PeerId, body: bytes, signature: bytes) -> bool:
         return False
 
 
-def _content(packet: Any) -> Survey | Response:
+def _content(packet: Any) -> Content:
     kind = packet.which()
     if kind == "survey":
         wanted = bytes(packet.survey.wanted)
         return Survey(packet.survey.nonce, packet.survey.distance, PeerId(wanted) if wanted else None)
-    if kind != "response":
-        raise UsageError("a kind of packet that this version does not know")
-    texts = list(packet.response.addresses)
-    if len(texts) > _ADDRESSES_MAX:
+    if kind == "response":
+        return Response(packet.response.nonce, _addresses(packet.response.addresses))
+    if kind == "heartbeat":
+        return _heartbeat(packet.heartbeat)
+    raise UsageError("a kind of packet that this version does not know")
+
+
+def _heartbeat(said: Any) -> Heartbeat:
+    meta = list(said.meta)
+    if len(meta) > META_MAX:
+        raise UsageError("more meta than a packet may have")
+    return Heartbeat(
+        ttl_ms=said.ttlMilliseconds,
+        role=_text(said.role, 32),
+        host=_text(said.host, 256),
+        meta=tuple((_text(entry.key, 64), _text(entry.value, 256)) for entry in meta),
+        addresses=_addresses(said.addresses),
+        load=Load(said.slots, said.free, said.queue),
+        abridged=said.abridged,
+    )
+
+
+def _addresses(said: Any) -> tuple[Multiaddr, ...]:
+    texts = list(said)
+    if len(texts) > ADDRESSES_MAX:
         raise UsageError("more addresses than a packet may have")
-    return Response(packet.response.nonce, tuple(Multiaddr.parse(text) for text in texts))
+    return tuple(Multiaddr.parse(text) for text in texts)
+
+
+def _text(text: str, characters_max: int) -> str:
+    if len(text) > characters_max or not text.isprintable():
+        raise UsageError("a text that is too long, or not for people")
+    return text

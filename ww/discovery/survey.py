@@ -1,8 +1,8 @@
 """The survey: how a node finds others, and answers those that look for it.
 
 Holds what was asked, what was answered and what is dropped, and no socket, no clock and no loop: it is given datagrams
-and `now` (monotonic seconds) and returns datagrams; a shell moves them. Surveying is gradual: it begins at a distance
-that about 16 of the estimated cluster are within, widens each round, and stops when somebody was found.
+and `now` (monotonic seconds) and returns datagrams; multicast.py moves them. Surveying is gradual: it begins at a
+distance that about 16 of the estimated cluster are within, widens each round, and stops when somebody was found.
 """
 
 import math
@@ -11,8 +11,8 @@ from collections import Counter, OrderedDict, deque
 from dataclasses import dataclass, field
 from typing import Final
 
-from ww.discovery.packet import ANY_DISTANCE, Drop, Packet, Response, Survey, read, write
-from ww.identity import Identity, PeerId
+from ww.discovery.packet import ANY_DISTANCE, Drop, Packet, Response, Survey, Writer, read, sender_of
+from ww.identity import PeerId
 from ww.net.multiaddr import Multiaddr
 
 _DISTANCE_BITS: Final = 64
@@ -37,6 +37,8 @@ class SurveyConfig:
     packets_per_s: float = 50.0
     """Datagrams a node sends, surveys and answers, over any longer time."""
     packets_burst: float = 50.0
+    received_per_s: float = 2000.0
+    """Datagrams a node looks at: each costs the check of a signature, about 0.1 ms."""
     peers_max: int = 4096
     """Peers whose latest packet is remembered."""
 
@@ -83,31 +85,51 @@ class _Seen:
         return True
 
 
+class _Bucket:
+    """Lets so many pass a second, and that many at once."""
+
+    def __init__(self, per_s: float, burst: float) -> None:
+        self._per_s = per_s
+        self._burst = self._tokens = burst
+        self._at = 0.0
+
+    def take(self, now: float) -> bool:
+        self._tokens = min(self._burst, self._tokens + max(0.0, now - self._at) * self._per_s)
+        self._at = now
+        if self._tokens < 1:
+            return False
+        self._tokens -= 1
+        return True
+
+
+@dataclass(frozen=True, slots=True)
+class Received:
+    """What a datagram was."""
+
+    packet: Packet | Drop
+    """What it says, or why it is not listened to."""
+    answer: bytes | None = None
+    """What its sender gets, if anything."""
+
+
 class Surveyor:
     """One node's part in the survey."""
 
     def __init__(
         self,
-        identity: Identity,
-        namespace: str,
-        incarnation: int,
+        writer: Writer,
         *,
         config: SurveyConfig | None = None,
         rng: random.Random | None = None,
     ) -> None:
-        """Speak for identity in namespace. incarnation must be larger at each start under the same key."""
-        self._identity = identity
-        self._namespace = namespace
-        self._incarnation = incarnation
+        """Speak as writer does, in its namespace."""
+        self._writer = writer
         self._config = config or SurveyConfig()
         self._random = rng or random.Random()
-        self._sequence = 0
         self._seen: OrderedDict[PeerId, _Seen] = OrderedDict()
         self._searches: list[Search] = []
-        self._tokens = self._config.packets_burst
-        self._tokens_at = 0.0
-        self.addresses: tuple[Multiaddr, ...] = ()
-        """Where this node can be reached: what it answers with, from the moment it is set."""
+        self._sending = _Bucket(self._config.packets_per_s, self._config.packets_burst)
+        self._receiving = _Bucket(self._config.received_per_s, self._config.received_per_s)
         self.dropped: Counter[Drop] = Counter()
         self.suppressed = 0
         """Datagrams that were not sent because there were too many."""
@@ -136,56 +158,64 @@ class Surveyor:
                 packets.append(self._survey(search))
         return packets
 
-    def receive(self, data: bytes, now: float) -> bytes | None:
-        """Take a datagram; returns the answer for its sender, if there is one."""
-        packet = read(data)
-        if isinstance(packet, Packet):
-            drop = self._judge(packet)
-            if drop is None:
-                return self._take(packet, now)
+    def receive(self, data: bytes, now: float, addresses: tuple[Multiaddr, ...] = ()) -> Received:
+        """Take a datagram. addresses are where its sender can reach this node; without any it is not answered."""
+        packet = self._read(data, now)
+        if isinstance(packet, Packet) and (drop := self._judge(packet)):
             packet = drop
-        self.dropped[packet] += 1
-        return None
+        answer = None
+        if isinstance(packet, Packet) and isinstance(packet.content, Survey):
+            answer = self._answer(packet.sender, packet.content, addresses, now)
+        elif isinstance(packet, Packet) and isinstance(packet.content, Response) and not self._found(packet):
+            packet = Drop.NOT_ASKED_FOR
+        if isinstance(packet, Drop):
+            self.dropped[packet] += 1
+        return Received(packet, answer)
+
+    def _read(self, data: bytes, now: float) -> Packet | Drop:
+        # What this node sent comes back on every interface, and is known without checking a signature.
+        if sender_of(data) == self._writer.peer_id:
+            return Drop.OWN
+        return read(data) if self._receiving.take(now) else Drop.TOO_MANY
 
     def _judge(self, packet: Packet) -> Drop | None:
         """Say why a well-formed packet is not listened to."""
-        if packet.sender == self._identity.peer_id:
-            return Drop.OWN
-        if packet.namespace != self._namespace:
+        if packet.namespace != self._writer.namespace:
             return Drop.OTHER_NAMESPACE
         seen = self._seen.get(packet.sender)
         if seen is None:
-            seen = self._seen[packet.sender] = _Seen(packet.incarnation, packet.sequence)
+            self._seen[packet.sender] = _Seen(packet.incarnation, packet.sequence)
             while len(self._seen) > self._config.peers_max:
                 self._seen.popitem(last=False)
             return None
         self._seen.move_to_end(packet.sender)
         return None if seen.accept(packet.incarnation, packet.sequence) else Drop.REPLAYED
 
-    def _take(self, packet: Packet, now: float) -> bytes | None:
-        said = packet.content
-        if isinstance(said, Survey):
-            if not self.addresses or not self._is_asked(packet.sender, said) or not self._may_send(now):
-                return None
-            return self._write(Response(said.nonce, self.addresses))
+    def _answer(self, sender: PeerId, survey: Survey, addresses: tuple[Multiaddr, ...], now: float) -> bytes | None:
+        if not addresses or not self._is_asked(sender, survey) or not self._may_send(now):
+            return None
+        return self._writer.write(Response(survey.nonce, addresses))
+
+    def _found(self, packet: Packet) -> bool:
+        """Give an answer to the search that asked for it; False when none did."""
+        assert isinstance(packet.content, Response)
         for search in self._searches:
-            if said.nonce in search.nonces:
-                search.found[packet.sender] = said.addresses
+            if packet.content.nonce in search.nonces:
+                search.found[packet.sender] = packet.content.addresses
                 if search.is_over:
                     self._searches.remove(search)
-                return None
-        self.dropped[Drop.NOT_ASKED_FOR] += 1
-        return None
+                return True
+        return False
 
     def _is_asked(self, sender: PeerId, survey: Survey) -> bool:
         if survey.wanted is not None:
-            return survey.wanted == self._identity.peer_id
-        return is_within(self._identity.peer_id, sender, survey.distance)
+            return survey.wanted == self._writer.peer_id
+        return is_within(self._writer.peer_id, sender, survey.distance)
 
     def _survey(self, search: Search) -> bytes:
         nonce = self._random.getrandbits(64)
         search.nonces.append(nonce)
-        data = self._write(Survey(nonce, search.distance, search.wanted))
+        data = self._writer.write(Survey(nonce, search.distance, search.wanted))
         search.rounds += 1
         search.distance = min(ANY_DISTANCE, search.distance + self._config.widen_bits)
         if search.distance >= _DISTANCE_BITS:
@@ -205,18 +235,10 @@ class Surveyor:
         return pause * (0.75 + self._random.random() / 2)
 
     def _may_send(self, now: float) -> bool:
-        config = self._config
-        grown = self._tokens + max(0.0, now - self._tokens_at) * config.packets_per_s
-        self._tokens, self._tokens_at = min(config.packets_burst, grown), now
-        if self._tokens < 1:
-            self.suppressed += 1
-            return False
-        self._tokens -= 1
-        return True
-
-    def _write(self, content: Survey | Response) -> bytes:
-        self._sequence += 1
-        return write(self._identity, self._namespace, self._incarnation, self._sequence, content)
+        if self._sending.take(now):
+            return True
+        self.suppressed += 1
+        return False
 
 
 def is_within(one: PeerId, other: PeerId, distance: int) -> bool:

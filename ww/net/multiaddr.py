@@ -77,3 +77,40 @@ def _host_fits(kind: str, host: str) -> bool:
         return ipaddress.ip_address(host).version == (4 if kind == "ip4" else 6) and "%" not in host
     except ValueError:
         return False
+
+
+_GROUP_EXPECTED = "expected /ip4/GROUP/udp/PORT/multicast or /ip6/..., optionally followed by /INTERFACE"
+_INTERFACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9_.:@-]{0,31}")
+
+
+@dataclass(frozen=True, slots=True)
+class MulticastGroup:
+    """A multicast group and UDP port: /ip4/239.255.88.22/udp/8822/multicast, on one interface or on all."""
+
+    kind: str
+    """ip4 or ip6."""
+    host: str
+    """Address of the group."""
+    port: int
+    interface: str | None = None
+    """Name of the one interface, as the system calls it."""
+
+    @classmethod
+    def parse(cls, text: str) -> Self:
+        """Read the text form; UsageError says what was expected."""
+        parts = text.split("/")
+        wrong = UsageError(f"{text[:80]!r} is no multicast group: {_GROUP_EXPECTED}")
+        if len(text) > 160 or len(parts) not in (6, 7) or parts[0] or (parts[3], parts[5]) != ("udp", "multicast"):
+            raise wrong
+        kind, host, port = parts[1], parts[2], parts[4]
+        if kind not in ("ip4", "ip6") or not _host_fits(kind, host) or not ipaddress.ip_address(host).is_multicast:
+            raise wrong
+        if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+            raise wrong
+        if len(parts) == 7 and not _INTERFACE.fullmatch(parts[6]):
+            raise wrong
+        return cls(kind, host, int(port), parts[6] if len(parts) == 7 else None)
+
+    def __str__(self) -> str:
+        text = f"/{self.kind}/{self.host}/udp/{self.port}/multicast"
+        return text if self.interface is None else f"{text}/{self.interface}"

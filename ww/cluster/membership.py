@@ -1,0 +1,281 @@
+"""Who is there: a table of the cluster's members, merged from their signed heartbeats in whatever order they come.
+
+Holds the table, what this node says of itself and when it is due, and no socket, no clock and no loop: it is given
+packets and `now` (monotonic seconds); heartbeat.py is the shell. Of each peer the latest heartbeat holds, by
+incarnation, sequence, and whole before abridged; so the order of arrival does not matter. A peer is a member while its
+latest heartbeat is younger than its ttl, is no goodbye, and is later than what a relay called lost.
+"""
+
+import random
+from collections import OrderedDict
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, replace
+from typing import Final
+
+from ww.discovery.packet import Heartbeat, Load, Packet, Writer
+from ww.identity import PeerId
+from ww.net.multiaddr import Multiaddr
+
+Position = tuple[int, int]
+"""Where in what a peer says: incarnation and sequence."""
+
+_NEVER: Final = float("inf")
+# Seconds for which a table that was found full is not counted again.
+_FULL_S: Final = 1.0
+
+
+@dataclass(frozen=True, slots=True)
+class MembershipConfig:
+    """How often a node says that it is there, and how many it keeps in mind."""
+
+    ttl_s: float = 10.0
+    """A member that says nothing for so long is gone. Heartbeats come every third to half of it, at random."""
+    load_interval_s: float = 1.0
+    """Least seconds from one heartbeat to the next that only tells of load."""
+    ttl_max_s: float = 600.0
+    """The longest ttl that is believed of others."""
+    peers_max: int = 4096
+    """Members, and as many that are gone whose latest heartbeat is remembered, so that it cannot be replayed."""
+
+
+@dataclass(frozen=True, slots=True)
+class Facts:
+    """What a node says of itself, load aside."""
+
+    role: str
+    host: str = ""
+    meta: tuple[tuple[str, str], ...] = ()
+    addresses: tuple[Multiaddr, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Beat:
+    """A heartbeat to be sent."""
+
+    whole: bytes
+    """For connections."""
+    datagram: bytes
+    """The same, abridged where it does not fit."""
+
+
+@dataclass(slots=True, eq=False)
+class Record:
+    """What is known of one peer."""
+
+    peer_id: PeerId
+    position: Position
+    heartbeat: Heartbeat
+    data: bytes
+    """The heartbeat as it was signed."""
+    heard_at: float
+    """Monotonic seconds at which the peer said it, as far as is known."""
+    expires_at: float
+    whole: Heartbeat | None = None
+    """The latest of this incarnation that was not abridged."""
+    whole_at: Position = (0, 0)
+    lost: Position = (0, 0)
+    """What a relay called lost: this position and all before it."""
+    version: int = 0
+    """The table's version in which this last changed."""
+    source: object = None
+    """Who told it."""
+    has_gone: bool = False
+    """Whether that it is gone was noticed."""
+
+    @property
+    def rank(self) -> tuple[int, int, bool]:
+        """What orders heartbeats of one peer."""
+        return (*self.position, not self.heartbeat.abridged)
+
+    def is_member(self, now: float) -> bool:
+        """Whether the peer counts as being there."""
+        return self.heartbeat.ttl_ms > 0 and self.position > self.lost and self.expires_at > now
+
+    @property
+    def shown(self) -> Heartbeat:
+        """The latest heartbeat, with what was left out of it taken from the last whole one."""
+        if not self.heartbeat.abridged or self.whole is None:
+            return self.heartbeat
+        return replace(self.heartbeat, host=self.whole.host, meta=self.whole.meta, addresses=self.whole.addresses)
+
+
+class Membership:
+    """The table, and this node's own part in it."""
+
+    def __init__(
+        self, writer: Writer, config: MembershipConfig | None = None, rng: random.Random | None = None
+    ) -> None:
+        """Speak as writer does, once `announce` was called; until then only listen."""
+        self.config = config or MembershipConfig()
+        self.version = 0
+        """Grows with everything that becomes known."""
+        self.refused = 0
+        """Heartbeats of peers for whom there was no room."""
+        self._writer = writer
+        self._random = rng or random.Random()
+        # The least recently changed first.
+        self._records: OrderedDict[PeerId, Record] = OrderedDict()
+        self._facts: Facts | None = None
+        self._load = Load()
+        self._beat_at = _NEVER
+        self._sent_at = -_NEVER
+        self._full_until = -_NEVER
+
+    # What this node says.
+
+    def announce(self, facts: Facts, now: float) -> None:
+        """Say this of this node from now on; at once when it is new."""
+        if facts != self._facts:
+            self._facts, self._beat_at = facts, now
+
+    def set_load(self, load: Load, now: float) -> None:
+        """Say how busy this node is; soon when that is new, but not too often."""
+        if load != self._load:
+            self._load = load
+            if self._facts is not None:
+                due = max(now, self._sent_at + self.config.load_interval_s)
+                self._beat_at = min(self._beat_at, due)
+
+    def leave(self, now: float) -> Beat | None:
+        """Say goodbye; None when nothing was ever said."""
+        if self._facts is None or self._writer.peer_id not in self._records:
+            return None
+        beat = self._say(Heartbeat(0, role=self._facts.role), now)
+        self._facts, self._beat_at = None, _NEVER
+        return beat
+
+    def next_poll(self) -> float:
+        """Return when `poll` will have something to do; infinity when it never will."""
+        expiries = (r.expires_at for r in self._records.values() if not r.has_gone)
+        return min(self._beat_at, min(expiries, default=_NEVER))
+
+    def poll(self, now: float) -> Beat | None:
+        """Note who is gone, and return this node's heartbeat when it is due."""
+        for record in list(self._records.values()):
+            if record.expires_at <= now and not record.has_gone:
+                record.has_gone = True
+                self._touch(record)
+        if self._facts is None or self._beat_at > now:
+            return None
+        ttl_s = self.config.ttl_s
+        self._beat_at = now + self._random.uniform(ttl_s / 3, ttl_s / 2)
+        self._sent_at = now
+        facts = self._facts
+        return self._say(
+            Heartbeat(round(ttl_s * 1000), facts.role, facts.host, facts.meta, facts.addresses, self._load), now
+        )
+
+    def _say(self, heartbeat: Heartbeat, now: float) -> Beat:
+        whole, datagram, position = self._writer.write_heartbeat(heartbeat)
+        own = self._records.get(self._writer.peer_id)
+        record = Record(self._writer.peer_id, position, heartbeat, whole, now, _NEVER, heartbeat, position)
+        if own is not None:
+            record.lost = own.lost
+        self._keep(record)
+        return Beat(whole, datagram)
+
+    # What others say.
+
+    def receive(self, packet: Packet, data: bytes, now: float, *, age_s: float = 0.0, source: object = None) -> bool:
+        """Take a heartbeat that was said age_s ago and came as data; returns whether it is news."""
+        said = packet.content
+        if not isinstance(said, Heartbeat) or packet.namespace != self._writer.namespace:
+            return False
+        if packet.sender == self._writer.peer_id:
+            return False
+        position = (packet.incarnation, packet.sequence)
+        ttl_s = min(said.ttl_ms / 1000, self.config.ttl_max_s)
+        heard_at = now - max(0.0, age_s)
+        new = Record(packet.sender, position, said, data, heard_at, heard_at + ttl_s, source=source)
+        if not said.abridged:
+            new.whole, new.whole_at = said, position
+        known = self._records.get(packet.sender)
+        if known is None:
+            if not self._make_room(now):
+                self.refused += 1
+                return False
+        else:
+            if new.rank <= known.rank:
+                # Too late to be the latest, but it may hold what the latest leaves out.
+                return self._complete(known, new)
+            new.lost = known.lost
+            self._complete(new, known)
+        self._keep(new)
+        return True
+
+    def _complete(self, record: Record, other: Record) -> bool:
+        """Let record have the other's whole heartbeat when that is the later one of the same incarnation."""
+        if other.whole_at <= record.whole_at or other.position[0] != record.position[0]:
+            return False
+        record.whole, record.whole_at = other.whole, other.whole_at
+        self._touch(record)
+        return True
+
+    def lose(self, peer_id: PeerId, position: Position | None = None) -> bool:
+        """Take a peer for gone unless it says something later than position, or than all that is known."""
+        record = self._records.get(peer_id)
+        if record is None or peer_id == self._writer.peer_id:
+            return False
+        lost = record.position if position is None else position
+        if lost <= record.lost:
+            return False
+        record.lost = lost
+        self._touch(record)
+        return True
+
+    # What is known.
+
+    def members(self, now: float) -> list[Record]:
+        """Return who is there, this node included, in no order."""
+        return [record for record in self._records.values() if record.is_member(now)]
+
+    def find(self, peer_id: PeerId, now: float) -> Record | None:
+        """Return that peer if it is there."""
+        record = self._records.get(peer_id)
+        return record if record is not None and record.is_member(now) else None
+
+    def digest(self) -> dict[PeerId, Position]:
+        """Return how much of each peer's word is known here."""
+        return {peer_id: record.position for peer_id, record in self._records.items()}
+
+    def since(self, version: int) -> Iterable[Record]:
+        """Return what changed after that version, the oldest change first."""
+        for record in reversed(self._records.values()):
+            if record.version <= version:
+                break
+            yield record
+
+    def lacking(self, digest: Mapping[PeerId, Position], now: float) -> list[Record]:
+        """Return what somebody whose digest this is does not know: newer heartbeats, and losses of those it knows."""
+        found = []
+        for record in self._records.values():
+            theirs = digest.get(record.peer_id)
+            if theirs is None:
+                if record.is_member(now):
+                    found.append(record)
+            elif record.position > theirs or record.lost >= theirs:
+                found.append(record)
+        return found
+
+    def _keep(self, record: Record) -> None:
+        self._records[record.peer_id] = record
+        self._touch(record)
+
+    def _touch(self, record: Record) -> None:
+        self.version += 1
+        record.version = self.version
+        self._records.move_to_end(record.peer_id)
+
+    def _make_room(self, now: float) -> bool:
+        """Forget one that is gone when there are too many; False when all there is room for are there."""
+        most = self.config.peers_max
+        if len(self._records) < most:
+            return True
+        if now < self._full_until:
+            return False
+        if len(self.members(now)) >= most:
+            self._full_until = now + _FULL_S
+            return False
+        if len(self._records) >= 2 * most:
+            del self._records[next(peer_id for peer_id, r in self._records.items() if not r.is_member(now))]
+        return True
