@@ -1,12 +1,15 @@
-"""Where peers can be reached: the addresses an operator gave, and those that nodes of this machine wrote down.
+"""Where peers can be reached: what an operator gave, what nodes of this machine wrote down, what was heard.
 
-Holds the registry: a folder of the state directory with one small file a node, named by its peer id and holding its
-addresses, one a line. An address is only where to knock: who answers is proved by the transport.
+Holds the registry, a folder of the state directory with one small file a node, named by its peer id and holding its
+addresses, one a line; and in memory what discovery found. An address is only where to knock: who answers is proved by
+the transport.
 """
 
+import asyncio
 import contextlib
 import os
 import tempfile
+from collections import OrderedDict
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
@@ -17,6 +20,9 @@ from ww.identity import PeerId
 from ww.net.multiaddr import Multiaddr
 
 _FILE_BYTES_MAX: Final = 16 << 10
+_PEERS_MAX: Final = 4096
+_ADDRESSES_MAX: Final = 16
+_REGISTERED_MAX: Final = 256
 
 
 class AddressBook:
@@ -26,11 +32,31 @@ class AddressBook:
         """Keep the registry in directory; static addresses come first, those without a peer id stand for any peer."""
         self._directory = directory
         self._static = tuple(static)
+        # The least recently heard of first, and of each peer the latest address first.
+        self._learned: OrderedDict[PeerId, tuple[Multiaddr, ...]] = OrderedDict()
+        self._waiting: dict[PeerId, asyncio.Event] = {}
 
     def lookup(self, peer_id: PeerId) -> list[Multiaddr]:
         """Return where that peer may be, the likeliest first."""
         static = [a for a in self._static if a.peer_id is None or a.peer_id == peer_id]
-        return static + [a for a in self._read(peer_id) if a not in static]
+        return list(dict.fromkeys([*static, *self._read(peer_id), *self._learned.get(peer_id, ())]))
+
+    def learned(self, peer_id: PeerId) -> list[Multiaddr]:
+        """Return where that peer was heard to be."""
+        return list(self._learned.get(peer_id, ()))
+
+    def learn(self, peer_id: PeerId, addresses: Sequence[Multiaddr]) -> None:
+        """Note where a peer says it is, and wake those that wait to hear of it."""
+        before = self._learned.pop(peer_id, ())
+        self._learned[peer_id] = tuple(dict.fromkeys([*addresses, *before]))[:_ADDRESSES_MAX]
+        while len(self._learned) > _PEERS_MAX:
+            self._learned.popitem(last=False)
+        if waiting := self._waiting.pop(peer_id, None):
+            waiting.set()
+
+    async def heard_of(self, peer_id: PeerId) -> None:
+        """Return when that peer is heard of the next time."""
+        await self._waiting.setdefault(peer_id, asyncio.Event()).wait()
 
     def publish(self, peer_id: PeerId, addresses: Sequence[Multiaddr]) -> None:
         """Write down where a node of this machine listens. UsageError when the folder cannot be written."""
@@ -48,6 +74,16 @@ class AddressBook:
         """Strike a node out."""
         with contextlib.suppress(OSError):
             (self._directory / str(peer_id)).unlink()
+
+    def registered(self) -> list[PeerId]:
+        """Return the nodes that wrote themselves down, the latest first."""
+        found: list[tuple[float, PeerId]] = []
+        with contextlib.suppress(OSError), os.scandir(self._directory) as entries:
+            for entry in entries:
+                with contextlib.suppress(OSError, UsageError):
+                    found.append((entry.stat().st_mtime, PeerId.parse(entry.name)))
+        found.sort(key=lambda pair: pair[0], reverse=True)
+        return [peer_id for _, peer_id in found[:_REGISTERED_MAX]]
 
     def _read(self, peer_id: PeerId) -> list[Multiaddr]:
         try:

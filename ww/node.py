@@ -1,4 +1,4 @@
-"""A node: one identity, its vat, and where its peers are. The composition root of everything between machines.
+"""A node: one identity, its vat, how it finds peers and is found. The composition root of everything between machines.
 
 Holds the wiring and the rule that whoever listens beyond loopback says who may come. Must not know whether the node is
 a gateway or a worker. `async with Node(config) as node`, inside `ww.rpc.loop`.
@@ -6,15 +6,25 @@ a gateway or a worker. `async with Node(config) as node`, inside `ww.rpc.loop`.
 
 import asyncio
 import logging
+import platform
 import re
+from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Final, Self
 
 from ww.address_book import AddressBook
-from ww.errors import UsageError
+from ww.clock import Clock, SystemClock
+from ww.cluster.heartbeat import Heartbeats
+from ww.cluster.membership import Facts, Membership, MembershipConfig, Record
+from ww.cluster.view import view_for
+from ww.discovery.interface import reachable_from_afar
+from ww.discovery.packet import Load, Packet, Writer
+from ww.discovery.sources import Discovery, DiscoveryConfig
+from ww.errors import NotAdmitted, PeerError, ProtocolMismatch, UsageError
 from ww.identity import Identity, PeerId
+from ww.incarnation import next_incarnation
 from ww.net.multiaddr import Multiaddr
 from ww.net.tls import TlsTransport
 from ww.net.transport import Transport
@@ -25,6 +35,7 @@ log = logging.getLogger("ww.node")
 
 _NAMESPACE = re.compile(r"[A-Za-z0-9][A-Za-z0-9._-]{0,63}")
 LOOPBACK: Final = Multiaddr("ip4", "127.0.0.1", 0)
+EVERYWHERE: Final = Multiaddr("ip4", "0.0.0.0", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,17 +58,30 @@ class NodeConfig:
     """Peers connected at a time, authenticated or not, at each address listened on."""
     handshake_timeout_s: float = 5.0
     """Seconds each step may take until it is known who a peer is and what it speaks."""
+    role: str = ""
+    """What it is to the cluster: "gateway" or "worker"; empty for one that only looks on."""
+    meta: Mapping[str, str] = field(default_factory=dict)
+    """What the operator says of it."""
+    discovery: DiscoveryConfig = field(default_factory=DiscoveryConfig)
+    membership: MembershipConfig = field(default_factory=MembershipConfig)
+    find_timeout_s: float = 1.0
+    """Seconds a peer that is looked for has to answer, each time it is dialled."""
 
 
 class Node:
     """A running node."""
 
     def __init__(
-        self, config: NodeConfig, transport: Transport | None = None, identity: Identity | None = None
+        self,
+        config: NodeConfig,
+        transport: Transport | None = None,
+        identity: Identity | None = None,
+        clock: Clock | None = None,
     ) -> None:
-        """Be who config says. Tests give another transport, and the identity that goes with it."""
+        """Be who config says. Tests give another transport, and the identity that goes with it, and a clock."""
         self._check(config)
         self._config = config
+        self._clock = clock or SystemClock()
         if identity is not None:
             self._identity = identity
         else:
@@ -92,7 +116,28 @@ class Node:
     async def __aenter__(self) -> Self:
         self._stack.callback(self._identity.close)
         try:
+            incarnation = 1
+            if self._config.key_file is not None:
+                directory = self._config.state_directory / "incarnations"
+                incarnation = await asyncio.to_thread(next_incarnation, directory, self.peer_id, self._clock.wall())
+            writer = Writer(self._identity, self.namespace, incarnation)
+            self.heartbeats = Heartbeats(
+                Membership(writer, self._config.membership),
+                self._clock,
+                send=lambda datagram: self.discovery.send(datagram),
+                on_news=self._learn_from,
+            )
+            self.discovery = Discovery(
+                self._config.discovery,
+                writer,
+                self._clock,
+                on_found=self.book.learn,
+                on_heartbeat=self._hear,
+                on_machine=self._announce,
+            )
             await self._stack.enter_async_context(self.vat)
+            await self._stack.enter_async_context(self.discovery)
+            await self._stack.enter_async_context(self.heartbeats.running())
         except BaseException:
             await self._stack.aclose()
             raise
@@ -101,15 +146,78 @@ class Node:
     async def __aexit__(self, *_: object) -> None:
         await self._stack.aclose()
 
-    async def listen(self) -> None:
-        """Let peers in, and write down where. Call it when everything is exported."""
+    async def listen(self, load: Callable[[], Load] = Load) -> None:
+        """Let peers in, and say where. Call it when everything is exported; load says how busy this node is."""
+        self.vat.export("members", self.heartbeats.members_for)
+        self.vat.export("view", lambda peer: view_for(self.heartbeats, peer))
+        self.heartbeats.load = load
         for address in self._config.listen:
             self.addresses += await self.vat.listen(address)
         await asyncio.to_thread(self.book.publish, self.peer_id, self.addresses)
         self._stack.callback(self.book.withdraw, self.peer_id)
+        self._announce()
         for address in self.addresses:
             log.info("listening on %s", address.of_peer(self.peer_id))
+        await self.discovery.listening(self.addresses)
 
     async def dial(self, peer_id: PeerId) -> Connection:
-        """Connect to a peer wherever it is known to be. Raises PeerError and its kinds."""
-        return await self.vat.dial(peer_id, await asyncio.to_thread(self.book.lookup, peer_id))
+        """Connect to a peer wherever it is, looking for it when that is not known. Raises PeerError and its kinds.
+
+        While connected, each tells the other who is a member of the cluster.
+        """
+        known = await asyncio.to_thread(self.book.lookup, peer_id)
+        problem: PeerError | None = None
+        connection = None
+        try:
+            connection = await self.vat.dial(peer_id, known) if known else None
+        except (NotAdmitted, ProtocolMismatch):
+            raise
+        except PeerError as error:  # it may be elsewhere by now
+            problem = error
+        connection = connection or await self._dial_found(peer_id, known, problem)
+        self.discovery.stop_looking(peer_id)
+        if self._config.role:
+            self.heartbeats.join(connection)
+        return connection
+
+    async def _dial_found(self, peer_id: PeerId, tried: list[Multiaddr], problem: PeerError | None) -> Connection:
+        """Look for a peer and connect to where it is found. When it is not, the search goes on for later."""
+        found: list[Multiaddr] = []
+        if self.discovery.look_for(peer_id):
+            try:
+                async with asyncio.timeout(self._config.find_timeout_s):
+                    while not (found := [a for a in self.book.learned(peer_id) if a not in tried]):
+                        await self.book.heard_of(peer_id)
+                        # It says that it is there: what was tried is worth another try.
+                        tried = []
+            except TimeoutError:
+                pass
+        if found:
+            return await self.vat.dial(peer_id, found)
+        beyond = "" if self._config.discovery.beyond_loopback else ", or look on other machines with --lan"
+        where = f"no address of {peer_id} is known in namespace {self.namespace!r}, and it answers no survey"
+        raise problem or PeerError(f"{where}: name one with --addr{beyond}")
+
+    def _announce(self) -> None:
+        """Say what this node is, and where, to whoever is to know."""
+        if not (self._config.role and self.addresses):
+            return
+        addresses = reachable_from_afar(self.discovery.machine, self.addresses) or tuple(self.addresses)
+        meta = tuple(sorted(self._config.meta.items()))
+        facts = Facts(self._config.role, _host(), meta, addresses)
+        self.heartbeats.membership.announce(facts, self._clock.now())
+        self.heartbeats.beat()
+
+    def _hear(self, packet: Packet, data: bytes) -> None:
+        self.heartbeats.hear(packet, data)
+
+    def _learn_from(self, record: Record) -> None:
+        """Take note of where a member says it is, and ask one that is looked for."""
+        addresses = [address for address in record.shown.addresses if not address.is_loopback]
+        if addresses:
+            self.book.learn(record.peer_id, addresses)
+        self.discovery.ask_again(record.peer_id)
+
+
+def _host() -> str:
+    return "".join(character for character in platform.node() if character.isprintable())[:256]

@@ -17,6 +17,7 @@ from typing import Any, Final
 from ww import schema
 from ww.caps.blob import fetch
 from ww.clock import Clock
+from ww.discovery.packet import Load
 from ww.errors import (
     Disconnected,
     Draining,
@@ -33,6 +34,7 @@ from ww.errors import (
 from ww.identity import PeerId
 from ww.node import Node
 from ww.rpc.errors import call
+from ww.rpc.loop import first_of
 from ww.rpc.vat import Connection
 from ww.sandbox.modules import ModuleCache
 from ww.sandbox.pool import SandboxPool
@@ -82,7 +84,7 @@ class Worker:
         self._clock = clock
         self._config = config
         self._draining = asyncio.Event()
-        self._slots: set[asyncio.Task[None]] = set()
+        self._offered: list[Slot] = []
         self._attempts: set[asyncio.Task[Any]] = set()
 
     def drain(self) -> None:
@@ -93,6 +95,10 @@ class Worker:
     def is_draining(self) -> bool:
         """Whether nothing new is taken."""
         return self._draining.is_set()
+
+    def load(self) -> Load:
+        """Return how busy this worker is."""
+        return Load(self._config.slots, self._config.slots - sum(slot.is_taken for slot in self._offered))
 
     async def serve(self) -> None:
         """Offer slots to the gateway, and again whenever it comes back, until `drain`."""
@@ -111,7 +117,8 @@ class Worker:
                     log.warning("%s; trying again", said)
                 if isinstance(error, _FOR_PEOPLE):
                     backoff_s = _BACKOFF_MAX_S
-            await self._wait(backoff_s * (0.5 + random.random() / 2))
+            # It may be heard of any moment.
+            await first_of(self._wait(backoff_s * (0.5 + random.random() / 2)), self._node.book.heard_of(self._gateway))
             backoff_s = min(_BACKOFF_MAX_S, backoff_s * 2)
 
     async def pause(self) -> None:
@@ -120,9 +127,7 @@ class Worker:
 
     async def _wait(self, seconds: float) -> None:
         """Wait that long, or until draining begins."""
-        sleep = asyncio.ensure_future(self._clock.sleep(seconds))
-        draining = asyncio.ensure_future(self._draining.wait())
-        await _first_of(sleep, draining)
+        await first_of(self._clock.sleep(seconds), self._draining.wait())
 
     async def _work(self, connection: Connection) -> None:
         """Serve over one connection until it breaks or draining is done."""
@@ -138,7 +143,7 @@ class Worker:
         lost = asyncio.ensure_future(connection.wait_closed())
         draining = asyncio.ensure_future(self._draining.wait())
         async with asyncio.TaskGroup() as group:
-            slots = [Slot(self) for _ in range(self._config.slots)]
+            slots = self._offered = [Slot(self) for _ in range(self._config.slots)]
             offering = [group.create_task(slot.offer_for_ever(sender)) for slot in slots]
             try:
                 await asyncio.wait((lost, draining), return_when=asyncio.FIRST_COMPLETED)
@@ -335,14 +340,6 @@ async def _done_within(run: "asyncio.Task[Any]", seconds: float) -> None:
     finally:
         timer.cancel()
         run.remove_done_callback(wake)
-
-
-async def _first_of(*waits: asyncio.Future[Any]) -> None:
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
 
 
 def _memory_bytes() -> int:

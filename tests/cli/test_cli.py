@@ -49,7 +49,7 @@ def refused(done: "subprocess.CompletedProcess[str]", code: int, *says: str) -> 
         (["gateway", "--keep", "0"], ["'0' is not a whole number above 0"]),
         (["gateway", "--meta", "nothing"], ["'nothing' is not KEY=VALUE"]),
         (["gateway", "--log", "loud"], ["'loud' is not debug"]),
-        (["gateway", "--discover", "/ip4/239.1.1.1/udp/1"], ["--discover", "not in this version"]),
+        (["gateway", "--discover", "/ip4/239.1.1.1/udp/1"], ["--discover", "no multicast group"]),
         (["worker", "--dial", "12D3KooWnobody"], ["--dial", "no peer id"]),
         (["worker", "--dial", PEER, "--slots", "0"], ["--slots"]),
         (["worker", "--dial", PEER, "--slots", "two"], ["'two'"]),

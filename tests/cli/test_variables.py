@@ -13,6 +13,7 @@ from ww.cli.options import Parser
 
 # Any text is a path, and what a namespace may be called is the node's to say.
 ANY_TEXT = {"--key", "--state", "--cache", "--ns"}
+SWITCHES = {"--lan", "--no-multicast", "--no-mdns"}
 
 
 def flags_of(command: Any) -> list[str]:
@@ -54,7 +55,8 @@ def test_nonsense_is_refused_by_the_variables_name(
 
 @pytest.mark.parametrize(("command", "flag"), CASES)
 def test_nonsense_is_refused_by_the_options_name(command: str, flag: str, capsys: pytest.CaptureFixture[str]) -> None:
-    for arguments in ([f"{flag}=?! no sense"], [flag]):
+    # A switch needs no value.
+    for arguments in ([f"{flag}=?! no sense"], *([] if flag in SWITCHES else [[flag]])):
         with pytest.raises(SystemExit) as ended:
             main([command, *arguments])
         assert ended.value.code == 2

@@ -4,11 +4,11 @@ import argparse
 import sys
 
 from ww import __version__
-from ww.cli import gateway, id, worker
+from ww.cli import cluster, discover, gateway, id, worker
 from ww.cli.options import Parser
 from ww.errors import WwError
 
-_COMMANDS = (gateway, worker, id)
+_COMMANDS = (gateway, worker, cluster, discover, id)
 
 
 def main(argv: list[str] | None = None) -> int:

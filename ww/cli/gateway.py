@@ -7,7 +7,7 @@ import re
 from pathlib import Path
 from typing import Any, Final
 
-from ww.cli.options import Append, Parser, add_node_options, count, key_value, node_config, seconds, size
+from ww.cli.options import Parser, add_node_options, count, node_config, seconds, size
 from ww.cli.process import log_to_stderr, on_stop_signals
 from ww.clock import SystemClock
 from ww.errors import UsageError
@@ -32,9 +32,6 @@ def add_to(commands: Any) -> None:
     )
     add_node_options(parser)
     parser.option("--key", Path, "file of the key pair (gateway.key in the state directory)", metavar="FILE")
-    parser.option(
-        "--meta", key_value, "what to say of this node; repeatable", action=Append, default=[], metavar="KEY=VALUE"
-    )
     parser.option(
         "--http", http_address, "where HTTP listens, on loopback (127.0.0.1:8080)", default=("127.0.0.1", 8080),
         metavar="HOST:PORT",
@@ -116,7 +113,7 @@ async def main(arguments: argparse.Namespace) -> int:
     on_stop_signals(stop.set, task.cancel)
     try:
         async with (
-            Node(node_config(arguments, key_file)) as node,
+            Node(node_config(arguments, key_file, "gateway")) as node,
             serve(node, SystemClock(), _config(arguments)),
         ):
             print(node.peer_id, flush=True)

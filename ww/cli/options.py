@@ -11,13 +11,19 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from ww.cluster.membership import MembershipConfig
+from ww.discovery.multicast import DEFAULT_GROUP
+from ww.discovery.packet import META_MAX
+from ww.discovery.sources import DiscoveryConfig
 from ww.errors import UsageError
 from ww.identity import PeerId
-from ww.net.multiaddr import Multiaddr
-from ww.node import LOOPBACK, NodeConfig
+from ww.net.multiaddr import Multiaddr, MulticastGroup
+from ww.node import EVERYWHERE, LOOPBACK, NodeConfig
 from ww.rpc.admission import parse_admission
 
 _SIZE_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_TRUE: Final = ("true", "1", "yes")
+_FALSE: Final = ("false", "0", "no")
 _TIME_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -31,7 +37,7 @@ class Parser(argparse.ArgumentParser):
     def option(self, flag: str, kind: Callable[[str], Any], help: str, **settings: Any) -> None:
         """Add an option that WW_NAME gives where argv does not; repeatable ones are separated by commas there."""
         variable = "WW_" + flag.removeprefix("--").replace("-", "_").upper()
-        action = self.add_argument(flag, type=_kind(kind), help=f"{help} [{variable}]", **settings)
+        action = self.add_argument(flag, type=argument(kind), help=f"{help} [{variable}]", **settings)
         self._from_environment.append(action)
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
@@ -39,6 +45,13 @@ class Parser(argparse.ArgumentParser):
         for action in self._from_environment:
             self._read_environment(action, os.environ)
         return super().parse_known_args(args, namespace)
+
+    def flag(self, flag: str, help: str) -> None:
+        """Add a switch: on when it is named, or when WW_NAME is true."""
+        variable = "WW_" + flag.removeprefix("--").replace("-", "_").upper()
+        action = self.add_argument(flag, action="store_true", help=f"{help} [{variable}]")
+        action.type = argument(truth)
+        self._from_environment.append(action)
 
     def limits(self, *rows: tuple[str, Callable[[str], Any], Any, str]) -> None:
         """Add limits: flag, kind, default and help of each."""
@@ -80,7 +93,9 @@ class Append(argparse.Action):
         setattr(namespace, self.dest, [values] if known is self.default else [*known, values])
 
 
-def _kind(read: Callable[[str], Any]) -> Callable[[str], Any]:
+def argument(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Make of what reads a text the `type` of an argument, with read's own words for what is wrong."""
+
     def convert(text: str) -> Any:
         try:
             return read(text)
@@ -118,6 +133,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def truth(text: str) -> bool:
+    """Read true or false."""
+    if text.lower() not in _TRUE + _FALSE:
+        raise UsageError(f"{text[:40]!r}: expected true or false")
+    return text.lower() in _TRUE
+
+
 def key_value(text: str) -> tuple[str, str]:
     """Read KEY=VALUE."""
     key, equals, value = text.partition("=")
@@ -126,31 +148,61 @@ def key_value(text: str) -> tuple[str, str]:
     return key, value
 
 
-def add_node_options(parser: Parser) -> None:
-    """Add what every node has."""
+def add_peer_options(parser: Parser) -> None:
+    """Add what is needed to find peers and talk to them."""
     parser.option("--ns", str, "namespace: nodes of different ones do not talk (ww)", default="ww", metavar="NAME")
-    parser.option(
-        "--listen", Multiaddr.parse, "where peers may connect (/ip4/127.0.0.1/tcp/0: loopback, any port); repeatable",
-        action=Append, default=[LOOPBACK], metavar="ADDR",
-    )  # fmt: skip
     parser.option(
         "--addr", Multiaddr.parse, "where a peer may be found: /ip4/HOST/tcp/PORT/p2p/PEER_ID; repeatable",
         action=Append, default=[], metavar="ADDR",
     )  # fmt: skip
     parser.option(
-        "--admit", parse_admission, "who may connect: open, or allow:FILE with a peer id a line;"
-        " must be given to listen beyond loopback", metavar="POLICY",
-    )  # fmt: skip
-    parser.option(
         "--state", Path, "directory for keys, the registry of this machine and a gateway's database"
         " ($XDG_STATE_HOME/ww)", default=state_directory(), metavar="DIR",
     )  # fmt: skip
-    parser.option("--peers-max", count, "peers connected at a time (1024)", default=1024, metavar="N")
     parser.option(
         "--handshake-timeout", seconds, "seconds until a peer must have said who it is (5)", default=5.0, metavar="N"
     )
-    parser.option("--discover", _no_discovery, "multicast group; not in this version", metavar="ADDR")
+    add_discovery_options(parser)
+    parser.flag("--no-multicast", "do not survey, nor answer surveys, nor send heartbeats by multicast")
+    parser.flag("--no-mdns", "do not speak mDNS, which is spoken beyond this machine only")
     parser.option("--log", _level, "least level logged: debug, info, warning or error", default="info", metavar="LEVEL")
+
+
+def add_discovery_options(parser: Parser) -> None:
+    """Add where to survey."""
+    parser.flag("--lan", "find peers, and be found, on the networks of this machine, not only on itself")
+    parser.option(
+        "--discover", MulticastGroup.parse, f"multicast group of surveys ({DEFAULT_GROUP}), optionally followed by"
+        " /INTERFACE; repeatable", action=Append, default=[DEFAULT_GROUP], metavar="ADDR",
+    )  # fmt: skip
+
+
+def add_node_options(parser: Parser) -> None:
+    """Add what every node has."""
+    add_peer_options(parser)
+    parser.option(
+        "--listen", Multiaddr.parse, "where peers may connect (/ip4/127.0.0.1/tcp/0: loopback, any port; with --lan and"
+        " --admit /ip4/0.0.0.0/tcp/0); repeatable", action=Append, default=[], metavar="ADDR",
+    )  # fmt: skip
+    parser.option(
+        "--admit", parse_admission, "who may connect: open, or allow:FILE with a peer id a line;"
+        " must be given to listen beyond loopback", metavar="POLICY",
+    )  # fmt: skip
+    parser.option("--peers-max", count, "peers connected at a time (1024)", default=1024, metavar="N")
+    parser.option(
+        "--ttl", _ttl, "seconds until a member of the cluster that says nothing counts as gone (10)",
+        default=MembershipConfig().ttl_s, metavar="N",
+    )  # fmt: skip
+    parser.option(
+        "--meta", key_value, "what to say of this node; repeatable", action=Append, default=[], metavar="KEY=VALUE"
+    )
+
+
+def _ttl(text: str) -> float:
+    ttl_s = seconds(text)
+    if not 1 <= ttl_s <= MembershipConfig().ttl_max_s:
+        raise UsageError(f"{text[:40]!r}: expected from 1 to {MembershipConfig().ttl_max_s:g} seconds")
+    return ttl_s
 
 
 def _level(text: str) -> str:
@@ -165,10 +217,6 @@ def _xdg(variable: str, default: str) -> Path:
     return (path if path.is_absolute() else Path.home() / default) / "ww"
 
 
-def _no_discovery(text: str) -> None:
-    raise UsageError("multicast discovery is not in this version: name the gateway's address with --addr")
-
-
 def state_directory() -> Path:
     """Return where what must last is kept."""
     return _xdg("XDG_STATE_HOME", ".local/state")
@@ -179,17 +227,41 @@ def cache_directory() -> Path:
     return _xdg("XDG_CACHE_HOME", ".cache")
 
 
-def node_config(arguments: argparse.Namespace, key_file: Path | None) -> NodeConfig:
+def node_config(arguments: argparse.Namespace, key_file: Path | None, role: str) -> NodeConfig:
     """Make a node's configuration of the options that add_node_options added."""
+    listen = tuple(arguments.listen)
+    if not listen:
+        # A worker that lets nobody in can still look for its gateway everywhere.
+        is_open = arguments.lan and (arguments.admit is not None or role == "gateway")
+        if is_open and arguments.admit is None:
+            raise UsageError("--lan lets other machines in: say who may come with --admit", "admit")
+        listen = (EVERYWHERE if is_open else LOOPBACK,)
+    if len(arguments.meta) > META_MAX:
+        raise UsageError(f"--meta: given {len(arguments.meta)} times, at most {META_MAX}", "meta")
+    is_beyond = arguments.lan or any(not address.is_loopback for address in listen)
     return NodeConfig(
         state_directory=arguments.state,
         key_file=key_file,
         namespace=arguments.ns,
-        listen=tuple(arguments.listen),
+        listen=listen,
         addresses=tuple(arguments.addr),
         admission=arguments.admit,
         connections_max=arguments.peers_max,
         handshake_timeout_s=arguments.handshake_timeout,
+        role=role,
+        meta=dict(arguments.meta),
+        discovery=discovery_config(arguments, beyond_loopback=is_beyond),
+        membership=MembershipConfig(ttl_s=arguments.ttl),
+    )
+
+
+def discovery_config(arguments: argparse.Namespace, *, beyond_loopback: bool) -> DiscoveryConfig:
+    """Say where to find and be found."""
+    return DiscoveryConfig(
+        beyond_loopback=beyond_loopback,
+        multicast=not arguments.no_multicast,
+        groups=tuple(arguments.discover),
+        mdns=not arguments.no_mdns,
     )
 
 

@@ -7,13 +7,11 @@ from pathlib import Path
 from typing import Any
 
 from ww.cli.options import (
-    Append,
     Parser,
     add_node_options,
     cache_directory,
     count,
     dialled,
-    key_value,
     node_config,
     seconds,
     size,
@@ -43,9 +41,6 @@ def add_to(commands: Any) -> None:
     config, limits = WorkerConfig(), SandboxLimits()
     parser.option("--dial", PeerId.parse, "peer id of the gateway", metavar="PEER_ID")
     parser.option("--key", Path, "file of the key pair (a new key each start)", metavar="FILE")
-    parser.option(
-        "--meta", key_value, "label of this worker; repeatable", action=Append, default=[], metavar="KEY=VALUE"
-    )
     parser.option("--slots", count, f"runs at once (one per core: {config.slots})", default=config.slots, metavar="N")
     parser.option(
         "--grace", seconds, f"seconds running guests may take to finish when stopping ({config.grace_s:g})",
@@ -93,12 +88,12 @@ async def main(arguments: argparse.Namespace) -> int:
     modules = ModuleCache(arguments.cache, quota_bytes=arguments.cache_max)
     try:
         async with (
-            Node(node_config(arguments, arguments.key)) as node,
+            Node(node_config(arguments, arguments.key, "worker")) as node,
             SandboxPool(modules, slots=config.slots, limits=limits) as sandbox,
         ):
             worker = Worker(node, gateway, sandbox, modules, SystemClock(), config)
             on_stop_signals(worker.drain, task.cancel)
-            await node.listen()
+            await node.listen(worker.load)
             log.info("worker %s", node.peer_id)
             await worker.serve()
     except asyncio.CancelledError:

@@ -109,6 +109,8 @@ class Membership:
         self.config = config or MembershipConfig()
         self.version = 0
         """Grows with everything that becomes known."""
+        self.notable = 0
+        """The version with the latest change of more than load: who is there, or what somebody says of itself."""
         self.refused = 0
         """Heartbeats of peers for whom there was no room."""
         self._writer = writer
@@ -154,7 +156,7 @@ class Membership:
         for record in list(self._records.values()):
             if record.expires_at <= now and not record.has_gone:
                 record.has_gone = True
-                self._touch(record)
+                self._touch(record, notable=True)
         if self._facts is None or self._beat_at > now:
             return None
         ttl_s = self.config.ttl_s
@@ -169,9 +171,7 @@ class Membership:
         whole, datagram, position = self._writer.write_heartbeat(heartbeat)
         own = self._records.get(self._writer.peer_id)
         record = Record(self._writer.peer_id, position, heartbeat, whole, now, _NEVER, heartbeat, position)
-        if own is not None:
-            record.lost = own.lost
-        self._keep(record)
+        self._keep(record, notable=own is None or _is_said_anew(own.heartbeat, heartbeat))
         return Beat(whole, datagram)
 
     # What others say.
@@ -197,18 +197,12 @@ class Membership:
         else:
             if new.rank <= known.rank:
                 # Too late to be the latest, but it may hold what the latest leaves out.
-                return self._complete(known, new)
+                if is_news := _complete(known, new):
+                    self._touch(known, notable=True)
+                return is_news
             new.lost = known.lost
-            self._complete(new, known)
-        self._keep(new)
-        return True
-
-    def _complete(self, record: Record, other: Record) -> bool:
-        """Let record have the other's whole heartbeat when that is the later one of the same incarnation."""
-        if other.whole_at <= record.whole_at or other.position[0] != record.position[0]:
-            return False
-        record.whole, record.whole_at = other.whole, other.whole_at
-        self._touch(record)
+            _complete(new, known)
+        self._keep(new, notable=known is None or _is_notable(known, new, now))
         return True
 
     def lose(self, peer_id: PeerId, position: Position | None = None) -> bool:
@@ -220,7 +214,7 @@ class Membership:
         if lost <= record.lost:
             return False
         record.lost = lost
-        self._touch(record)
+        self._touch(record, notable=True)
         return True
 
     # What is known.
@@ -233,6 +227,11 @@ class Membership:
         """Return that peer if it is there."""
         record = self._records.get(peer_id)
         return record if record is not None and record.is_member(now) else None
+
+    def has_heard(self, peer_id: PeerId, data: bytes) -> bool:
+        """Tell whether data is that peer's latest heartbeat as it came."""
+        record = self._records.get(peer_id)
+        return record is not None and record.data == data
 
     def digest(self) -> dict[PeerId, Position]:
         """Return how much of each peer's word is known here."""
@@ -257,13 +256,15 @@ class Membership:
                 found.append(record)
         return found
 
-    def _keep(self, record: Record) -> None:
+    def _keep(self, record: Record, *, notable: bool) -> None:
         self._records[record.peer_id] = record
-        self._touch(record)
+        self._touch(record, notable=notable)
 
-    def _touch(self, record: Record) -> None:
+    def _touch(self, record: Record, *, notable: bool) -> None:
         self.version += 1
         record.version = self.version
+        if notable:
+            self.notable = self.version
         self._records.move_to_end(record.peer_id)
 
     def _make_room(self, now: float) -> bool:
@@ -279,3 +280,24 @@ class Membership:
         if len(self._records) >= 2 * most:
             del self._records[next(peer_id for peer_id, r in self._records.items() if not r.is_member(now))]
         return True
+
+
+def _complete(record: Record, other: Record) -> bool:
+    """Let record have the other's whole heartbeat when that is the later one of the same incarnation."""
+    if other.whole_at <= record.whole_at or other.position[0] != record.position[0]:
+        return False
+    record.whole, record.whole_at = other.whole, other.whole_at
+    return True
+
+
+def _is_notable(before: Record, record: Record, now: float) -> bool:
+    is_there = record.is_member(now)
+    if before.is_member(now) != is_there:
+        return True
+    is_restarted = before.position[0] != record.position[0]
+    return is_there and (is_restarted or _is_said_anew(before.shown, record.shown))
+
+
+def _is_said_anew(before: Heartbeat, now: Heartbeat) -> bool:
+    """Whether more than load differs."""
+    return replace(before, load=now.load, abridged=now.abridged) != now

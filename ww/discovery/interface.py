@@ -1,8 +1,7 @@
 """The machine's network interfaces: their names, their addresses, and when they change.
 
 Holds what is asked of the system, and where a node that listens can be reached by what an interface leads to. Must not
-know surveys. On Linux a change is told by the kernel (netlink); elsewhere, and besides, whoever needs it asks again now
-and then.
+know surveys. On Linux a change is told by the kernel (netlink); elsewhere, and besides, it is asked again now and then.
 """
 
 import asyncio
@@ -10,10 +9,9 @@ import contextlib
 import ipaddress
 import socket
 import sys
-from collections.abc import Callable, Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Final
+from typing import Final, Self
 
 import ifaddr
 
@@ -21,6 +19,7 @@ from ww.net.multiaddr import Multiaddr
 
 # From linux/rtnetlink.h: changes of links, of IPv4 addresses and of IPv6 addresses.
 _GROUPS: Final = 0x1 | 0x10 | 0x100
+_LOOK_AGAIN_S: Final = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,33 +71,58 @@ def reachable_from_afar(machine: Sequence[Interface], listening: Sequence[Multia
     return tuple(dict.fromkeys(address for interface in afar for address in reachable_by(interface, listening)))
 
 
-@contextmanager
-def watching(on_change: Callable[[], object]) -> Iterator[None]:
-    """Call on_change on the loop when the system says that links or addresses changed; not every system ever does."""
+class Watch:
+    """Follows the machine's interfaces while it is open."""
+
+    def __init__(self, on_change: Callable[[list[Interface]], object]) -> None:
+        """Call on_change on the loop with the interfaces, when opened and whenever they changed."""
+        self._on_change = on_change
+        self._machine: list[Interface] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        self._socket: socket.socket | None = None
+
+    def __enter__(self) -> Self:
+        self._socket = _kernel_news()
+        if self._socket is not None:
+            asyncio.get_running_loop().add_reader(self._socket, self._read)
+        self._look()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        if self._socket is not None:
+            asyncio.get_running_loop().remove_reader(self._socket)
+            self._socket.close()
+
+    def _read(self) -> None:
+        assert self._socket is not None
+        with contextlib.suppress(OSError):  # what was said does not matter, nor that it was too much
+            while self._socket.recv(65536):
+                pass
+        self._look()
+
+    def _look(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+        self._timer = asyncio.get_running_loop().call_later(_LOOK_AGAIN_S, self._look)
+        machine = interfaces()
+        if machine != self._machine:
+            self._machine = machine
+            self._on_change(machine)
+
+
+def _kernel_news() -> socket.socket | None:
+    """Open what becomes readable whenever links or addresses change; None where there is no such thing."""
     if sys.platform != "linux":
-        yield
-        return
+        return None
     try:
         sock = socket.socket(socket.AF_NETLINK, socket.SOCK_RAW | socket.SOCK_NONBLOCK, socket.NETLINK_ROUTE)
     except OSError:
-        yield
-        return
-    with contextlib.closing(sock):
-        loop = asyncio.get_running_loop()
-
-        def read() -> None:
-            with contextlib.suppress(OSError):  # what was said does not matter, nor that it was too much
-                while sock.recv(65536):
-                    pass
-            on_change()
-
-        try:
-            sock.bind((0, _GROUPS))
-        except OSError:
-            yield
-            return
-        loop.add_reader(sock, read)
-        try:
-            yield
-        finally:
-            loop.remove_reader(sock)
+        return None
+    try:
+        sock.bind((0, _GROUPS))
+    except OSError:
+        sock.close()
+        return None
+    return sock

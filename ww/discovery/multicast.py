@@ -14,10 +14,10 @@ import struct
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any, Final, Self
+from typing import Any, Final
 
 from ww.clock import Clock
-from ww.discovery.interface import Interface, interfaces, reachable_by, watching
+from ww.discovery.interface import Interface, reachable_by
 from ww.discovery.packet import Packet
 from ww.discovery.survey import Search, Surveyor
 from ww.errors import UsageError
@@ -29,7 +29,6 @@ log = logging.getLogger("ww.discovery")
 DEFAULT_GROUP: Final = MulticastGroup("ip4", "239.255.88.22", 8822)
 _DATAGRAM_BYTES_MAX: Final = 2048
 _DATAGRAMS_AT_ONCE: Final = 64
-_RESCAN_S: Final = 5.0
 # linux/in.h. Off: a socket hears the groups it joined itself, not those that others on the machine did.
 _IP_MULTICAST_ALL: Final = 49
 _IPV6_MULTICAST_ALL: Final = 29
@@ -128,71 +127,54 @@ class Link:
 class Links:
     """The links of some groups, kept as interfaces come and go."""
 
-    def __init__(
-        self,
-        config: MulticastConfig,
-        receive: Callable[[Link, bytes, Any], None],
-        on_change: Callable[[list[Interface]], object] = lambda _: None,
-    ) -> None:
-        """Give every datagram to receive; on_change is told of the interfaces, at first and when they changed."""
+    def __init__(self, config: MulticastConfig, receive: Callable[[Link, bytes, Any], None]) -> None:
+        """Give every datagram to receive, with the link and the address it came by."""
         self._config = config
         self._receive = receive
-        self._on_change = on_change
         self._links: dict[tuple[MulticastGroup, Interface], Link] = {}
-        self._machine: list[Interface] = []
-        self._stack = contextlib.ExitStack()
-        self._timer: asyncio.TimerHandle | None = None
 
-    def __enter__(self) -> Self:
-        """Open what there is. UsageError when a group names an interface that is not there."""
-        names = {interface.name for interface in interfaces()}
-        for group in self._config.groups:
-            if group.interface is not None and group.interface not in names:
-                here = ", ".join(sorted(names))
-                raise UsageError(f"--discover {group}: no interface {group.interface}, there are: {here}", "discover")
-        self._stack.enter_context(watching(self._scan))
-        self._scan()
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        if self._timer is not None:
-            self._timer.cancel()
-        self._stack.close()
-        for link in self._links.values():
-            link.close()
-        self._links.clear()
-
-    def __iter__(self) -> Any:
-        return iter(list(self._links.values()))
-
-    def _scan(self) -> None:
-        """Open links to what is new, close those to what is gone."""
-        if self._timer is not None:
-            self._timer.cancel()
-        self._timer = asyncio.get_running_loop().call_later(_RESCAN_S, self._scan)
-        machine = interfaces()
-        wanted = [
-            (group, interface)
-            for group in self._config.groups
-            for interface in machine
-            if self._takes(group, interface)
-        ]
+    def update(self, machine: Sequence[Interface]) -> None:
+        """Take part on the interfaces that are there now: open what is new, close what is gone."""
+        wanted = [(group, interface) for group in self._config.groups for interface in machine]
+        wanted = [key for key in wanted if self._takes(*key)][:_LINKS_MAX]
         for key in [key for key in self._links if key not in wanted]:
             self._links.pop(key).close()
-        for key in wanted[:_LINKS_MAX]:
+        for key in wanted:
             if key not in self._links:
                 try:
                     self._links[key] = Link(*key, self._receive)
                 except OSError as error:
                     log.debug("no multicast on %s: %s", key[1].name, error.strerror)
-        if machine != self._machine:
-            self._machine = machine
-            self._on_change(machine)
 
     def _takes(self, group: MulticastGroup, interface: Interface) -> bool:
         if group.interface is not None:
             return group.interface == interface.name
         return self._config.beyond_loopback or interface.is_loopback
+
+    @property
+    def is_empty(self) -> bool:
+        """Whether there is no interface to take part on."""
+        return not self._links
+
+    def send(self, data: bytes) -> None:
+        """Send a packet to everybody."""
+        for link in list(self._links.values()):
+            link.send(data)
+
+    def close(self) -> None:
+        """Close all."""
+        for link in self._links.values():
+            link.close()
+        self._links.clear()
+
+
+def check_interfaces(groups: Sequence[MulticastGroup], machine: Sequence[Interface]) -> None:
+    """Raise UsageError when a group names an interface that is not there."""
+    names = {interface.name for interface in machine}
+    for group in groups:
+        if group.interface is not None and group.interface not in names:
+            here = ", ".join(sorted(names))
+            raise UsageError(f"--discover {group}: no interface {group.interface}; there are {here}", "discover")
 
 
 class Multicast:
@@ -205,25 +187,25 @@ class Multicast:
         config: MulticastConfig,
         *,
         on_packet: Callable[[Packet, bytes, Interface], object],
-        on_interfaces: Callable[[list[Interface]], object] = lambda _: None,
     ) -> None:
         """Survey by surveyor. on_packet gets each packet that is listened to, its bytes, and where it came from."""
         self._surveyor = surveyor
         self._clock = clock
         self._on_packet = on_packet
-        self._links = Links(config, self._receive, on_interfaces)
+        self._links = Links(config, self._receive)
         self._timer: asyncio.TimerHandle | None = None
         self.listening: Sequence[Multiaddr] = ()
         """Where this node accepts peers: surveys are answered from the moment it is set."""
 
-    def __enter__(self) -> Self:
-        self._links.__enter__()
-        return self
+    def update(self, machine: Sequence[Interface]) -> None:
+        """Take part on the interfaces that are there now."""
+        self._links.update(machine)
 
-    def __exit__(self, *_: object) -> None:
+    def close(self) -> None:
+        """Take part no longer."""
         if self._timer is not None:
             self._timer.cancel()
-        self._links.__exit__()
+        self._links.close()
 
     def look_for(self, wanted: PeerId | None) -> Search:
         """Begin a search; its first survey goes out now. Answers come to on_packet too."""
@@ -237,8 +219,7 @@ class Multicast:
 
     def send(self, data: bytes) -> None:
         """Send a packet to everybody, on every link."""
-        for link in self._links:
-            link.send(data)
+        self._links.send(data)
 
     def _poll(self) -> None:
         for data in self._surveyor.poll(self._clock.now()):

@@ -152,7 +152,7 @@ def write(identity: Identity, namespace: str, incarnation: int, sequence: int, c
         response.nonce = content.nonce
         response.addresses = _texts(content.addresses)
     else:
-        _fill_heartbeat(packet.init("heartbeat"), content)
+        fill_heartbeat(packet.init("heartbeat"), content)
     body = packet.to_bytes_packed()
     signature = identity.sign(_DOMAIN, body)
     envelope = schema.discovery.Envelope.new_message(peer=identity.peer_id.public_key, signature=signature, body=body)
@@ -163,7 +163,8 @@ def _texts(addresses: tuple[Multiaddr, ...]) -> list[str]:
     return [str(address) for address in addresses[:ADDRESSES_MAX]]
 
 
-def _fill_heartbeat(heartbeat: Any, content: Heartbeat) -> None:
+def fill_heartbeat(heartbeat: Any, content: Heartbeat) -> None:
+    """Fill in the schema's struct Heartbeat."""
     heartbeat.ttlMilliseconds = content.ttl_ms
     heartbeat.role, heartbeat.host = content.role, content.host
     heartbeat.meta = [{"key": key, "value": value} for key, value in content.meta]
@@ -220,11 +221,12 @@ def _content(packet: Any) -> Content:
     if kind == "response":
         return Response(packet.response.nonce, _addresses(packet.response.addresses))
     if kind == "heartbeat":
-        return _heartbeat(packet.heartbeat)
+        return read_heartbeat(packet.heartbeat)
     raise UsageError("a kind of packet that this version does not know")
 
 
-def _heartbeat(said: Any) -> Heartbeat:
+def read_heartbeat(said: Any) -> Heartbeat:
+    """Read the schema's struct Heartbeat; UsageError or KjException when it cannot be."""
     meta = list(said.meta)
     if len(meta) > META_MAX:
         raise UsageError("more meta than a packet may have")

@@ -21,7 +21,7 @@ from ww.gateway.modules import ModuleStore
 from ww.gateway.pool import Lease, RemoteAttempt, WorkerPool
 from ww.gateway.request import shown
 from ww.gateway.store import Store
-from ww.gateway.task import Attempt, Outcome, RunResult, Spec, Task
+from ww.gateway.task import Attempt, Outcome, RunResult, RunState, Spec, Task
 from ww.gateway.timers import Timers
 
 log = logging.getLogger("ww.gateway")
@@ -151,6 +151,11 @@ class Scheduler:
         if known is not None and known != spec:
             raise Conflict(f"id: {spec.id!r} is taken by a task with other content", "id")
         return known is not None
+
+    def queue_length(self) -> int:
+        """Return how many runs are due and wait for a slot."""
+        now = self._clock.now()
+        return sum(task.counts(now)[RunState.QUEUED] for task in self._ready)
 
     async def modules_in_use(self) -> set[str]:
         """Return the digests of the modules that a task here names, or is about to."""

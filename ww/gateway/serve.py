@@ -19,6 +19,7 @@ import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ww.clock import Clock
+from ww.discovery.packet import Load
 from ww.errors import UsageError
 from ww.gateway.http import HttpConfig, HttpGateway
 from ww.gateway.modules import ModuleStore
@@ -74,7 +75,7 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
         ):
             node.vat.export("registry", scheduler.pool.registry_for)
             node.vat.export("channel", scheduler.pool.sender_for)
-            await node.listen()
+            await node.listen(lambda: _load(scheduler))
             about = {"peer": str(node.peer_id), "namespace": node.namespace, "meta": dict(config.meta)}
             http = HttpGateway(scheduler, store, modules, clock, config.limits, config.http, about)
             host, port = sock.getsockname()[:2]
@@ -82,6 +83,12 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
             async with _serving(http, sock, config):
                 log.info("HTTP on http://%s", address)
                 yield Gateway(scheduler, address)
+
+
+def _load(scheduler: Scheduler) -> Load:
+    workers = scheduler.pool.workers()
+    slots, free = sum(entry.info.slots for entry, _ in workers), sum(waiting for _, waiting in workers)
+    return Load(slots, free, min(scheduler.queue_length(), 2**32 - 1))
 
 
 @asynccontextmanager

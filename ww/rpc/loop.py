@@ -1,11 +1,12 @@
 """The event loop that capabilities live on.
 
-Holds how a program of ww runs: plain asyncio (uvloop crashes pycapnp) with pycapnp's loop inside. Source: facts.md.
+Holds how a program of ww runs, and waits: plain asyncio (uvloop crashes pycapnp) with pycapnp's loop inside. Source:
+facts.md.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Final, TypeVar
 
 import capnp
@@ -31,6 +32,16 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         return runner.run(wrapped())
+
+
+async def first_of(*awaitables: Awaitable[Any]) -> None:
+    """Return when one of them has ended, however it did; the others are cancelled."""
+    waits = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
+    try:
+        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        for wait in waits:
+            wait.cancel()
 
 
 def _log_in_one_line(loop: asyncio.AbstractEventLoop, context: dict[str, Any]) -> None:

@@ -8,8 +8,8 @@ on one that did.
 import asyncio
 import contextlib
 import logging
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 import capnp
@@ -21,6 +21,7 @@ from ww.net.multiaddr import Multiaddr
 from ww.net.transport import Listener, Stream, Transport
 from ww.rpc.admission import Admission, Open
 from ww.rpc.errors import call, one_line
+from ww.rpc.loop import first_of
 from ww.rpc.stream import CapnpStream
 
 log = logging.getLogger("ww.rpc")
@@ -39,6 +40,10 @@ class Peer:
     """The key that the connection was authenticated with."""
     remote: str
     """Where it comes from, for logs."""
+    hang_up: Callable[[], None] = lambda: None
+    """Closes the connection."""
+    closed: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when the connection is gone."""
 
 
 Export = Callable[[Peer], Any]
@@ -166,7 +171,7 @@ class Vat:
 
     async def _serve(self, stream: Stream) -> None:
         assert stream.peer_id is not None
-        peer = Peer(stream.peer_id, stream.remote)
+        peer = Peer(stream.peer_id, stream.remote, stream.abort)
         bootstrap = VatServer(self, peer)
         pipe = CapnpStream(stream)
         server = capnp.TwoPartyServer(pipe.capnp_stream, bootstrap, _TRAVERSAL_LIMIT_WORDS, _NESTING_LIMIT)
@@ -184,11 +189,12 @@ class Vat:
                     async with asyncio.timeout(self._hello_timeout_s):
                         await stream.wait_closed()
                 return
-            await _first_of(stream.wait_closed(), server.on_disconnect())
+            await first_of(stream.wait_closed(), server.on_disconnect())
             if not stream.is_closing():
                 log.warning("dropped %s at %s: it does not speak Cap'n Proto", peer.peer_id, peer.remote)
                 stream.abort()
         finally:
+            peer.closed.set()
             bootstrap.forget()
             server.close()
             pipe.capnp_stream.close()
@@ -200,6 +206,8 @@ class Vat:
             return f"speaks protocol version {version}, this node speaks {self._version}"
         if namespace != self._namespace:
             return f"this node is in namespace {self._namespace}, not {one_line(namespace)[:64]}"
+        if peer.peer_id == self.peer_id:  # whoever holds this node's key could be this node
+            return None
         return await self._admission.refusal(peer.peer_id)
 
     def fill_hello(self, results: Any) -> None:
@@ -238,7 +246,7 @@ class VatServer(schema.vat.Vat.Server):  # type: ignore[misc]
 
     async def greeted_or(self, stream: Stream) -> None:
         """Return when the peer said hello, or is gone."""
-        await _first_of(stream.wait_closed(), self._greeted.wait())
+        await first_of(stream.wait_closed(), self._greeted.wait())
 
     def forget(self) -> None:
         """Drop what was made for this connection."""
@@ -259,15 +267,6 @@ class ExportsServer(schema.vat.Exports.Server):  # type: ignore[misc]
         if name not in self.made:
             self.made[name] = self._vat.find_export(name)(self._peer)
         context.results.capability = self.made[name]
-
-
-async def _first_of(*awaitables: Awaitable[Any]) -> None:
-    waits = [asyncio.ensure_future(awaitable) for awaitable in awaitables]
-    try:
-        await asyncio.wait(waits, return_when=asyncio.FIRST_COMPLETED)
-    finally:
-        for wait in waits:
-            wait.cancel()
 
 
 class Connection:
@@ -292,7 +291,7 @@ class Connection:
         if self._client is None:  # closed by us
             await self._stream.wait_closed()
         else:
-            await _first_of(self._stream.wait_closed(), self._client.on_disconnect())
+            await first_of(self._stream.wait_closed(), self._client.on_disconnect())
 
     def close(self) -> None:
         """Let go of everything obtained through this connection. Idempotent."""

@@ -1,0 +1,302 @@
+"""Heartbeats on their way: this node's own, at their time, and everybody's, to whoever is connected.
+
+Holds the shell around membership.py: its timer, and a session with each member that this node is connected to, by which
+both push what the other lacks. A push that is not answered gives the connection up, so that a peer that is stopped or
+cut off is noticed. Must not know what members do, nor how datagrams travel.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine
+from contextlib import asynccontextmanager
+from typing import Any, Final
+
+from ww import schema
+from ww.clock import Clock
+from ww.cluster.membership import Beat, Membership, Position, Record
+from ww.discovery.packet import HEARTBEAT_BYTES_MAX, Heartbeat, Load, Packet, read, sender_of
+from ww.errors import Conflict, NotFound, Overloaded, PeerError, UsageError, WwError
+from ww.identity import PeerId
+from ww.rpc.errors import call
+from ww.rpc.loop import first_of
+from ww.rpc.vat import Connection, Peer
+
+log = logging.getLogger("ww.cluster")
+
+_PUSH_MAX: Final = 256
+_PUSHES_MAX: Final = 4
+_DIGEST_MAX: Final = 16_384
+# Seconds that news waits for more of it: who is there goes out soon, load may wait.
+_NOTABLE_S: Final = 0.05
+_LOAD_S: Final = 1.0
+# Heartbeats of one peer looked at between two breaths of the loop, and seconds for each: checking a signature is work.
+_BREATH: Final = 16
+_CHECK_S: Final = 0.0005
+
+
+class Heartbeats:
+    """What a node says and hears of who is there."""
+
+    def __init__(
+        self,
+        membership: Membership,
+        clock: Clock,
+        *,
+        send: Callable[[bytes], object],
+        on_news: Callable[[Record], object],
+    ) -> None:
+        """send takes a datagram for everybody; on_news is told of members that are new, or say something new."""
+        self.membership = membership
+        self._clock = clock
+        self._send = send
+        self._on_news = on_news
+        self._sessions: set[Session] = set()
+        self._changed = asyncio.Event()
+        self._group: asyncio.TaskGroup | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+        self.load: Callable[[], Load] = Load
+        """How busy this node is; asked once a second."""
+
+    def now(self) -> float:
+        """Return the clock's monotonic seconds."""
+        return self._clock.now()
+
+    @asynccontextmanager
+    async def running(self) -> AsyncIterator[None]:
+        """Send heartbeats and note who is gone while the context is open; say goodbye at its end."""
+        async with asyncio.TaskGroup() as self._group:
+            self._start(self._beat_for_ever())
+            try:
+                yield
+            finally:
+                self._say(self.membership.leave(self._clock.now()))
+                for task in self._tasks:
+                    task.cancel()
+
+    def _start(self, coroutine: Coroutine[Any, Any, None]) -> None:
+        assert self._group is not None
+        task = self._group.create_task(coroutine)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    async def _beat_for_ever(self) -> None:
+        pause_s = min(self.membership.config.load_interval_s, self.membership.config.ttl_s / 4)
+        while True:
+            now = self._clock.now()
+            self.membership.set_load(self.load(), now)
+            self.beat()
+            delay_s = min(pause_s, self.membership.next_poll() - now)
+            await self._clock.sleep(max(0.001, delay_s))
+
+    def beat(self) -> None:
+        """Do what is due."""
+        version = self.membership.version
+        self._say(self.membership.poll(self._clock.now()))
+        if self.membership.version != version:
+            self._note()
+
+    def _say(self, beat: Beat | None) -> None:
+        if beat is not None:
+            self._send(beat.datagram)
+            self._note()
+
+    def _note(self) -> None:
+        changed, self._changed = self._changed, asyncio.Event()
+        changed.set()
+
+    async def changed(self) -> None:
+        """Return when something more has become known."""
+        await self._changed.wait()
+
+    def hear(self, packet: Packet, data: bytes, *, age_s: float = 0.0, source: object = None) -> None:
+        """Take a heartbeat whose signature was checked."""
+        notable = self.membership.notable
+        if self.membership.receive(packet, data, self._clock.now(), age_s=age_s, source=source):
+            if self.membership.notable != notable:
+                record = self.membership.find(packet.sender, self._clock.now())
+                if record is not None:
+                    self._on_news(record)
+            self._note()
+
+    def lose(self, peer_id: PeerId, position: Position | None = None) -> None:
+        """Take a peer for gone until it says more."""
+        if not any(session.peer_id == peer_id for session in self._sessions):
+            record = self.membership.find(peer_id, self._clock.now())
+            if self.membership.lose(peer_id, position) and record is not None:
+                log.debug("%s %s is gone", record.heartbeat.role or "node", peer_id)
+            self._note()
+
+    def members_for(self, peer: Peer) -> Any:
+        """Make what peer gets as "members"."""
+        return MembersServer(self, peer)
+
+    def join(self, connection: Connection) -> None:
+        """Begin to exchange heartbeats with a node that was dialled; ends with the connection."""
+        self._start(self._join(connection))
+
+    async def _join(self, connection: Connection) -> None:
+        session = Session(self, connection.peer_id, is_trusted=True)
+        try:
+            members = await connection.connect("members", schema.cluster.Members)
+            answer = await call(members.join(known=self._digest(), news=NewsServer(session)))
+        except NotFound:  # it takes no part
+            return
+        except WwError as error:
+            log.debug("no heartbeats with %s: %s", connection.peer_id, error)
+            return
+        session.begin(_read_digest(answer.known), answer.news)
+        await first_of(self._push_for_ever(session, connection.close), connection.wait_closed())
+
+    def serve(self, session: "Session", peer: Peer) -> None:
+        """Begin to exchange heartbeats with a node that dialled this one; ends with the connection."""
+        self._start(first_of(self._push_for_ever(session, peer.hang_up), peer.closed.wait()))
+
+    async def _push_for_ever(self, session: "Session", hang_up: Callable[[], object]) -> None:
+        """Push what a session's peer lacks, and hang up when it does not answer."""
+        self._sessions.add(session)
+        try:
+            await self._push(session)
+        except TimeoutError:
+            log.warning("%s does not answer: giving up the connection", session.peer_id)
+            hang_up()
+        except PeerError:
+            pass
+        except WwError as error:
+            log.warning("%s takes no heartbeats: %s", session.peer_id, error)
+        finally:
+            self._sessions.discard(session)
+            self.lose(session.peer_id)
+
+    async def _push(self, session: "Session") -> None:
+        membership = self.membership
+        records = membership.lacking(session.theirs, self._clock.now())
+        while True:
+            session.version = membership.version
+            told = [r for r in records if r.peer_id != session.peer_id and r.source is not session]
+            for start in range(0, len(told), _PUSH_MAX):
+                async with asyncio.timeout(max(0.5, membership.config.ttl_s / 2)):
+                    await call(self._request(session, told[start : start + _PUSH_MAX]))
+            await self._wait_for_news(session)
+            records = list(membership.since(session.version))
+
+    async def _wait_for_news(self, session: "Session") -> None:
+        """Return when something should be pushed: soon when it is notable, otherwise not more than once a second."""
+        membership = self.membership
+        end = self._clock.now() + _LOAD_S
+        while membership.notable <= session.version:
+            if membership.version > session.version:
+                remaining_s = end - self._clock.now()
+                if remaining_s <= 0:
+                    return
+                with contextlib.suppress(TimeoutError):
+                    async with asyncio.timeout(remaining_s):
+                        await self.changed()
+            else:
+                await self.changed()
+        await self._clock.sleep(_NOTABLE_S)
+
+    def _request(self, session: "Session", records: list[Record]) -> Any:
+        now = self._clock.now()
+        heartbeats = [
+            {"heartbeat": record.data, "ageMilliseconds": max(0, min(2**32 - 1, round((now - record.heard_at) * 1000)))}
+            for record in records
+        ]
+        lost = [_known(record.peer_id, record.lost) for record in records if record.lost >= record.position]
+        assert session.news is not None
+        return session.news.push(heartbeats=heartbeats, lost=lost)
+
+    def _digest(self) -> list[dict[str, Any]]:
+        return [_known(peer_id, position) for peer_id, position in self.membership.digest().items()]
+
+    async def take(self, session: "Session", heartbeats: list[Any], lost: list[Any]) -> None:
+        """Take what a session's peer pushed."""
+        if len(heartbeats) > _PUSH_MAX or len(lost) > _PUSH_MAX:
+            raise UsageError(f"more than {_PUSH_MAX} heartbeats in one call")
+        for number, told in enumerate(heartbeats):
+            if number % _BREATH == _BREATH - 1:
+                await self._clock.sleep(_BREATH * _CHECK_S)
+            data = bytes(told.heartbeat)
+            if not self._is_known(data):
+                packet = read(data, HEARTBEAT_BYTES_MAX)
+                if isinstance(packet, Packet) and isinstance(packet.content, Heartbeat):
+                    self.hear(packet, data, age_s=told.ageMilliseconds / 1000, source=session)
+        if session.is_trusted:
+            for peer_id, position in _read_digest(lost).items():
+                self.lose(peer_id, position)
+
+    def _is_known(self, data: bytes) -> bool:
+        """Whether these very bytes were heard before: then their signature need not be checked again."""
+        sender = sender_of(data)
+        return sender is not None and self.membership.has_heard(sender, data)
+
+    def digest_for(self, results: Any) -> None:
+        """Fill in how much is known here."""
+        results.known = self._digest()
+
+
+class Session:
+    """One connection by which heartbeats are exchanged."""
+
+    def __init__(self, heartbeats: Heartbeats, peer_id: PeerId, *, is_trusted: bool) -> None:
+        """is_trusted: whether it is believed that others are lost; so is only who was dialled."""
+        self.heartbeats = heartbeats
+        self.peer_id = peer_id
+        self.is_trusted = is_trusted
+        self.version = 0
+        """Of the table, up to which everything was pushed."""
+        self.theirs: dict[PeerId, Position] = {}
+        self.news: Any = None
+        self.pushes = 0
+        """Under way, from the peer."""
+
+    def begin(self, theirs: dict[PeerId, Position], news: Any) -> None:
+        """Note what the peer knows, and where to push what it does not."""
+        self.theirs, self.news = theirs, news
+
+
+class MembersServer(schema.cluster.Members.Server):  # type: ignore[misc]
+    """What a peer joins by."""
+
+    def __init__(self, heartbeats: Heartbeats, peer: Peer) -> None:
+        self._heartbeats = heartbeats
+        self._peer = peer
+        self._has_joined = False
+
+    async def join_context(self, context: Any) -> None:
+        if self._has_joined:
+            raise Conflict("this connection has joined already")
+        session = Session(self._heartbeats, self._peer.peer_id, is_trusted=False)
+        session.begin(_read_digest(context.params.known), context.params.news)
+        self._heartbeats.digest_for(context.results)
+        context.results.news = NewsServer(session)
+        self._has_joined = True
+        self._heartbeats.serve(session, self._peer)
+
+
+class NewsServer(schema.cluster.News.Server):  # type: ignore[misc]
+    """Where a session's peer pushes."""
+
+    def __init__(self, session: Session) -> None:
+        self._session = session
+
+    async def push_context(self, context: Any) -> None:
+        session = self._session
+        if session.pushes >= _PUSHES_MAX:
+            raise Overloaded(f"{_PUSHES_MAX} pushes are under way, the limit")
+        session.pushes += 1
+        try:
+            await session.heartbeats.take(session, list(context.params.heartbeats), list(context.params.lost))
+        finally:
+            session.pushes -= 1
+
+
+def _known(peer_id: PeerId, position: Position) -> dict[str, Any]:
+    return {"peer": peer_id.public_key, "incarnation": position[0], "sequence": position[1]}
+
+
+def _read_digest(known: Any) -> dict[PeerId, Position]:
+    entries = list(known)
+    if len(entries) > _DIGEST_MAX:
+        raise UsageError(f"more than {_DIGEST_MAX} peers in one digest")
+    return {PeerId(bytes(entry.peer)): (entry.incarnation, entry.sequence) for entry in entries}
