@@ -24,7 +24,7 @@ struct Known {
 interface News {
   push @0 (heartbeats :List(Told), lost :List(Known)) -> ();
   # At most 256 of each a call. lost: the connection to these peers broke, and they have said nothing later; it counts
-  # only from the node that was dialled. Not answered within half a ttl, the connection is given up: so a peer
+  # only from the node that was dialled. Not answered within half a ttl (and 2 s), the connection is given up: so a peer
   # that is stopped or cut off is noticed.
 }
 

@@ -68,6 +68,45 @@ def two_machines() -> Iterator[tuple[Machine, Machine]]:
         yield machines
 
 
+class Lan:
+    """Machines on one switch."""
+
+    def __init__(self, machines: tuple[Machine, ...], switch: str) -> None:
+        self.machines = machines
+        self._switch = switch
+
+    def cut(self, machine: Machine) -> None:
+        """Pull a machine's cable out of the switch."""
+        self._set(machine, "down")
+
+    def plug_in(self, machine: Machine) -> None:
+        """Put it back."""
+        self._set(machine, "up")
+
+    def _set(self, machine: Machine, state: str) -> None:
+        _ip("-n", self._switch, "link", "set", f"port{self.machines.index(machine)}", state)
+
+
+@contextlib.contextmanager
+def lan(count: int) -> Iterator[Lan]:
+    """Make that many machines that reach each other, by a switch, and nothing else."""
+    tag = uuid.uuid4().hex[:6]
+    machines = tuple(Machine(f"ww-{number}-{tag}", f"10.123.46.{number + 1}") for number in range(count))
+    switch = f"ww-switch-{tag}"
+    with contextlib.ExitStack() as stack:
+        _add(Machine(switch, LOOPBACK), stack)
+        _ip("-n", switch, "link", "add", "bridge0", "type", "bridge", "mcast_snooping", "0")
+        _ip("-n", switch, "link", "set", "bridge0", "up")
+        for number, machine in enumerate(machines):
+            _add(machine, stack)
+            port = f"port{number}"
+            _ip("-n", switch, "link", "add", port, "type", "veth", "peer", "name", "eth0", "netns", machine.name)
+            _ip("-n", switch, "link", "set", port, "master", "bridge0", "up")
+            _ip("-n", machine.name, "address", "add", f"{machine.address}/24", "dev", "eth0")
+            _ip("-n", machine.name, "link", "set", "eth0", "up")
+        yield Lan(machines, switch)
+
+
 def _add(machine: Machine, stack: contextlib.ExitStack) -> None:
     _ip("netns", "add", machine.name)
     # The cable goes with the namespace at its end.

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import re
 import signal
 import subprocess
@@ -56,10 +57,16 @@ def ticks_of(pid: int) -> int:
 class Program:
     """A ww process; its log is read as it comes."""
 
-    def __init__(self, *arguments: str, environment: dict[str, str], command: tuple[str, ...] = ("-m", "ww")) -> None:
+    def __init__(
+        self,
+        *arguments: str,
+        environment: dict[str, str],
+        command: tuple[str, ...] = ("-m", "ww"),
+        prefix: tuple[str, ...] = (),
+    ) -> None:
         self.lines: list[str] = []
         self._process = subprocess.Popen(
-            [sys.executable, *command, *arguments],
+            [*prefix, sys.executable, *command, *arguments],
             cwd=ROOT, env=environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
         )  # fmt: skip
         self.pid = self._process.pid
@@ -180,6 +187,8 @@ class Cluster:
         self.environment = {name: value for name, value in os.environ.items() if not name.startswith("WW_")} | {
             "XDG_STATE_HOME": str(directory / "state"),
             "XDG_CACHE_HOME": str(directory / "cache"),
+            # What other tests run at the same time is not heard.
+            "WW_DISCOVER": f"/ip4/239.255.88.22/udp/{random.randrange(20_000, 60_000)}/multicast",
         }
         self._programs: list[Program] = []
 

@@ -30,6 +30,8 @@ _DIGEST_MAX: Final = 16_384
 # Seconds that news waits for more of it: who is there goes out soon, load may wait.
 _NOTABLE_S: Final = 0.05
 _LOAD_S: Final = 1.0
+# Least seconds that a peer has to answer a push.
+_ANSWER_MIN_S: Final = 2.0
 # Heartbeats of one peer looked at between two breaths of the loop, and seconds for each: checking a signature is work.
 _BREATH: Final = 16
 _CHECK_S: Final = 0.0005
@@ -175,7 +177,7 @@ class Heartbeats:
             session.version = membership.version
             told = [r for r in records if r.peer_id != session.peer_id and r.source is not session]
             for start in range(0, len(told), _PUSH_MAX):
-                async with asyncio.timeout(max(0.5, membership.config.ttl_s / 2)):
+                async with asyncio.timeout(max(_ANSWER_MIN_S, membership.config.ttl_s / 2)):
                     await call(self._request(session, told[start : start + _PUSH_MAX]))
             await self._wait_for_news(session)
             records = list(membership.since(session.version))
