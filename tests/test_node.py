@@ -4,6 +4,7 @@ from pathlib import Path
 
 import pytest
 
+from ww.discovery.sources import DiscoveryConfig
 from ww.errors import PeerError, UsageError
 from ww.identity import Identity
 from ww.net.memory import MemoryTransport, Network
@@ -33,7 +34,11 @@ async def test_a_namespace_is_a_short_plain_name(tmp_path: Path, namespace: str)
 async def test_a_node_is_found_by_its_peer_id_while_it_listens(tmp_path: Path) -> None:
     network, identities = Network(), (Identity.generate(), Identity.generate())
     serving, calling = (
-        Node(NodeConfig(state_directory=tmp_path), MemoryTransport(network, identity), identity)
+        Node(
+            NodeConfig(state_directory=tmp_path, discovery=DiscoveryConfig(multicast=False)),
+            MemoryTransport(network, identity),
+            identity,
+        )
         for identity in identities
     )
     async with calling:

@@ -12,7 +12,7 @@ from collections.abc import Callable, Mapping
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Final, Self
+from typing import Any, Final, Self
 
 from ww.address_book import AddressBook
 from ww.clock import Clock, SystemClock
@@ -82,6 +82,7 @@ class Node:
         self._check(config)
         self._config = config
         self._clock = clock or SystemClock()
+        self._has_lasting_key = config.key_file is not None or identity is not None
         if identity is not None:
             self._identity = identity
         else:
@@ -116,8 +117,8 @@ class Node:
     async def __aenter__(self) -> Self:
         self._stack.callback(self._identity.close)
         try:
-            incarnation = 1
-            if self._config.key_file is not None:
+            incarnation = 1  # of a key that was made just now
+            if self._has_lasting_key:
                 directory = self._config.state_directory / "incarnations"
                 incarnation = await asyncio.to_thread(next_incarnation, directory, self.peer_id, self._clock.wall())
             writer = Writer(self._identity, self.namespace, incarnation)
@@ -197,6 +198,15 @@ class Node:
         beyond = "" if self._config.discovery.beyond_loopback else ", or look on other machines with --lan"
         where = f"no address of {peer_id} is known in namespace {self.namespace!r}, and it answers no survey"
         raise problem or PeerError(f"{where}: name one with --addr{beyond}")
+
+    def health(self) -> dict[str, Any]:
+        """Say in numbers how this node gets on with others."""
+        surveyor = self.discovery.surveyor
+        return {
+            "members": len(self.heartbeats.membership.members(self._clock.now())),
+            "packets_dropped": {str(reason): number for reason, number in sorted(surveyor.dropped.items())},
+            "packets_suppressed": surveyor.suppressed,
+        }
 
     def _announce(self) -> None:
         """Say what this node is, and where, to whoever is to know."""

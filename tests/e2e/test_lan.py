@@ -161,9 +161,9 @@ print("recorded", flush=True)
 sys.stdin.readline()
 for data in recorded:
     send(data)
-    # The same under another number, which the signature is not for; and a later one, signed by another key.
+    # The same with another signature; and a later one, signed by another key.
     forged = bytearray(data)
-    forged[-1] ^= 1
+    forged[100] ^= 1  # of the signature
     send(bytes(forged))
 stranger, victim = Identity.generate(), read(recorded[-1])
 later = write(stranger, "ww", victim.incarnation + 1, 1, victim.content)

@@ -130,7 +130,7 @@ async def open_gateway(
         kind(directory / "ww.db") as store,
         Scheduler(store, modules, clock, SchedulerConfig(**config)) as scheduler,
     ):
-        app = HttpGateway(scheduler, store, modules, clock, RequestLimits(), http or HttpConfig(), about).app()
+        app = HttpGateway(scheduler, store, modules, clock, RequestLimits(), http or HttpConfig(), lambda: about).app()
         # An unexpected error is answered, and then raised again for the server's log.
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url=BASE_URL) as client:

@@ -6,7 +6,6 @@ cut off is noticed. Must not know what members do, nor how datagrams travel.
 """
 
 import asyncio
-import contextlib
 import logging
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
@@ -177,10 +176,22 @@ class Heartbeats:
             session.version = membership.version
             told = [r for r in records if r.peer_id != session.peer_id and r.source is not session]
             for start in range(0, len(told), _PUSH_MAX):
-                async with asyncio.timeout(max(_ANSWER_MIN_S, membership.config.ttl_s / 2)):
-                    await call(self._request(session, told[start : start + _PUSH_MAX]))
+                await self._answered(self._request(session, told[start : start + _PUSH_MAX]))
             await self._wait_for_news(session)
             records = list(membership.since(session.version))
+
+    async def _answered(self, promise: Any) -> None:
+        """Wait for the answer to a push. TimeoutError when it takes too long."""
+        answer = asyncio.ensure_future(call(promise))
+        patience = asyncio.ensure_future(self._clock.sleep(max(_ANSWER_MIN_S, self.membership.config.ttl_s / 2)))
+        try:
+            await asyncio.wait((answer, patience), return_when=asyncio.FIRST_COMPLETED)
+            if not answer.done():
+                raise TimeoutError
+            answer.result()
+        finally:
+            answer.cancel()
+            patience.cancel()
 
     async def _wait_for_news(self, session: "Session") -> None:
         """Return when something should be pushed: soon when it is notable, otherwise not more than once a second."""
@@ -191,9 +202,7 @@ class Heartbeats:
                 remaining_s = end - self._clock.now()
                 if remaining_s <= 0:
                     return
-                with contextlib.suppress(TimeoutError):
-                    async with asyncio.timeout(remaining_s):
-                        await self.changed()
+                await first_of(self.changed(), self._clock.sleep(remaining_s))
             else:
                 await self.changed()
         await self._clock.sleep(_NOTABLE_S)

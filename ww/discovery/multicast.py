@@ -97,6 +97,9 @@ class Link:
         self._own.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
         self._own.bind(("::", 0))
         self._target = (self.group.host, self.group.port, 0, index)
+        # Linux has no IPv6 route for multicast by loopback: better known now than at each packet that is lost.
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
+            probe.connect(self._target)
 
     def _share(self, level: int, multicast_all: int) -> None:
         self._heard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
@@ -132,6 +135,7 @@ class Links:
         self._config = config
         self._receive = receive
         self._links: dict[tuple[MulticastGroup, Interface], Link] = {}
+        self._silent: set[MulticastGroup] = set()
 
     def update(self, machine: Sequence[Interface]) -> None:
         """Take part on the interfaces that are there now: open what is new, close what is gone."""
@@ -145,6 +149,15 @@ class Links:
                     self._links[key] = Link(*key, self._receive)
                 except OSError as error:
                     log.debug("no multicast on %s: %s", key[1].name, error.strerror)
+        self._warn()
+
+    def _warn(self) -> None:
+        """Say it once when a group is heard nowhere."""
+        silent = set(self._config.groups) - {group for group, _ in self._links}
+        for group in silent - self._silent:
+            beyond = "" if self._config.beyond_loopback else "; see --lan"
+            log.warning("no interface of this machine can do multicast to %s%s", group, beyond)
+        self._silent = silent
 
     def _takes(self, group: MulticastGroup, interface: Interface) -> bool:
         if group.interface is not None:

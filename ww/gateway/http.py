@@ -63,7 +63,7 @@ class HttpGateway:
         clock: Clock,
         limits: RequestLimits,
         config: HttpConfig,
-        about: Mapping[str, Any],
+        about: Callable[[], Mapping[str, Any]],
     ) -> None:
         self._scheduler = scheduler
         self._store = store
@@ -202,7 +202,7 @@ class HttpGateway:
         return _Json(workers)
 
     async def get_health(self, request: Request) -> Response:
-        return _Json({"status": "ok", **self._about})
+        return _Json({"status": "ok", **self._about()})
 
     # Reading.
 

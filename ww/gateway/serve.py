@@ -76,7 +76,14 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
             node.vat.export("registry", scheduler.pool.registry_for)
             node.vat.export("channel", scheduler.pool.sender_for)
             await node.listen(lambda: _load(scheduler))
-            about = {"peer": str(node.peer_id), "namespace": node.namespace, "meta": dict(config.meta)}
+
+            def about() -> dict[str, Any]:
+                return {
+                    "peer": str(node.peer_id),
+                    "namespace": node.namespace,
+                    "meta": dict(config.meta),
+                } | node.health()
+
             http = HttpGateway(scheduler, store, modules, clock, config.limits, config.http, about)
             host, port = sock.getsockname()[:2]
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
