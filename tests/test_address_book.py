@@ -1,12 +1,14 @@
 """Where peers are: what an operator said first, then what nodes of this machine wrote down."""
 
+import asyncio
+import os
 from pathlib import Path
 
 import pytest
 
 from ww.address_book import AddressBook
 from ww.errors import UsageError
-from ww.identity import Identity
+from ww.identity import Identity, PeerId
 from ww.net.multiaddr import Multiaddr
 
 PEER, OTHER = Identity.generate().peer_id, Identity.generate().peer_id
@@ -53,3 +55,48 @@ def test_a_folder_that_cannot_be_is_one_clear_error(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(UsageError, match="the state directory cannot be written"):
         AddressBook(tmp_path / "file" / "peers").publish(PEER, [HERE])
+
+
+def test_what_was_heard_comes_last_and_the_latest_of_it_first(tmp_path: Path) -> None:
+    there, elsewhere = Multiaddr.parse("/ip4/192.0.2.1/tcp/1"), Multiaddr.parse("/ip4/192.0.2.2/tcp/1")
+    book = AddressBook(tmp_path)
+    book.publish(PEER, [HERE])
+    for address in (there, elsewhere, there):
+        book.learn(PEER, [address])
+    assert book.lookup(PEER) == [HERE, there, elsewhere]
+    assert book.learned(PEER) == [there, elsewhere]
+    assert book.learned(OTHER) == []
+
+
+def test_what_is_heard_has_limits(tmp_path: Path) -> None:
+    book = AddressBook(tmp_path)
+    for port in range(1, 100):
+        book.learn(PEER, [Multiaddr("ip4", "192.0.2.1", port)])
+    assert len(book.learned(PEER)) == 16
+    assert book.learned(PEER)[0].port == 99
+    for number in range(5000):
+        book.learn(PeerId(number.to_bytes(32, "big")), [HERE])
+    assert book.learned(PEER) == []
+    assert book.learned(PeerId((4999).to_bytes(32, "big"))) == [HERE]
+
+
+@pytest.mark.anyio
+async def test_who_waits_to_hear_of_a_peer_is_woken(tmp_path: Path) -> None:
+    book = AddressBook(tmp_path)
+    waiting = [asyncio.ensure_future(book.heard_of(PEER)) for _ in range(2)]
+    await asyncio.sleep(0)
+    book.learn(OTHER, [HERE])
+    await asyncio.sleep(0)
+    assert not any(wait.done() for wait in waiting)
+    book.learn(PEER, [HERE])
+    await asyncio.wait_for(asyncio.gather(*waiting), 5)
+
+
+def test_the_nodes_of_this_machine_are_listed(tmp_path: Path) -> None:
+    book = AddressBook(tmp_path / "peers")
+    assert book.registered() == []
+    book.publish(PEER, [HERE])
+    book.publish(OTHER, [HERE])
+    (tmp_path / "peers" / "garbage").write_text("x")
+    os.utime(tmp_path / "peers" / str(PEER), (1, 1))
+    assert book.registered() == [OTHER, PEER]

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from ww.errors import UsageError
 from ww.identity import Identity
-from ww.net.multiaddr import Multiaddr
+from ww.net.multiaddr import Multiaddr, MulticastGroup
 
 PEER = Identity.generate().peer_id
 
@@ -57,3 +57,25 @@ def test_no_text_gets_another_error_out_of_the_parser(text: str) -> None:
 )  # fmt: skip
 def test_loopback_is_what_only_this_machine_reaches(text: str, loopback: bool) -> None:
     assert Multiaddr.parse(text).is_loopback is loopback
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["/ip4/239.255.88.22/udp/8822/multicast", "/ip4/224.0.0.1/udp/1/multicast/eth0",
+     "/ip6/ff02::8822/udp/8822/multicast", "/ip6/ff02::1/udp/65535/multicast/en-0.1:2"],
+)  # fmt: skip
+def test_a_multicast_group_is_read_as_it_is_written(text: str) -> None:
+    assert str(MulticastGroup.parse(text)) == text
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["", "239.255.88.22", "/ip4/239.255.88.22/udp/8822", "/ip4/10.0.0.1/udp/8822/multicast",
+     "/ip4/239.1.1.1/tcp/8822/multicast", "/ip4/239.1.1.1/udp/0/multicast", "/ip4/239.1.1.1/udp/65536/multicast",
+     "/ip4/239.1.1.1/udp/x/multicast", "/ip4/239.1.1.1/udp/8822/multicast/", "/ip4/239.1.1.1/udp/8822/multicast/a/b",
+     "/ip4/239.1.1.1/udp/8822/multicast/a b", "/ip6/239.1.1.1/udp/1/multicast", "/ip4/ff02::1/udp/1/multicast",
+     "/dns/a/udp/1/multicast", "/ip4/239.1.1.1/udp/8822/unicast", "x" * 500],
+)  # fmt: skip
+def test_what_is_no_multicast_group_is_refused(text: str) -> None:
+    with pytest.raises(UsageError, match="is no multicast group: expected /ip4/GROUP"):
+        MulticastGroup.parse(text)
