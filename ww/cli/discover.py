@@ -5,6 +5,7 @@ import asyncio
 import contextlib
 import json
 import random
+import sys
 import time
 from collections import OrderedDict
 from collections.abc import Callable
@@ -82,6 +83,9 @@ class _Printer:
         self._remaining: int | None = arguments.count
         self._heard_at: OrderedDict[PeerId, float] = OrderedDict()
         self.done = asyncio.Event()
+
+    def print_header(self) -> None:
+        """Name the columns."""
         if not self._as_json:
             self._print_line("TIME", "KIND", "SIZE", "NAMESPACE", "DISTANCE", "AGE", "VIA", "PEER")
 
@@ -145,7 +149,9 @@ def _namespace_of(packet: Packet | Drop) -> str | None:
 async def main_listen(arguments: argparse.Namespace) -> int:
     """Print packets until interrupted, or so many."""
     printer = _Printer(arguments)
-    with _open_links(arguments, printer.receive):
+    with _open_links(arguments, printer.receive) as links:
+        print(f"listening on {', '.join(links.names)}; ctrl-C ends it", file=sys.stderr, flush=True)
+        printer.print_header()
         await printer.done.wait()
     return 0
 

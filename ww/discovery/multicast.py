@@ -13,7 +13,7 @@ import socket
 import struct
 import sys
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, Final
 
 from ww.clock import Clock
@@ -168,6 +168,11 @@ class Links:
     def is_empty(self) -> bool:
         """Whether there is no interface to take part on."""
         return not self._links
+
+    @property
+    def names(self) -> list[str]:
+        """The groups and the interfaces they are heard on."""
+        return [str(replace(group, interface=interface.name)) for group, interface in self._links]
 
     def send(self, data: bytes) -> None:
         """Send a packet to everybody."""
