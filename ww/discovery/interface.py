@@ -11,6 +11,7 @@ import socket
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Final, Self
 
 import ifaddr
@@ -19,6 +20,8 @@ from ww.net.multiaddr import Multiaddr
 
 # From linux/rtnetlink.h: changes of links, of IPv4 addresses and of IPv6 addresses.
 _GROUPS: Final = 0x1 | 0x10 | 0x100
+# RFC 2863, as Linux says it; loopback is "unknown".
+_DOWN: Final = ("down", "lowerlayerdown", "notpresent", "dormant")
 _LOOK_AGAIN_S: Final = 5.0
 
 
@@ -30,6 +33,8 @@ class Interface:
     index: int
     addresses: tuple[Multiaddr, ...]
     """Its addresses, with port 0; link-local ones are left out, since they mean nothing without the interface."""
+    is_up: bool = True
+    """Whether it is connected to anything, as far as the system says."""
 
     @property
     def is_loopback(self) -> bool:
@@ -49,8 +54,15 @@ def interfaces() -> list[Interface]:
             for host in hosts
             if not ipaddress.ip_address(host).is_link_local
         )
-        found.append(Interface(adapter.name, adapter.index, addresses))
+        found.append(Interface(adapter.name, adapter.index, addresses, _is_up(adapter.name)))
     return found
+
+
+def _is_up(name: str) -> bool:
+    try:
+        return Path("/sys/class/net", name, "operstate").read_text().strip() not in _DOWN
+    except OSError:
+        return True
 
 
 def reachable_by(interface: Interface, listening: Sequence[Multiaddr]) -> tuple[Multiaddr, ...]:

@@ -160,6 +160,8 @@ class Links:
         self._silent = silent
 
     def _takes(self, group: MulticastGroup, interface: Interface) -> bool:
+        if not interface.is_up:
+            return False
         if group.interface is not None:
             return group.interface == interface.name
         return self._config.beyond_loopback or interface.is_loopback

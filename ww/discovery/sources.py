@@ -150,7 +150,7 @@ class Discovery:
             self._has_changed.clear()
             if self._mdns is not None:
                 await self._mdns.rebind()
-                await self._announce()
+            await self._announce()
 
     async def _announce(self) -> None:
         if self._mdns is not None:
