@@ -1,24 +1,27 @@
-"""mDNS beside the survey: nodes announce where they are, and hear of others, as libp2p's do.
+"""mDNS: how nodes on one link find each other by the records that libp2p nodes publish.
 
-Holds one service, `_p2p._udp.local`: each node has a record under a random name whose TXT strings are
-`dnsaddr=/ip4/.../p2p/PEER_ID`, one an address, and `ns=NAMESPACE`, which is ours; records of other namespaces are not
-listened to. Must not know who is looked for. Nothing in mDNS is authenticated: what comes is where to knock, and who
-answers is proved by the transport. Source: libp2p specification, discovery/mdns.md; RFC 6762 and 6763 through zeroconf.
+Holds the TXT record, written and read, and the sockets, which zeroconf (70 ms to import) opens on every interface but
+loopback. Each node is an instance of `_p2p._udp.local` under a random name; besides the `dnsaddr=` strings of the
+specification its TXT record has `ns=NAMESPACE`, and records of other namespaces are ignored. mDNS is not authenticated,
+and anybody on the link can say anything: what is found is a hint where to dial, and the dial proves the key.
+Must not know who dials. Source: libp2p specification, discovery/mdns.md; RFC 6762; RFC 6763, section 6.
 """
 
 import asyncio
 import contextlib
 import logging
 import secrets
+import socket
 from collections import OrderedDict
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, Final, Self
 
-from zeroconf import IPVersion, ServiceStateChange, Zeroconf
-from zeroconf.asyncio import AsyncServiceBrowser, AsyncServiceInfo, AsyncZeroconf
+import ifaddr
+import zeroconf
+from zeroconf.asyncio import AsyncServiceBrowser, AsyncZeroconf
 
-from ww.discovery.interface import interfaces
 from ww.errors import UsageError
 from ww.identity import PeerId
 from ww.net.multiaddr import Multiaddr
@@ -26,210 +29,319 @@ from ww.net.multiaddr import Multiaddr
 log = logging.getLogger("ww.discovery")
 
 SERVICE: Final = "_p2p._udp.local."
-_TYPE_TXT: Final = 16
 _STRING_BYTES_MAX: Final = 255
-_CLOSE_S: Final = 1.0
-# Peers announce port and host as DNS wants it; the address that counts is in the TXT record.
-_PORT: Final = 4001
+_BOUND_S: Final = 2.0
+
+Found = tuple[PeerId, tuple[Multiaddr, ...]]
+"""Who somebody claims to be, and where."""
 
 
 @dataclass(frozen=True, slots=True)
 class MdnsConfig:
-    """How much is believed and kept."""
+    """How much is said and remembered, and how often."""
 
-    addresses_max: int = 8
-    """Of one record."""
-    record_bytes_max: int = 4096
     peers_max: int = 4096
-    """Records that are remembered, so that only news is told."""
-    request_ms: int = 3000
-    """How long a record that was named and not sent is asked for."""
-    requests_max: int = 64
-    """Records that are asked for at a time."""
+    """Records remembered; of those that came before, a repetition is reported as if it were new."""
+    addresses_max: int = 8
+    """Addresses of one record; later ones are neither written nor read."""
+    record_bytes_max: int = 1100
+    """Of a TXT record; with all around it, it then fits the MTU of most links. Larger ones are ignored."""
+    say_again_s: float = 1.0
+    """Seconds after an announcement until it is repeated; each repetition doubles them."""
+    say_again_max_s: float = 60.0
+    """Seconds between repetitions at most: so late a cut that no link shows, as one behind a switch, is healed."""
+    look_again_s: float = 1.0
+    """Seconds after which the links are looked at again, for one that went down or came back."""
 
 
-def write_txt(peer_id: PeerId, namespace: str, addresses: Sequence[Multiaddr]) -> bytes:
-    """Write a record's TXT strings, each with its length before it."""
-    strings = [f"dnsaddr={address.of_peer(peer_id)}" for address in addresses]
-    encoded = [text.encode() for text in (f"ns={namespace}", *strings)]
-    return b"".join(bytes([len(text)]) + text for text in encoded if len(text) <= _STRING_BYTES_MAX)
+def write_text(peer_id: PeerId, namespace: str, addresses: Sequence[Multiaddr], config: MdnsConfig) -> bytes:
+    """Write a TXT record that says where a peer is; addresses that do not fit are left out, the last ones first.
 
-
-def read_txt(data: bytes, config: MdnsConfig) -> tuple[str | None, PeerId, tuple[Multiaddr, ...]] | None:
-    """Read a record's TXT strings: namespace, peer and addresses; None when they are not one peer's.
-
-    Never raises. Addresses that ww cannot dial, of other transports, are passed over.
+    UsageError when the namespace does not fit.
     """
-    namespace: str | None = None
-    peers: set[PeerId] = set()
-    addresses: list[Multiaddr] = []
-    for text in _strings(data[: config.record_bytes_max]):
-        key, _, value = text.partition("=")
-        if key == "ns":
-            namespace = value
-        elif key == "dnsaddr":
-            with contextlib.suppress(UsageError):
-                address = Multiaddr.parse(value)
-                if address.peer_id is not None:
-                    peers.add(address.peer_id)
-                    addresses.append(replace(address, peer_id=None))
-    if len(peers) != 1:
+    text = _string("ns", namespace)
+    if not text:
+        raise UsageError(f"--ns {namespace[:80]!r}: too long for mDNS", "ns")
+    for address in addresses[: config.addresses_max]:
+        string = _string("dnsaddr", str(address.of_peer(peer_id)))
+        if len(text) + len(string) <= config.record_bytes_max:
+            text += string
+    return text
+
+
+def read_text(text: bytes, namespace: str, config: MdnsConfig) -> Found | None:
+    """Read a TXT record, which may be any bytes; None for one that names no peer of that namespace, or several."""
+    if len(text) > config.record_bytes_max:
         return None
-    return namespace, peers.pop(), tuple(addresses[: config.addresses_max])
+    namespaces: list[bytes] = []
+    addresses: list[Multiaddr] = []
+    for key, value in _entries(text):
+        if key == b"ns":
+            namespaces.append(value)
+        elif key == b"dnsaddr" and (address := _address(value)) is not None:
+            addresses.append(address)
+    peers = {address.peer_id for address in addresses}
+    peer_id = peers.pop() if len(peers) == 1 else None
+    usable = dict.fromkeys(replace(address, peer_id=None) for address in addresses if _leads_elsewhere(address))
+    # A key that comes several times has the first value: RFC 6763, section 6.4.
+    if peer_id is None or not usable or namespaces[:1] != [namespace.encode()]:
+        return None
+    return peer_id, tuple(usable)[: config.addresses_max]
 
 
-def _strings(data: bytes) -> Iterable[str]:
-    at = 0
-    while at < len(data):
-        length = data[at]
-        with contextlib.suppress(UnicodeDecodeError):
-            yield data[at + 1 : at + 1 + length].decode()
-        at += 1 + length
+def _string(key: str, value: str) -> bytes:
+    data = f"{key}={value}".encode()
+    return bytes((len(data),)) + data if len(data) <= _STRING_BYTES_MAX else b""
+
+
+def _entries(text: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Take a TXT record apart: keys in lower case, and values. What its end cuts off is left out."""
+    start = 0
+    while start < len(text):
+        end = start + 1 + text[start]
+        if end <= len(text):
+            key, _, value = text[start + 1 : end].partition(b"=")
+            yield key.lower(), value
+        start = end
+
+
+def _address(value: bytes) -> Multiaddr | None:
+    try:
+        address = Multiaddr.parse(value.decode("ascii"))
+    except (UnicodeDecodeError, UsageError):
+        return None
+    return address if address.peer_id is not None else None
+
+
+def _leads_elsewhere(address: Multiaddr) -> bool:
+    return address.port != 0 and not address.is_loopback and not address.is_unspecified
+
+
+@dataclass(frozen=True, slots=True)
+class _Link:
+    """A network interface as far as mDNS goes; whatever it takes to open the sockets anew makes it another one."""
+
+    index: int
+    ip4: str | None
+    """The address to speak from, when it can be bound now."""
+    ip6: bool
+    """Whether it can speak IPv6 now: not before the system has found its address to be unique."""
+
+
+def _links() -> list[_Link]:
+    """Return the interfaces that mDNS can be spoken on now. OSError when the system does not say."""
+    found = []
+    for adapter in ifaddr.get_adapters():
+        ip4 = [ip.ip for ip in adapter.ips if isinstance(ip.ip, str)]
+        ip6 = [ip.ip for ip in adapter.ips if not isinstance(ip.ip, str)]
+        if adapter.index is None or any(ip.startswith("127.") for ip in ip4) or not _has_carrier(adapter.name):
+            continue
+        usable4 = next((ip for ip in ip4 if _can_bind(socket.AF_INET, (ip, 0))), None)
+        # zeroconf, given an interface's index, takes the first of its addresses.
+        usable6 = bool(ip6) and ip6[0][0] != "::1" and _can_bind(socket.AF_INET6, (ip6[0][0], 0, 0, adapter.index))
+        if usable4 or usable6:
+            found.append(_Link(adapter.index, usable4, usable6))
+    return found
+
+
+def _can_bind(family: socket.AddressFamily, address: tuple[Any, ...]) -> bool:
+    try:
+        with socket.socket(family, socket.SOCK_DGRAM) as sock:
+            sock.bind(address)
+    except OSError:
+        return False
+    return True
+
+
+def _has_carrier(interface: str) -> bool:
+    # An IPv4 address can be bound without as well. operstate says the same up to a second later.
+    try:
+        return Path("/sys/class/net", interface, "carrier").read_text() == "1\n"
+    except FileNotFoundError:  # another system than Linux
+        return True
+    except OSError:  # the link is down
+        return False
+
+
+class _Listener(zeroconf.RecordUpdateListener):
+    """Hands on what is heard of the service; must not let anything reach zeroconf, and so the event loop."""
+
+    def __init__(self, hear: Callable[[str, bytes, bool], object]) -> None:
+        self._hear = hear
+
+    def async_update_records(self, zc: zeroconf.Zeroconf, now: float, records: list[zeroconf.RecordUpdate]) -> None:
+        for update in records:
+            record = update.new
+            text = getattr(record, "text", None)  # TXT records alone have one
+            if not isinstance(text, bytes) or not record.key.endswith("." + SERVICE):
+                continue
+            try:
+                self._hear(record.key, text, record.is_expired(now))
+            except Exception:
+                log.exception("mDNS: a record was not taken in")
 
 
 class Mdns:
-    """A node's part in mDNS."""
+    """One node's part in mDNS: it is found under what it announces, and hears of others."""
 
     def __init__(
         self,
         peer_id: PeerId,
         namespace: str,
-        on_found: Callable[[PeerId, tuple[Multiaddr, ...]], object],
+        on_found: Callable[[PeerId, tuple[Multiaddr, ...]], None],
         config: MdnsConfig | None = None,
     ) -> None:
-        """on_found gets a peer's addresses when they are new or have changed."""
+        """Call on_found on the loop whenever a peer's record is new or changed. UsageError: namespace too long."""
         self._peer_id = peer_id
         self._namespace = namespace
         self._on_found = on_found
         self._config = config or MdnsConfig()
-        # At least 32 characters, says the specification, so that no two are the same.
-        self._name = f"{secrets.token_hex(20)}.{SERVICE}"
-        self._txt = b""
-        self._info: AsyncServiceInfo | None = None
-        self._zeroconf: AsyncZeroconf | None = None
+        write_text(peer_id, namespace, (), self._config)
+        # With 128 random bits nobody else has it, so that it is announced without asking around for 0.7 s.
+        self._name = secrets.token_hex(16)
+        self._addresses: list[Multiaddr] = []
+        self._known: OrderedDict[str, bytes] = OrderedDict()
+        self._links: list[_Link] = []
+        self._sockets: AsyncZeroconf | None = None
         self._browser: AsyncServiceBrowser | None = None
-        self._records: OrderedDict[str, bytes] = OrderedDict()
-        self._tasks: set[asyncio.Future[Any]] = set()
-        self._turn = asyncio.Lock()
+        self._listener = _Listener(self._hear)
+        self._registered: zeroconf.ServiceInfo | None = None
+        self._say_at = 0.0
+        self._pause_s = 0.0
         self._has_warned = False
+        self._lock = asyncio.Lock()
+        self._stack = contextlib.AsyncExitStack()
 
     async def __aenter__(self) -> Self:
-        await self._open()
+        """Open the sockets and begin to browse; without mDNS, when it cannot be had here, after a warning."""
+        self._stack.push_async_callback(self._leave)
+        try:
+            await self._open()
+            group = await self._stack.enter_async_context(asyncio.TaskGroup())
+            following = group.create_task(self._follow())
+            self._stack.callback(following.cancel)
+        except BaseException:
+            await self._stack.aclose()
+            raise
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        await self._close()
-
-    async def rebind(self) -> None:
-        """Open all sockets anew, on the interfaces that are there now."""
-        async with self._turn:
-            await self._close()
-            await self._open()
-            await self._register()
+        await self._stack.aclose()
 
     async def announce(self, addresses: Sequence[Multiaddr]) -> None:
-        """Let others know that this node is there from now on; nowhere any more when addresses is empty."""
-        usable = [address for address in addresses if not address.is_loopback][: self._config.addresses_max]
-        txt = write_txt(self._peer_id, self._namespace, usable) if usable else b""
-        async with self._turn:
-            if txt != self._txt:
-                self._txt = txt
-                await self._register()
+        """Be found at these addresses from now on, and no longer at others; () withdraws this node.
+
+        Loopback addresses are left out.
+        """
+        async with self._lock:
+            self._addresses = [address for address in addresses if _leads_elsewhere(address)]
+            self._register()
+
+    async def rebind(self) -> None:
+        """Open the sockets anew on the interfaces there are now, browse and announce again."""
+        async with self._lock:
+            await self._close()
+            await self._open()
+            self._register()
 
     async def _open(self) -> None:
-        hosts = [
-            address.host
-            for interface in interfaces()
-            if interface.is_up and not interface.is_loopback
-            for address in interface.addresses
-            if address.kind == "ip4"
-        ]
-        if not hosts:
-            return
+        self._known.clear()
         try:
-            self._zeroconf = AsyncZeroconf(interfaces=hosts, ip_version=IPVersion.V4Only)
-            await self._zeroconf.zeroconf.async_wait_for_start()
-        except Exception as error:  # whatever the machine does not allow: the node does without
-            if not self._has_warned:
-                log.warning("no mDNS: %s", error or type(error).__name__)
-            self._has_warned = True
+            self._links = _links()
+            if not self._links:
+                raise OSError("no interface that leads to other machines")
+            speak_on = [link.ip4 for link in self._links if link.ip4] + [link.index for link in self._links if link.ip6]
+            self._sockets = AsyncZeroconf(interfaces=speak_on)
+            await self._sockets.zeroconf.async_wait_for_start(_BOUND_S)
+        except (OSError, RuntimeError, zeroconf.Error) as error:
             await self._close()
+            if not self._has_warned:
+                self._has_warned = True
+                log.warning("no mDNS for now: %s", error or type(error).__name__)
             return
-        self._browser = AsyncServiceBrowser(self._zeroconf.zeroconf, SERVICE, handlers=[self._on_change])
+        self._has_warned = False
+        self._sockets.zeroconf.async_add_listener(self._listener, None)
+        # It asks, now and when records grow old; what is answered is heard by the listener, together with its text.
+        self._browser = AsyncServiceBrowser(self._sockets.zeroconf, SERVICE, handlers=[lambda **_: None])
 
     async def _close(self) -> None:
-        """Say goodbye, and let go of everything, in bounded time."""
-        zeroconf, self._zeroconf = self._zeroconf, None
-        browser, self._browser = self._browser, None
-        self._info = None
-        for task in self._tasks:
-            task.cancel()
-        if zeroconf is None:
+        """Close the sockets and say nothing: to others this node is where it was."""
+        self._registered = None
+        if self._browser is not None:
+            await self._browser.async_cancel()
+            self._browser = None
+        if self._sockets is not None:
+            self._sockets.zeroconf.generate_unregister_all_services()  # or it would send goodbyes, for 0.25 s
+            with contextlib.suppress(OSError, TimeoutError, zeroconf.Error):
+                async with asyncio.timeout(_BOUND_S):
+                    await self._sockets.async_close()
+            self._sockets = None
+
+    async def _leave(self) -> None:
+        async with self._lock:
+            self._addresses = []
+            self._register()
+            await self._close()
+
+    def _register(self) -> None:
+        """Bring what is registered in line with the addresses."""
+        if self._sockets is None or (self._registered is None and not self._addresses):
             return
-        with contextlib.suppress(TimeoutError):
-            async with asyncio.timeout(_CLOSE_S):
-                if browser is not None:
-                    await browser.async_cancel()
-                await zeroconf.async_unregister_all_services()
-        await zeroconf.async_close()
-
-    async def _register(self) -> None:
-        """Have the record say what it should."""
-        zeroconf = self._zeroconf
-        if zeroconf is None:
+        engine, before = self._sockets.zeroconf, self._registered
+        if not self._addresses and before is not None:
+            self._registered = None
+            engine.registry.async_remove(before)
+            engine.async_send(engine.generate_service_broadcast(before, 0))
             return
-        try:
-            before, self._info = self._info, None
-            if not self._txt:
-                if before is not None:
-                    self._keep(await zeroconf.async_unregister_service(before))
-                return
-            self._info = AsyncServiceInfo(
-                SERVICE, self._name, port=_PORT, properties=self._txt, server=f"{self._name.partition('.')[0]}.local."
-            )
-            if before is None:
-                # The name is random: there is no other that it has to be told from first.
-                self._keep(await zeroconf.async_register_service(self._info, cooperating_responders=True))
-            else:
-                self._keep(await zeroconf.async_update_service(self._info))
-        except Exception as error:
-            log.warning("mDNS does not announce this node: %s", error or type(error).__name__)
+        text = write_text(self._peer_id, self._namespace, self._addresses, self._config)
+        if before is not None and before.text == text:
+            return
+        # Of port and host only other programs take notice; they come with every instance of a service.
+        self._registered = zeroconf.ServiceInfo(
+            SERVICE, f"{self._name}.{SERVICE}", self._addresses[0].port, properties=text, server=f"{self._name}.local."
+        )
+        if before is None:
+            engine.registry.async_add(self._registered)
+        else:
+            engine.registry.async_update(self._registered)
+        self._pause_s = self._config.say_again_s
+        self._say()
 
-    def _keep(self, broadcast: Any) -> None:
-        """Hold what goes on by itself, until it has ended."""
-        task = asyncio.ensure_future(broadcast)
-        self._tasks.add(task)
-        task.add_done_callback(self._forget)
+    def _say(self) -> None:
+        """Tell everybody where this node is, and note when to do it again."""
+        self._say_at = asyncio.get_running_loop().time() + self._pause_s
+        self._pause_s = min(self._config.say_again_max_s, 2 * self._pause_s)
+        if self._sockets is not None and self._registered is not None:
+            engine = self._sockets.zeroconf
+            engine.async_send(engine.generate_service_broadcast(self._registered, None))
 
-    def _forget(self, task: "asyncio.Future[Any]") -> None:
-        self._tasks.discard(task)
-        if not task.cancelled() and (error := task.exception()):
-            log.debug("mDNS: %s", error)
+    async def _follow(self) -> None:
+        """Repeat what was announced, and open the sockets anew when a link went down or came back."""
+        while True:
+            await asyncio.sleep(self._config.look_again_s)
+            try:
+                if _links() != self._links:
+                    await self.rebind()
+                elif asyncio.get_running_loop().time() >= self._say_at:
+                    self._say()
+            except Exception:
+                # Whatever it is, the node can do without mDNS.
+                log.exception("mDNS could not be kept up")
 
-    def _on_change(self, zeroconf: Zeroconf, service_type: str, name: str, state_change: ServiceStateChange) -> None:
-        if state_change is ServiceStateChange.Removed:
-            self._records.pop(name, None)
-        elif name != self._name and not self._take(zeroconf, name) and len(self._tasks) < self._config.requests_max:
-            self._keep(self._ask(zeroconf, name))
-
-    async def _ask(self, zeroconf: Zeroconf, name: str) -> None:
-        """Ask for a record that was named without its content."""
-        await AsyncServiceInfo(SERVICE, name).async_request(zeroconf, self._config.request_ms)
-        self._take(zeroconf, name)
-
-    def _take(self, zeroconf: Zeroconf, name: str) -> bool:
-        """Tell what a record says, where that is known and new; False when it is not known."""
-        records: list[Any] = [r for r in zeroconf.cache.async_entries_with_name(name) if r.type == _TYPE_TXT]
-        if not records:
-            return False
-        data = bytes(max(records, key=lambda record: record.created).text)
-        if self._records.get(name) == data:
-            return True
-        self._records[name] = data
-        self._records.move_to_end(name)
-        while len(self._records) > self._config.peers_max:
-            self._records.popitem(last=False)
-        said = read_txt(data, self._config)
-        if said is not None and said[0] == self._namespace and said[1] != self._peer_id and said[2]:
-            self._on_found(said[1], said[2])
-        return True
+    def _hear(self, name: str, text: bytes, is_gone: bool) -> None:
+        """Take in one record, as it comes from the network."""
+        if is_gone:
+            # An earlier text of a name runs out beside the one that holds.
+            if self._known.get(name) == text:
+                del self._known[name]
+            return
+        if self._known.get(name) == text:
+            self._known.move_to_end(name)
+            return
+        found = read_text(text, self._namespace, self._config)
+        if found is None or found[0] == self._peer_id:
+            return
+        self._known[name] = text
+        while len(self._known) > self._config.peers_max:
+            self._known.popitem(last=False)
+        self._on_found(*found)
