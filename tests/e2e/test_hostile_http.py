@@ -1,6 +1,7 @@
 """Strangers at the HTTP port: answered in HTTP or dropped, nothing stored of what was cut off, no traceback."""
 
 import contextlib
+import json
 import signal
 import socket
 from collections.abc import Iterator
@@ -103,6 +104,27 @@ def test_a_crowd_that_holds_every_connection_does_not_stop_the_runs(gateway: Gat
             assert all_of(sock).startswith(b"HTTP/1.1 503 ")
     wait_until(lambda: gateway.client.get("/healthz").status_code == 200, "there is room again")
     assert gateway.ended("a")["completions"] == 4
+
+
+def test_one_connection_more_than_the_limit_is_told_when_to_come_back(gateway: Gateway) -> None:
+    ask = b"GET /healthz HTTP/1.1\r\nHost: localhost\r\n\r\n"
+    with contextlib.ExitStack() as stack:
+        for _ in range(8):
+            sock = stack.enter_context(connect(gateway))
+            sock.sendall(ask)
+            assert sock.recv(65536).startswith(b"HTTP/1.1 200 "), "up to the limit each is served"
+        with connect(gateway) as beyond:
+            beyond.sendall(ask)
+            head, _, body = all_of(beyond).partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.1 503 ")
+    fields = dict(line.lower().split(": ") for line in head.decode().split("\r\n")[1:])
+    assert fields["content-type"] == "application/problem+json"
+    assert int(fields["retry-after"]) > 0
+    problem = json.loads(body)
+    assert problem == {
+        "type": "about:blank", "title": "Service Unavailable", "status": 503,
+        "detail": "8 connections are open, the limit", "code": "overloaded",
+    }  # fmt: skip
 
 
 def test_who_asks_for_nothing_is_hung_up_on(gateway: Gateway) -> None:

@@ -7,6 +7,7 @@ import shutil
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any, Final
+from urllib.parse import unquote
 
 import httpx
 import pytest
@@ -456,6 +457,19 @@ async def test_a_disk_that_refuses_a_cancel(gateway: Gateway) -> None:
     with refusing(gateway.directory / "ww.db", "UPDATE ON tasks"):
         await refused(gateway, 503, "disk full", method="DELETE", path="/tasks/t")
     assert (await gateway.json("/tasks/t", 200, "DELETE"))["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("path", ["/", "/task", "/tasks/", "/tasks/t/run", "/a%0Ab"])
+async def test_a_path_where_nothing_is(gateway: Gateway, path: str) -> None:
+    for method in ("GET", "POST"):
+        answer = await refused(gateway, 404, f"nothing is at {unquote(path)!r}", method=method, path=path)
+        for known in ("/tasks", "/workers", "/healthz"):
+            assert known in answer.json()["detail"]
+
+
+async def test_a_long_path_where_nothing_is_comes_back_cut(gateway: Gateway) -> None:
+    answer = await refused(gateway, 404, "nothing is at '/aaaa", method="GET", path="/" + "a" * 5000)
+    assert len(answer.json()["detail"]) < 200
 
 
 async def test_what_nobody_expected_is_a_problem_too(tmp_path: Path) -> None:

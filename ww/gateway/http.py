@@ -38,6 +38,7 @@ _PAGE_MAX: Final = 1000
 _RESULTS_SHOWN: Final = 100
 _OUTPUT_SHOWN_BYTES_MAX: Final = 16 << 20
 _STATUSES: Final = tuple(RunState)
+_CROWDED_RETRY_AFTER_S: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -360,9 +361,18 @@ async def _answer_error(request: Request, error: Exception) -> Response:
 async def _answer_http_exception(request: Request, error: Exception) -> Response:
     assert isinstance(error, HTTPException)
     headers = dict(error.headers or {})
+    detail = error.detail
     if error.status_code == 413:
         headers["Connection"] = "close"
-    return _problem(error.status_code, error.detail, "http", headers=headers)
+    elif error.status_code == 404:  # from the router: whoever looks for a task in vain raises NotFound
+        detail = f"nothing is at {shown(request.scope['path'])}: there are /tasks, /workers and /healthz (docs/http.md)"
+    return _problem(error.status_code, detail, "http", headers=headers)
+
+
+def crowded(connections_max: int) -> ASGIApp:
+    """Return the answer to a request on a connection beyond that many. It ends the connection, to make room."""
+    headers = {"Retry-After": str(_CROWDED_RETRY_AFTER_S), "Connection": "close"}
+    return _problem(503, f"{connections_max} connections are open, the limit", "overloaded", headers=headers)
 
 
 def _forbidden(detail: str) -> ASGIApp:

@@ -21,7 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from ww.clock import Clock
 from ww.discovery.packet import Load
 from ww.errors import UsageError
-from ww.gateway.http import HttpConfig, HttpGateway
+from ww.gateway.http import HttpConfig, HttpGateway, crowded
 from ww.gateway.modules import ModuleStore
 from ww.gateway.request import RequestLimits
 from ww.gateway.scheduler import Scheduler, SchedulerConfig
@@ -126,9 +126,26 @@ async def _serving(http: HttpGateway, sock: socket.socket, config: GatewayConfig
 
 
 class _Protocol(H11Protocol):
-    """uvicorn's, with a limit on how long a request's head may take: it knows one only for idle connections."""
+    """uvicorn's, with two limits of our own.
+
+    One on how long a request's head may take: uvicorn has one only for idle connections. And the one on connections,
+    since uvicorn's answer beyond it is plain text, and comes one connection too early.
+    """
 
     _head_timer: asyncio.TimerHandle | None = None
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self._connections_max, self.limit_concurrency = self.limit_concurrency, None
+        self.app = self._answer
+
+    async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
+        app: Any = self.config.loaded_app
+        # A request may outlive its connection, so both are counted.
+        if self._connections_max and max(len(self.connections), len(self.tasks)) > self._connections_max:
+            log.warning("an HTTP request was refused: %d connections are open, the limit", self._connections_max)
+            app = crowded(self._connections_max)
+        await app(scope, receive, send)
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
