@@ -17,9 +17,8 @@ SWITCHES = {"--lan", "--no-multicast", "--no-mdns"}
 
 
 def flags_of(command: Any) -> list[str]:
-    commands = Parser().add_subparsers()
-    command.add_to(commands)
-    (parser,) = commands.choices.values()
+    parser = Parser()
+    command.add_to(parser)
     skipped = (argparse._HelpAction,)
     return [action.option_strings[0] for action in parser._actions if not isinstance(action, skipped)]
 

@@ -1,24 +1,30 @@
 """The command line: the only place that reads argv and WW_* variables. One file a subcommand."""
 
-import argparse
+import importlib
 import sys
+from collections.abc import Sequence
+from typing import Any, Final
 
 from ww import __version__
-from ww.cli import cluster, discover, gateway, id, worker
 from ww.cli.options import Parser
 from ww.errors import WwError
 
-_COMMANDS = (gateway, worker, cluster, discover, id)
+_COMMANDS: Final = {
+    "gateway": "take tasks over HTTP and give their runs to workers",
+    "worker": "offer this machine's slots to a gateway",
+    "cluster": "see who is a member of the cluster",
+    "discover": "see the packets by which nodes find each other, or send one",
+    "id": "print the peer id of a key file",
+}
 
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command that argv names and return the exit code: 0, 1 for an error, 2 for wrong usage."""
     parser = Parser(prog="ww", description="A peer-to-peer cluster that runs WebAssembly nobody has to trust.")
     parser.add_argument("--version", action="version", version=f"ww {__version__}")
-    commands = parser.add_subparsers(metavar="COMMAND", required=True)
-    for command in _COMMANDS:
-        command.add_to(commands)
-    arguments = parser.parse_args(sys.argv[1:] if argv is None else argv)
+    argv = sys.argv[1:] if argv is None else argv
+    add_commands(parser.add_subparsers(metavar="COMMAND", required=True), argv)
+    arguments = parser.parse_args(argv)
     try:
         code: int = arguments.run(arguments)
     except WwError as error:
@@ -33,4 +39,10 @@ def main(argv: list[str] | None = None) -> int:
     return code
 
 
-Subcommands = argparse._SubParsersAction  # the type that add_subparsers returns has no public name
+def add_commands(commands: Any, argv: Sequence[str]) -> None:
+    """Add all commands by name; only the one that argv names is imported, since all together take half a second."""
+    chosen = next((word for word in argv if word in _COMMANDS), None)
+    for name, help in _COMMANDS.items():
+        parser = commands.add_parser(name, help=help)
+        if name == chosen:
+            importlib.import_module(f"ww.cli.{name}").add_to(parser)

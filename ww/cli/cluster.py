@@ -18,9 +18,8 @@ _COLUMNS = ("PEER", "ROLE", "HOST", "SLOTS", "FREE", "QUEUE", "AGE", "ADDRESSES"
 _REFRESH_S = 1.0
 
 
-def add_to(commands: Any) -> None:
-    """Add the subcommand."""
-    group: Parser = commands.add_parser("cluster", help="see who is a member of the cluster")
+def add_to(group: Parser) -> None:
+    """Add what the command takes."""
     parser: Parser = group.add_subparsers(metavar="COMMAND", required=True).add_parser(
         "ls",
         help="list the members",

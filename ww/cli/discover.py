@@ -24,9 +24,8 @@ from ww.rpc.loop import run
 _PEERS_MAX = 4096
 
 
-def add_to(commands: Any) -> None:
-    """Add the subcommand."""
-    group: Parser = commands.add_parser("discover", help="see the packets by which nodes find each other, or send one")
+def add_to(group: Parser) -> None:
+    """Add what the command takes."""
     kinds = group.add_subparsers(metavar="COMMAND", required=True)
     listen: Parser = kinds.add_parser(
         "listen",

@@ -5,7 +5,7 @@ import asyncio
 import logging
 import re
 from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
 from ww.cli.options import Parser, add_node_options, count, node_config, seconds, size
 from ww.cli.process import log_to_stderr, on_stop_signals
@@ -23,13 +23,9 @@ log = logging.getLogger("ww.gateway")
 _LOOPBACK_HOSTS: Final = {"localhost": "127.0.0.1", "[::1]": "::1"}
 
 
-def add_to(commands: Any) -> None:
-    """Add the subcommand."""
-    parser: Parser = commands.add_parser(
-        "gateway",
-        help="take tasks over HTTP and give their runs to workers",
-        description="Take tasks over HTTP and give their runs to workers. Prints its peer id on stdout.",
-    )
+def add_to(parser: Parser) -> None:
+    """Add what the command takes."""
+    parser.description = "Take tasks over HTTP and give their runs to workers. Prints its peer id on stdout."
     add_node_options(parser)
     parser.option("--key", Path, "file of the key pair (gateway.key in the state directory)", metavar="FILE")
     parser.option(

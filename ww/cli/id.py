@@ -2,19 +2,14 @@
 
 import argparse
 from pathlib import Path
-from typing import Any
 
 from ww.cli.options import Parser, state_directory
 from ww.identity import Identity
 
 
-def add_to(commands: Any) -> None:
-    """Add the subcommand."""
-    parser: Parser = commands.add_parser(
-        "id",
-        help="print the peer id of a key file",
-        description="Print the peer id of a key file. The file is made when it is not there.",
-    )
+def add_to(parser: Parser) -> None:
+    """Add what the command takes."""
+    parser.description = "Print the peer id of a key file. The file is made when it is not there."
     parser.option("--key", Path, "file of the key pair (the gateway's, in the state directory)", metavar="FILE")
     parser.option(
         "--state", Path, "directory of the gateway's key ($XDG_STATE_HOME/ww)",

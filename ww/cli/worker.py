@@ -4,7 +4,6 @@ import argparse
 import asyncio
 import logging
 from pathlib import Path
-from typing import Any
 
 from ww.cli.options import (
     Parser,
@@ -29,13 +28,11 @@ from ww.worker import Worker, WorkerConfig
 log = logging.getLogger("ww.worker")
 
 
-def add_to(commands: Any) -> None:
-    """Add the subcommand."""
-    parser: Parser = commands.add_parser(
-        "worker",
-        help="offer this machine's slots to a gateway",
-        description="Offer this machine's slots to a gateway, and run there what it sends. Reconnects when the"
-        " gateway goes away. The first ctrl-C lets running guests finish, the second stops at once.",
+def add_to(parser: Parser) -> None:
+    """Add what the command takes."""
+    parser.description = (
+        "Offer this machine's slots to a gateway, and run there what it sends. Reconnects when the"
+        " gateway goes away. The first ctrl-C lets running guests finish, the second stops at once."
     )
     add_node_options(parser)
     config, limits = WorkerConfig(), SandboxLimits()
