@@ -46,10 +46,11 @@ class SandboxPool:
         self._group = await asyncio.TaskGroup().__aenter__()
         try:
             self._idle.extend(await asyncio.gather(*(self._start("executor") for _ in range(self._slots))))
-            self._compiler = await self._start("compiler")
         except BaseException:
             await self.__aexit__()
             raise
+        # Beside: a slot can be offered before anything has to be compiled.
+        self._spawn(self._start_compiler())
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -204,6 +205,13 @@ class SandboxPool:
         task.add_done_callback(self._tasks.discard)
 
     # Compiling.
+
+    async def _start_compiler(self) -> None:
+        async with self._compile_turn:
+            try:
+                self._compiler = await self._start("compiler")
+            except (WwError, OSError) as error:
+                log.error("%s; trying again when there is something to compile", error)
 
     async def _compile(self, digest: bytes, done: asyncio.Future[None]) -> None:
         try:
