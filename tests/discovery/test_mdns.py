@@ -450,7 +450,7 @@ def test_a_machine_without_network_goes_on_without_mdns_until_there_is_one(start
     ip(machines[0].name, "link", "set", machines[0].name.replace("-", ""), "up")
     two.finds(one.peer, A1)
     one.end()
-    assert one.log == ["no mDNS for now: no interface that leads to other machines\n"]
+    assert one.log == ["no mDNS for now: no link to other machines is up\n"]
 
 
 @in_namespaces

@@ -9,6 +9,7 @@ Must not know who dials. Source: libp2p specification, discovery/mdns.md; RFC 67
 
 import asyncio
 import contextlib
+import ipaddress
 import logging
 import secrets
 import socket
@@ -16,7 +17,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Any, Final, Self
+from typing import Final, Self
 
 import ifaddr
 import zeroconf
@@ -31,9 +32,6 @@ log = logging.getLogger("ww.discovery")
 SERVICE: Final = "_p2p._udp.local."
 _STRING_BYTES_MAX: Final = 255
 _BOUND_S: Final = 2.0
-
-Found = tuple[PeerId, tuple[Multiaddr, ...]]
-"""Who somebody claims to be, and where."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,8 +67,11 @@ def write_text(peer_id: PeerId, namespace: str, addresses: Sequence[Multiaddr], 
     return text
 
 
-def read_text(text: bytes, namespace: str, config: MdnsConfig) -> Found | None:
-    """Read a TXT record, which may be any bytes; None for one that names no peer of that namespace, or several."""
+def read_text(text: bytes, namespace: str, config: MdnsConfig) -> tuple[PeerId, tuple[Multiaddr, ...]] | None:
+    """Read a TXT record, which may be any bytes: who it claims to be of, and where that is.
+
+    None for one that names no peer of that namespace, or several.
+    """
     if len(text) > config.record_bytes_max:
         return None
     namespaces: list[bytes] = []
@@ -117,44 +118,36 @@ def _leads_elsewhere(address: Multiaddr) -> bool:
     return address.port != 0 and not address.is_loopback and not address.is_unspecified
 
 
-@dataclass(frozen=True, slots=True)
-class _Link:
-    """A network interface as far as mDNS goes; whatever it takes to open the sockets anew makes it another one."""
+def _interfaces() -> list[str | int]:
+    """Return what mDNS can be spoken on now, as zeroconf takes it.
 
-    index: int
-    ip4: str | None
-    """The address to speak from, when it can be bound now."""
-    ip6: bool
-    """Whether it can speak IPv6 now: not before the system has found its address to be unique."""
-
-
-def _links() -> list[_Link]:
-    """Return the interfaces that mDNS can be spoken on now. OSError when the system does not say."""
-    found = []
+    That is of each link an IPv4 address, and for IPv6 its index. OSError when the system does not say.
+    """
+    found: list[str | int] = []
     for adapter in ifaddr.get_adapters():
         ip4 = [ip.ip for ip in adapter.ips if isinstance(ip.ip, str)]
-        ip6 = [ip.ip for ip in adapter.ips if not isinstance(ip.ip, str)]
-        if adapter.index is None or any(ip.startswith("127.") for ip in ip4) or not _has_carrier(adapter.name):
+        ip6 = [ip.ip[0] for ip in adapter.ips if not isinstance(ip.ip, str)]
+        is_loopback = any(ipaddress.ip_address(ip).is_loopback for ip in ip4 + ip6)
+        if adapter.index is None or is_loopback or not _has_carrier(adapter.name):
             continue
-        usable4 = next((ip for ip in ip4 if _can_bind(socket.AF_INET, (ip, 0))), None)
-        # zeroconf, given an interface's index, takes the first of its addresses.
-        usable6 = bool(ip6) and ip6[0][0] != "::1" and _can_bind(socket.AF_INET6, (ip6[0][0], 0, 0, adapter.index))
-        if usable4 or usable6:
-            found.append(_Link(adapter.index, usable4, usable6))
+        found += ip4[:1]
+        # zeroconf binds the first address of an index; that fails until the system has found it to be unique.
+        if ip6 and _can_bind(ip6[0], adapter.index):
+            found.append(adapter.index)
     return found
 
 
-def _can_bind(family: socket.AddressFamily, address: tuple[Any, ...]) -> bool:
+def _can_bind(ip6: str, index: int) -> bool:
     try:
-        with socket.socket(family, socket.SOCK_DGRAM) as sock:
-            sock.bind(address)
+        with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as sock:
+            sock.bind((ip6, 0, 0, index))
     except OSError:
         return False
     return True
 
 
 def _has_carrier(interface: str) -> bool:
-    # An IPv4 address can be bound without as well. operstate says the same up to a second later.
+    # Without, an IPv4 address can be bound as well. operstate says the same, up to a second later.
     try:
         return Path("/sys/class/net", interface, "carrier").read_text() == "1\n"
     except FileNotFoundError:  # another system than Linux
@@ -201,7 +194,7 @@ class Mdns:
         self._name = secrets.token_hex(16)
         self._addresses: list[Multiaddr] = []
         self._known: OrderedDict[str, bytes] = OrderedDict()
-        self._links: list[_Link] = []
+        self._interfaces: list[str | int] = []
         self._sockets: AsyncZeroconf | None = None
         self._browser: AsyncServiceBrowser | None = None
         self._listener = _Listener(self._hear)
@@ -214,6 +207,8 @@ class Mdns:
 
     async def __aenter__(self) -> Self:
         """Open the sockets and begin to browse; without mDNS, when it cannot be had here, after a warning."""
+        # It logs, with a traceback, each link that it cannot send on; whatever matters it raises.
+        logging.getLogger("zeroconf").setLevel(logging.CRITICAL)
         self._stack.push_async_callback(self._leave)
         try:
             await self._open()
@@ -247,11 +242,10 @@ class Mdns:
     async def _open(self) -> None:
         self._known.clear()
         try:
-            self._links = _links()
-            if not self._links:
-                raise OSError("no interface that leads to other machines")
-            speak_on = [link.ip4 for link in self._links if link.ip4] + [link.index for link in self._links if link.ip6]
-            self._sockets = AsyncZeroconf(interfaces=speak_on)
+            self._interfaces = _interfaces()
+            if not self._interfaces:
+                raise OSError("no link to other machines is up")
+            self._sockets = AsyncZeroconf(interfaces=self._interfaces)
             await self._sockets.zeroconf.async_wait_for_start(_BOUND_S)
         except (OSError, RuntimeError, zeroconf.Error) as error:
             await self._close()
@@ -320,7 +314,7 @@ class Mdns:
         while True:
             await asyncio.sleep(self._config.look_again_s)
             try:
-                if _links() != self._links:
+                if _interfaces() != self._interfaces:
                     await self.rebind()
                 elif asyncio.get_running_loop().time() >= self._say_at:
                     self._say()

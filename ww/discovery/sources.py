@@ -44,7 +44,7 @@ class Discovery:
         writer: Writer,
         clock: Clock,
         *,
-        on_found: Callable[[PeerId, tuple[Multiaddr, ...]], object],
+        on_found: Callable[[PeerId, tuple[Multiaddr, ...]], None],
         on_heartbeat: Callable[[Packet, bytes], object],
         on_machine: Callable[[], object] = lambda: None,
     ) -> None:
