@@ -52,34 +52,70 @@ def form(wasm: bytes, **fields: object) -> tuple[bytes, str]:
     return b"".join(parts), f"multipart/form-data; boundary={boundary}"
 
 
+class Processes:
+    """ww processes that share a state and a cache of their own, and are stopped in the end."""
+
+    def __init__(self, folder: str, stack: contextlib.ExitStack) -> None:
+        self._folder = folder
+        self._stack = stack
+        self._environment = {name: value for name, value in os.environ.items() if not name.startswith("WW_")}
+        self._environment |= {"XDG_STATE_HOME": f"{folder}/state", "XDG_CACHE_HOME": f"{folder}/cache"}
+
+    def start(self, *arguments: str, ready: str) -> str:
+        """Start one, wait for a line of its log, and return the group in its pattern."""
+        process, log = self.spawn(*arguments)
+        self._stack.callback(_stop, process)
+        with log.open() as reading:
+            seen = ""
+            while (found := re.search(ready, seen)) is None:
+                if process.poll() is not None:
+                    raise RuntimeError(seen)
+                seen += reading.read()
+        return found[1]
+
+    def spawn(self, *arguments: str) -> "tuple[subprocess.Popen[bytes], Path]":
+        """Start one and do not wait for anything."""
+        command = [sys.executable, "-m", "ww", *arguments]
+        log = Path(self._folder, f"{uuid.uuid4().hex}.log")
+        with log.open("w") as file:
+            process = subprocess.Popen(command, cwd=ROOT, env=self._environment, stdout=subprocess.DEVNULL, stderr=file)
+        return process, log
+
+
+@contextlib.contextmanager
+def processes() -> Iterator[Processes]:
+    """Give a way to start ww processes."""
+    with tempfile.TemporaryDirectory(prefix="ww-bench-") as folder, contextlib.ExitStack() as stack:
+        yield Processes(folder, stack)
+
+
 @contextlib.contextmanager
 def cluster(*, workers: int, slots: int) -> Iterator[Client]:
     """Run a gateway with that many workers of that many slots each."""
-    with tempfile.TemporaryDirectory(prefix="ww-bench-") as folder, contextlib.ExitStack() as stack:
-        environment = {name: value for name, value in os.environ.items() if not name.startswith("WW_")}
-        environment |= {"XDG_STATE_HOME": f"{folder}/state", "XDG_CACHE_HOME": f"{folder}/cache"}
-
-        def start(*arguments: str, ready: str) -> str:
-            command = [sys.executable, "-m", "ww", *arguments]
-            log = Path(folder, f"{uuid.uuid4().hex}.log")
-            with log.open("w") as file:
-                process = subprocess.Popen(command, cwd=ROOT, env=environment, stdout=subprocess.DEVNULL, stderr=file)
-            stack.callback(_stop, process)
-            with log.open() as reading:
-                seen = ""
-                while (found := re.search(ready, seen)) is None:
-                    if process.poll() is not None:
-                        raise RuntimeError(seen)
-                    seen += reading.read()
-            return found[1]
-
-        address = start("gateway", "--http", "127.0.0.1:0", ready=r"HTTP on http://(\S+)")
-        client = Client(address)
-        stack.callback(client.close)
+    with processes() as started, gateway(started) as client:
         peer = client.request("GET", "/healthz")["peer"]
         for _ in range(workers):
-            start("worker", "--dial", peer, "--slots", str(slots), ready=r"(joined) gateway")
+            started.start("worker", "--dial", peer, "--slots", str(slots), ready=r"(joined) gateway")
         yield client
+
+
+@contextlib.contextmanager
+def gateway(started: Processes) -> Iterator[Client]:
+    """Run a gateway."""
+    with contextlib.closing(
+        Client(started.start("gateway", "--http", "127.0.0.1:0", ready=r"HTTP on http://(\S+)"))
+    ) as it:
+        yield it
+
+
+@contextlib.contextmanager
+def worker_of(started: Processes, peer: str, *arguments: str) -> Iterator[None]:
+    """Run a worker of that gateway, from its start on."""
+    process, _ = started.spawn("worker", "--dial", peer, *arguments)
+    try:
+        yield
+    finally:
+        _stop(process)
 
 
 def _stop(process: "subprocess.Popen[bytes]") -> None:

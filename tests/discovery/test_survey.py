@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from tests.discovery.simulation import Network
+from bench.simulation import Network
 from ww.discovery.packet import ANY_DISTANCE, Drop, Packet, Response, Survey, Writer, read, write
 from ww.discovery.survey import SurveyConfig, Surveyor, is_within
 from ww.identity import Identity, PeerId
@@ -175,9 +175,14 @@ def test_distance_is_the_xor_of_the_keys_ends(one_end: int, other_end: int, dist
 
 @pytest.mark.parametrize("nodes", [2, 5, 40])
 def test_somebody_is_found_within_a_second_over_a_lossy_network(nodes: int) -> None:
-    rng = random.Random(nodes)
-    for _ in range(20):
-        network = Network(nodes, loss=0.1, rng=rng)
-        assert network.search(0, None, bound_s=1.0).packets < 60
-        wanted = network.nodes[-1][0]
-        assert network.search(0, wanted, bound_s=1.0).seconds < 1.0
+    network = Network(nodes, loss=0.1, rng=random.Random(nodes))
+    for for_one in (False, True) * 20:
+        assert network.search(for_one=for_one, bound_s=1.0).packets < 60
+
+
+def test_more_datagrams_than_a_node_looks_at_are_dropped() -> None:
+    node, peer = Node(HERE, received_per_s=10.0, packets_per_s=1e6, packets_burst=1e6), Node(THERE)
+    surveys = [write(peer.identity, "ww", 1, sequence, Survey(1, ANY_DISTANCE)) for sequence in range(1, 31)]
+    assert sum(node.receive(data, 0.0) is not None for data in surveys) == 10
+    assert node.surveyor.dropped == {Drop.TOO_MANY: 20}
+    assert node.receive(write(peer.identity, "ww", 1, 99, Survey(1, ANY_DISTANCE)), 1.0) is not None
