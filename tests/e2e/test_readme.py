@@ -22,7 +22,7 @@ from tests.e2e.namespaces import Machine, one_machine, two_machines, why_not
 from tests.e2e.processes import BOUND_S, wait_until
 from tests.guests import ROOT
 
-SECTIONS_WITH_COMMANDS = ["Try it", "By hand", "Two machines", "Options"]
+SECTIONS_WITH_COMMANDS = ["Try it", "By hand", "Two machines", "Who is there", "Options"]
 PLACEHOLDERS = {"PEER_ID", "WORKER_PEER_ID", "ADDRESS_OF_A"}
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="README.md posts tasks with curl")
 
@@ -122,10 +122,10 @@ class Shell:
         assert found is not None, f"no {ready!r} from {line}\n{''.join(log)}"
         return process, found
 
-    def press_ctrl_c(self, process: "subprocess.Popen[str]") -> None:
+    def press_ctrl_c(self, process: "subprocess.Popen[str]", exit_code: int = 0) -> None:
         """Send what a terminal sends: everything that runs in it gets the signal."""
         os.killpg(process.pid, signal.SIGINT)
-        assert process.wait(BOUND_S) == 0
+        assert process.wait(BOUND_S) == exit_code
 
     def close(self) -> None:
         """Leave nothing of what was started."""
@@ -185,7 +185,7 @@ def test_what_the_readme_names_in_passing_is_there(shell: Shell) -> None:
     assert "scripts/build-guests" in named
     paths = [name for name in named if re.match(r"(scripts|cmd|wasm|bench|docs|schema|ww)/", name)]
     assert [path for path in paths if not (ROOT / path).exists()] == []
-    helps = shell.run(".venv/bin/ww gateway --help") + shell.run(".venv/bin/ww worker --help")
+    helps = "".join(shell.run(f".venv/bin/ww {name} --help") for name in ("gateway", "worker", "cluster ls"))
     assert [name for name in named if name.startswith("--") and name not in helps] == []
 
 
@@ -238,7 +238,7 @@ def test_options(shell: Shell) -> None:
 def test_two_machines(tmp_path: Path) -> None:
     if why_not():
         pytest.skip(why_not())
-    make_key, admit, gateway_line, worker_line = commands("Two machines")
+    make_key, admit, lan_gateway_line, lan_worker_line, gateway_line, worker_line = commands("Two machines")
     post, _, wait = [line for line in commands("By hand") if line.startswith("curl")][:3]
     with (
         two_machines() as (machine_a, machine_b),
@@ -247,8 +247,13 @@ def test_two_machines(tmp_path: Path) -> None:
     ):
         a.values["WORKER_PEER_ID"] = b.run(make_key).strip()
         a.run(admit)
-        a.start_gateway(gateway_line)
+        gateway = a.start_gateway(lan_gateway_line)
         b.values |= {"PEER_ID": a.values["PEER_ID"], "ADDRESS_OF_A": machine_a.address}
+        worker = b.start(lan_worker_line, "joined gateway")
+        a.press_ctrl_c(gateway)
+        b.press_ctrl_c(worker)
+
+        a.start_gateway(gateway_line)
         b.start(worker_line, "joined gateway")
         a.run(post)
         task = json.loads(a.run(wait))
@@ -265,3 +270,23 @@ def test_two_machines(tmp_path: Path) -> None:
         a.values["WORKER_PEER_ID"] = b.run(make_key.replace("worker.key", "other.key")).strip()
         a.run(admit)
         b.start(worker_line.replace("worker.key", "other.key"), "joined gateway")
+
+
+def test_who_is_there(shell: Shell) -> None:
+    listing, workers, watch, listen, emit = commands("Who is there")
+    (gateway_line,) = [line for line in commands("By hand") if line.endswith("ww gateway")]
+    shell.start_gateway(gateway_line)
+    listener = shell.start(listen, "listening on")
+    (worker_line,) = [line for line in commands("By hand") if line.endswith("ww worker --dial PEER_ID")]
+    shell.start(worker_line, "joined gateway")
+    wait_until(lambda: len(shell.run(listing).splitlines()) == 3)
+    (worker,) = json.loads(shell.run(workers))
+    assert worker["role"] == "worker"
+    assert {line.split()[0] for line in shell.run(emit).splitlines()[1:]} == {worker["peer"], shell.values["PEER_ID"]}
+    assert listener.stdout is not None
+    assert listener.stdout.readline().startswith("TIME")
+    watching, _ = shell._start(watch, "")
+    assert watching.stdout is not None
+    assert watching.stdout.readline().startswith("PEER")
+    for process in (watching, listener):
+        shell.press_ctrl_c(process, exit_code=130)
