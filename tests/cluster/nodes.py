@@ -29,7 +29,12 @@ class Nodes:
 
     @asynccontextmanager
     async def node(
-        self, role: str, identity: Identity | None = None, load: Callable[[], Load] = Load, **config: Any
+        self,
+        role: str,
+        identity: Identity | None = None,
+        load: Callable[[], Load] = Load,
+        ttl_s: float = TTL_S,
+        **config: Any,
     ) -> AsyncIterator[Node]:
         """Run a node that listens."""
         identity = identity or Identity.generate()
@@ -37,7 +42,7 @@ class Nodes:
             state_directory=self.directory,
             role=role,
             discovery=DiscoveryConfig(multicast=False),
-            membership=MembershipConfig(ttl_s=TTL_S),
+            membership=MembershipConfig(ttl_s=ttl_s),
             **config,
         )
         async with Node(settings, MemoryTransport(self.network, identity), identity, self.clock) as node:

@@ -103,6 +103,21 @@ async def test_members_stay_as_long_as_they_are_connected(nodes: Nodes) -> None:
             assert seen_by(gateway) == seen_by(worker) == everybody
 
 
+async def test_relays_do_not_hold_back_what_has_a_short_ttl_until_it_is_over(nodes: Nodes) -> None:
+    async with (
+        nodes.node("gateway") as gateway,
+        nodes.node("worker", ttl_s=1.0) as one,
+        nodes.node("worker", ttl_s=1.0) as two,
+        await one.dial(gateway.peer_id),
+        await two.dial(gateway.peer_id),
+    ):
+        everybody = {gateway.peer_id, one.peer_id, two.peer_id}
+        await nodes.eventually(lambda: seen_by(gateway) == seen_by(one) == seen_by(two) == everybody)
+        for _ in range(200):
+            await nodes.pass_time(0.05)
+            assert seen_by(gateway) == seen_by(one) == seen_by(two) == everybody
+
+
 async def test_a_restart_under_the_same_key_is_seen_at_once(nodes: Nodes) -> None:
     identity = Identity.generate()
     async with nodes.node("gateway") as gateway:

@@ -17,6 +17,7 @@ from tests.guests import ROOT
 pytestmark = [pytest.mark.skipif(bool(why_not()), reason=why_not() or "-"), pytest.mark.timeout(120)]
 
 BY_SURVEY = ("--lan", "--no-mdns")
+BY_IP6 = (*BY_SURVEY, "--discover", "/ip6/ff02::8822/udp/8822/multicast")
 BY_MDNS = ("--lan", "--no-multicast")
 BY_ADDRESS = ("--no-multicast", "--no-mdns")
 
@@ -93,7 +94,7 @@ def start_all(hosts: list[Host], options: tuple[str, ...]) -> list[str]:
     return [gateway, *map(peer_of, workers)]
 
 
-@pytest.mark.parametrize("options", [BY_SURVEY, BY_MDNS, BY_ADDRESS], ids=["survey", "mdns", "address"])
+@pytest.mark.parametrize("options", [BY_SURVEY, BY_IP6, BY_MDNS, BY_ADDRESS], ids=["survey", "ip6", "mdns", "address"])
 def test_four_hosts_find_each_other(hosts: list[Host], options: tuple[str, ...]) -> None:
     peers = start_all(hosts, options)
     for host in hosts:

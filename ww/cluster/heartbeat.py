@@ -196,10 +196,10 @@ class Heartbeats:
     async def _wait_for_news(self, session: "Session") -> None:
         """Return when something should be pushed: soon when it is notable, otherwise not more than once a second."""
         membership = self.membership
-        end = self._clock.now() + _LOAD_S
+        begin = self._clock.now()
         while membership.notable <= session.version:
             if membership.version > session.version:
-                remaining_s = end - self._clock.now()
+                remaining_s = begin + min(_LOAD_S, membership.patience_s(session.version)) - self._clock.now()
                 if remaining_s <= 0:
                     return
                 await first_of(self.changed(), self._clock.sleep(remaining_s))

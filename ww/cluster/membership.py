@@ -20,6 +20,9 @@ Position = tuple[int, int]
 """Where in what a peer says: incarnation and sequence."""
 
 _NEVER: Final = float("inf")
+# Share of its ttl for which a heartbeat may be held back by one relay, and the least seconds: a stranger's ttl counts.
+_HOLD_SHARE: Final = 0.1
+_HOLD_MIN_S: Final = 0.1
 # Seconds for which a table that was found full is not counted again.
 _FULL_S: Final = 1.0
 
@@ -243,6 +246,14 @@ class Membership:
             if record.version <= version:
                 break
             yield record
+
+    def patience_s(self, version: int) -> float:
+        """Return for how many seconds what changed after that version may be held back on its way to others.
+
+        A heartbeat that passes three relays has then lost less than a third of its ttl, and half is the interval.
+        """
+        shortest = min((r.heartbeat.ttl_ms for r in self.since(version) if r.heartbeat.ttl_ms), default=0)
+        return max(_HOLD_MIN_S, shortest / 1000 * _HOLD_SHARE)
 
     def lacking(self, digest: Mapping[PeerId, Position], now: float) -> list[Record]:
         """Return what somebody whose digest this is does not know: newer heartbeats, and losses of those it knows."""

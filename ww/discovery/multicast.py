@@ -8,6 +8,7 @@ reached, and by which way an answer goes back.
 
 import asyncio
 import contextlib
+import errno
 import logging
 import socket
 import struct
@@ -99,7 +100,12 @@ class Link:
         self._target = (self.group.host, self.group.port, 0, index)
         # Linux has no IPv6 route for multicast by loopback: better known now than at each packet that is lost.
         with socket.socket(socket.AF_INET6, socket.SOCK_DGRAM) as probe:
-            probe.connect(self._target)
+            try:
+                probe.connect(self._target)
+            except OSError as error:
+                # A link that has just come up has an address once nobody else turns out to have it, after a second.
+                if error.errno != errno.EADDRNOTAVAIL:
+                    raise
 
     def _share(self, level: int, multicast_all: int) -> None:
         self._heard.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
