@@ -173,9 +173,23 @@ class Worker(Program):
         self.logged("joined gateway")
 
 
+def sandboxes_of(pid: int, role: str = "") -> list[int]:
+    """Return the sandbox processes that node pid started, also when it is gone; those of one role when it is named."""
+    found = []
+    for folder in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            # ... -m ww.sandbox.executor ROLE DESCRIPTOR PID-OF-THE-NODE BYTES
+            words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
+            if "ww.sandbox.executor" in words:
+                its_role, _, node = words[words.index("ww.sandbox.executor") + 1 :][:3]
+                if node == str(pid) and its_role.startswith(role) and is_running(int(folder.name)):
+                    found.append(int(folder.name))
+    return found
+
+
 def wait_busy(worker: Worker) -> None:
     """Wait until a guest of that worker computes."""
-    before = {pid: ticks_of(pid) for pid in children_of(worker.pid)}
+    before = {pid: ticks_of(pid) for pid in sandboxes_of(worker.pid, "executor")}
     wait_until(lambda: any(ticks_of(pid) > ticks + 5 for pid, ticks in before.items()), "a guest computes")
 
 

@@ -6,8 +6,8 @@ from typing import Any
 
 import pytest
 
-from tests.e2e.leftovers import CleanCluster, clean_cluster_in, sandboxes_of
-from tests.e2e.processes import Gateway, Worker, children_of, ticks_of, wait_busy, wait_until
+from tests.e2e.leftovers import CleanCluster, clean_cluster_in
+from tests.e2e.processes import Gateway, Worker, children_of, sandboxes_of, ticks_of, wait_busy, wait_until
 from tests.guests import FLOOD, GROW_4_GIB, SLEEP_FOR_EVER, START_WITH_4_GIB, UNREACHABLE, function, guest, wat
 
 LOOP_BEFORE_RUN = wat(

@@ -10,8 +10,8 @@ from pathlib import Path
 import capnp
 import pytest
 
-from tests.e2e.leftovers import CleanCluster, clean_cluster_in, sandboxes_of
-from tests.e2e.processes import BOUND_S, Gateway, Program, wait_until
+from tests.e2e.leftovers import CleanCluster, clean_cluster_in
+from tests.e2e.processes import BOUND_S, Gateway, Program, sandboxes_of, wait_until
 from tests.guests import UNREACHABLE, guest
 from ww import schema
 from ww.identity import Identity

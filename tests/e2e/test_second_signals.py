@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.leftovers import CleanCluster, clean_cluster_in, sandboxes_of, wait_without_sandboxes
-from tests.e2e.processes import BOUND_S, Gateway, Worker, wait_busy, wait_until
+from tests.e2e.leftovers import CleanCluster, clean_cluster_in, wait_without_sandboxes
+from tests.e2e.processes import BOUND_S, Gateway, Worker, sandboxes_of, wait_busy, wait_until
 from tests.guests import guest
 
 UPLOAD = (

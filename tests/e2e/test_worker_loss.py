@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from tests.e2e.leftovers import CleanCluster, clean_cluster_in, sandboxes_of, wait_without_sandboxes
-from tests.e2e.processes import Gateway, Worker, is_running, ticks_of, wait_busy, wait_until
+from tests.e2e.leftovers import CleanCluster, clean_cluster_in, wait_without_sandboxes
+from tests.e2e.processes import Gateway, Worker, is_running, sandboxes_of, ticks_of, wait_busy, wait_until
 from tests.guests import guest
 
 TICKS_OF_A_GUEST = 60
