@@ -156,6 +156,7 @@ class Heartbeats:
     async def _push_for_ever(self, session: "Session", hang_up: Callable[[], object]) -> None:
         """Push what a session's peer lacks, and hang up when it does not answer."""
         self._sessions.add(session)
+        self.membership.speak_up(self._clock.now())
         try:
             await self._push(session)
         except TimeoutError:

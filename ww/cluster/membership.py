@@ -137,9 +137,13 @@ class Membership:
         """Say how busy this node is; soon when that is new, but not too often."""
         if load != self._load:
             self._load = load
-            if self._facts is not None:
-                due = max(now, self._sent_at + self.config.load_interval_s)
-                self._beat_at = min(self._beat_at, due)
+            self.speak_up(now)
+
+    def speak_up(self, now: float) -> None:
+        """Say that this node is there soon, though nothing is new: somebody may have taken it for lost."""
+        if self._facts is not None:
+            due = max(now, self._sent_at + self.config.load_interval_s)
+            self._beat_at = min(self._beat_at, due)
 
     def leave(self, now: float) -> Beat | None:
         """Say goodbye; None when nothing was ever said."""
