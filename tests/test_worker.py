@@ -13,7 +13,9 @@ from tests.conftest import until
 from tests.guests import digest_of, guest
 from ww import schema
 from ww.caps.blob import BlobServer
-from ww.caps.channel import Channel, SenderServer
+from ww.caps.channel import Channel
+from ww.caps.facets import SenderServer
+from ww.caps.value import Codec
 from ww.clock import SystemClock
 from ww.errors import BadModule, Draining, Overloaded, PeerError, UsageError
 from ww.identity import Identity
@@ -70,6 +72,7 @@ class Gateway:
         self.registered: list[Any] = []
         self.goodbyes = 0
         self.channel: Channel[Any] = Channel()
+        self.channel.add_sender()  # exported by name
         self._identity = Identity.generate()
         self.vat = Vat(self._identity, MemoryTransport(network, self._identity))
         self._modules = modules
@@ -83,7 +86,9 @@ class Gateway:
 
     def _sender(self, peer: Peer) -> Any:
         self.peers.append(peer)
-        return SenderServer(self.channel, lambda value: value.as_struct(schema.worker.Offer).worker)
+        return SenderServer(
+            self.channel, Codec(lambda *_: None, lambda message: message.value.as_struct(schema.worker.Offer).worker)
+        )
 
     async def lease(self) -> Any:
         return await asyncio.wait_for(self.channel.receive(), 10)

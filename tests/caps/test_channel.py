@@ -143,7 +143,7 @@ async def test_close_fails_everybody_who_waits_and_everybody_after() -> None:
 
 
 async def test_waiting_sends_are_bounded() -> None:
-    channel: Channel[str] = Channel(sends_max=2)
+    channel: Channel[str] = Channel(waiting_max=2)
     await sending(channel, "a", "b")
     with pytest.raises(Overloaded, match="the limit"):
         await channel.send("c")

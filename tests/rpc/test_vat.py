@@ -10,7 +10,9 @@ import pytest
 
 from tests.conftest import until
 from ww import schema
-from ww.caps.channel import Channel, SenderServer
+from ww.caps.channel import Channel
+from ww.caps.facets import SenderServer
+from ww.caps.value import TEXT
 from ww.errors import Disconnected, NotAdmitted, NotFound, PeerError, PeerMismatch, ProtocolMismatch, RemoteError
 from ww.identity import Identity
 from ww.net.memory import MemoryTransport, Network
@@ -49,7 +51,7 @@ class Serving:
     def __init__(self, transports: Transports, **settings: Any) -> None:
         self.identity = Identity.generate()
         self.vat = Vat(self.identity, transports.of(self.identity), **settings)
-        self.channel: Channel[str] = Channel()
+        self.channel: Channel[str] = Channel(TEXT)
         self.peers: list[Peer] = []
         self.addresses: list[Multiaddr] = []
 
@@ -60,7 +62,7 @@ class Serving:
 
     def _sender(self, peer: Peer) -> Any:
         self.peers.append(peer)
-        return SenderServer(self.channel, lambda value: str(value.as_text()))
+        return SenderServer(self.channel)
 
     def _broken(self, peer: Peer) -> Any:
         raise RuntimeError("secret /path/of/this/machine")

@@ -14,7 +14,9 @@ from typing import Any, Final
 
 from ww import schema
 from ww.caps.blob import BlobServer
-from ww.caps.channel import Channel, SenderServer
+from ww.caps.channel import Channel
+from ww.caps.facets import SenderServer
+from ww.caps.value import Codec
 from ww.errors import Conflict, Overloaded, PeerError, RemoteError, UsageError
 from ww.gateway.task import Outcome, Spec
 from ww.identity import PeerId
@@ -76,6 +78,8 @@ class WorkerPool:
         self._module_path = module_path
         self._wall = wall
         self.channel: Channel[Offer] = Channel(on_waiting=on_offer)
+        # Exported by name: it stays open when the last worker has gone.
+        self.channel.add_sender()
         self._workers: dict[Peer, WorkerEntry] = {}
 
     def registry_for(self, peer: Peer) -> Any:
@@ -85,12 +89,12 @@ class WorkerPool:
     def sender_for(self, peer: Peer) -> Any:
         """Make what peer gets as "channel": it may send offers, and nothing else."""
 
-        def read(value: Any) -> Offer:
+        def read(message: Any) -> Offer:
             if peer not in self._workers:
                 raise UsageError("register before you send offers")
-            return Offer(peer, value.as_struct(schema.worker.Offer).worker)
+            return Offer(peer, message.value.as_struct(schema.worker.Offer).worker)
 
-        return SenderServer(self.channel, read, sends_max=_SLOTS_MAX)
+        return SenderServer(self.channel, Codec(_never_sent, read), waiting_max=_SLOTS_MAX)
 
     def register(self, peer: Peer, info: WorkerInfo) -> None:
         """Let peer send offers until `unregister`."""
@@ -141,6 +145,10 @@ class WorkerPool:
             return None
         offer = self.channel.take(best[1])
         return Lease(offer, self._workers.get(offer.peer), self._module_path)
+
+
+def _never_sent(offer: Offer, message: Any) -> None:
+    raise AssertionError("nobody elsewhere receives offers")
 
 
 class Lease:

@@ -1,0 +1,220 @@
+"""Facets of a channel on other nodes: the servers that a channel's owner exports, and what wraps one that was received.
+
+Holds the wire side of channel.py. Must not know what the values mean: a codec says how they are written and read. A
+server's last reference going, with its peer's connection for instance, is how a facet is dropped.
+"""
+
+import asyncio
+import contextlib
+import secrets
+from collections.abc import Iterator, Sequence
+from typing import Any, ClassVar, Final, Generic, TypeVar
+
+from ww import schema
+from ww.caps import channel as channels
+from ww.caps import rendezvous
+from ww.caps.channel import Case, Channel, Chosen, ReceiveCase, SendCase
+from ww.caps.value import ANYTHING, Codec
+from ww.errors import Overloaded, UsageError
+from ww.rpc.errors import call
+
+T = TypeVar("T")
+
+_CASES_MAX: Final = 64
+# Seconds for the facets of a select to say that they are of this node; they are, so it takes a turn of the loop.
+_PRESENT_S: Final = 5.0
+
+
+class _FacetServer(Generic[T]):
+    """What all facets have."""
+
+    sends = receives = False
+    # Facets that a select under way here has asked to present themselves, by its nonce: pycapnp does not tell which
+    # server a capability of ours leads to.
+    _presented: ClassVar[dict[bytes, "_FacetServer[Any] | None"]] = {}
+
+    def __init__(self, channel: Channel[T], codec: Codec[T] | None = None, *, waiting_max: int = 1024) -> None:
+        """Serve a facet of channel; at most waiting_max operations of whoever holds it may wait at a time."""
+        self.channel = channel
+        self.codec = codec or channel.codec
+        self._waiting_max = waiting_max
+        self._waiting = 0
+        if self.sends:
+            channel.add_sender()
+
+    def __del__(self) -> None:
+        if self.sends:
+            self.channel.drop_sender()
+
+    @contextlib.contextmanager
+    def _one_more(self) -> Iterator[None]:
+        if self._waiting >= self._waiting_max:
+            raise Overloaded(f"{self._waiting_max} operations of this peer are waiting, the limit")
+        self._waiting += 1
+        try:
+            yield
+        finally:
+            self._waiting -= 1
+
+    async def present_context(self, context: Any) -> None:
+        nonce = context.params.nonce
+        if nonce in self._presented:
+            self._presented[nonce] = self
+
+    async def select_context(self, context: Any) -> None:
+        asked = list(context.params.cases)
+        if not 1 <= len(asked) <= _CASES_MAX:
+            raise UsageError(f"a select of {len(asked)} cases: expected 1 to {_CASES_MAX}")
+        with self._one_more():
+            facets = [await _facet_of(case) for case in asked]
+            cases = [_as_case(facet, case) for facet, case in zip(facets, asked, strict=True)]
+            chosen = await channels.choose(cases, may_wait=context.params.mayWait)
+            if chosen is None:
+                context.results.index = -1
+                return
+            context.results.index = chosen.index
+            if asked[chosen.index].which() == "receive":
+                facets[chosen.index].codec.write(chosen.value, context.results)
+
+
+class _Sends(_FacetServer[T]):
+    sends = True
+
+    async def send_context(self, context: Any) -> None:
+        # Before anything is awaited: a capability inside the value dies with the call's parameters.
+        value = self.codec.read(context.params)
+        with self._one_more():
+            await self.channel.send(value)
+
+
+class _Receives(_FacetServer[T]):
+    receives = True
+
+    async def receive_context(self, context: Any) -> None:
+        with self._one_more():
+            value = await self.channel.receive()
+        # Nothing is awaited after it: whoever is cancelled now has not had it, or has it.
+        self.codec.write(value, context.results)
+
+
+class _Closes(_FacetServer[T]):
+    async def close_context(self, context: Any) -> None:
+        self.channel.close()
+
+
+class SenderServer(_Sends[T], schema.channel.Sender.Server):  # type: ignore[misc]
+    """May send, and nothing else."""
+
+
+class ReceiverServer(_Receives[T], schema.channel.Receiver.Server):  # type: ignore[misc]
+    """May receive."""
+
+
+class CloserServer(_Closes[T], schema.channel.Closer.Server):  # type: ignore[misc]
+    """May close."""
+
+
+class SendReceiverServer(_Sends[T], _Receives[T], schema.channel.SendReceiver.Server):  # type: ignore[misc]
+    """May send and receive."""
+
+
+class SendCloserServer(_Sends[T], _Closes[T], schema.channel.SendCloser.Server):  # type: ignore[misc]
+    """May send and close."""
+
+
+class ReceiveCloserServer(_Receives[T], _Closes[T], schema.channel.ReceiveCloser.Server):  # type: ignore[misc]
+    """May receive and close."""
+
+
+class WholeServer(_Sends[T], _Receives[T], _Closes[T], schema.channel.Whole.Server):  # type: ignore[misc]
+    """May do all."""
+
+
+async def _facet_of(case: Any) -> _FacetServer[Any]:
+    """Find the server, here, that a case's capability leads to."""
+    sends = case.which() == "send"
+    capability = case.send.sender if sends else case.receive
+    nonce = secrets.token_bytes(16)
+    _FacetServer._presented[nonce] = None
+    try:
+        async with asyncio.timeout(_PRESENT_S):
+            await call(capability.present(nonce))
+    except TimeoutError:
+        pass
+    finally:
+        facet = _FacetServer._presented.pop(nonce)
+    if facet is None:
+        raise UsageError("a select over channels of several nodes: expected channels of this one")
+    if not (facet.sends if sends else facet.receives):
+        raise UsageError("a case's facet does not allow it")
+    return facet
+
+
+def _as_case(facet: _FacetServer[Any], case: Any) -> rendezvous.Case:
+    core = facet.channel.core
+    if case.which() == "send":
+        return rendezvous.Send(core, facet.codec.read(case.send))
+    return rendezvous.Receive(core)
+
+
+class RemoteEnd(Generic[T]):
+    """A channel of another node, by the capability that the node gave."""
+
+    def __init__(self, client: Any, codec: Codec[T]) -> None:
+        self._client = client
+        self._codec = codec
+
+    async def send(self, value: T) -> None:
+        request = self._client.send_request()
+        self._codec.write(value, request)
+        await call(request.send())
+
+    async def receive(self) -> T:
+        return self._codec.read(await call(self._client.receive()))
+
+    async def close(self) -> None:
+        await call(self._client.close())
+
+    async def select(self, cases: Sequence[Case], *, may_wait: bool) -> Chosen | None:
+        request = self._client.select_request()
+        request.mayWait = may_wait
+        for case, asked in zip(cases, request.init("cases", len(cases)), strict=True):
+            end = case.end
+            if not isinstance(end, RemoteEnd):
+                raise UsageError("a select over channels of several nodes: expected channels of one")
+            if isinstance(case, SendCase):
+                send = asked.init("send")
+                send.sender = end._client
+                end._codec.write(case.value, send)
+            else:
+                asked.receive = end._client
+        answer = await call(request.send())
+        return None if answer.index < 0 else Chosen(answer.index, _received(cases[answer.index], answer))
+
+    def hold(self, *, sends: bool) -> None:
+        pass
+
+    def release(self, *, sends: bool) -> None:
+        self._client = None
+
+
+def _received(case: Case, answer: Any) -> Any:
+    end = case.end
+    return end._codec.read(answer) if isinstance(case, ReceiveCase) and isinstance(end, RemoteEnd) else None
+
+
+_FACETS: Final = {
+    "Sender": channels.Sender,
+    "Receiver": channels.Receiver,
+    "Closer": channels.Closer,
+    "SendReceiver": channels.SendReceiver,
+    "SendCloser": channels.SendCloser,
+    "ReceiveCloser": channels.ReceiveCloser,
+    "Whole": channels.Whole,
+}
+
+
+def facet_of(client: Any, codec: Codec[T] = ANYTHING) -> Any:
+    """Wrap a capability of a facet of another node's channel as the facet of channel.py that may do the same."""
+    name = client.schema.node.displayName.rpartition(":")[2]
+    return _FACETS[name](RemoteEnd(client, codec))

@@ -1,0 +1,96 @@
+"""What travels through a channel, on its way between Python and Cap'n Proto.
+
+Holds the codecs: how a value is written into a message's `value` and `capability` fields, and how it is read out of
+them so that it outlives the message. Must not know channels.
+"""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, Generic, TypeVar
+
+import capnp
+
+from ww import schema
+from ww.errors import UsageError
+
+T = TypeVar("T")
+
+
+@dataclass(frozen=True, slots=True)
+class Codec(Generic[T]):
+    """How one kind of value crosses. The other side, which sees its schema alone, may use another codec."""
+
+    write: Callable[[T, Any], None]
+    """Writes a value into a message: `write(value, message)`."""
+    read: Callable[[Any], T]
+    """Reads one from a message that is about to be gone. Raises UsageError for what is no such value."""
+
+
+class _Nowhere(schema.channel.Sender.Server):  # type: ignore[misc]
+    """Never called: a request to it is a message that may hold capabilities for as long as it is not sent."""
+
+
+def hold(message: Any) -> Any:
+    """Copy a message's value, whatever it is, capabilities included, into one that lives until it is dropped."""
+    held = schema.channel.Sender._new_client(_Nowhere()).send_request()
+    held.value = message.value
+    held.capability = message.capability
+    return held
+
+
+def _pass_on(value: Any, message: Any) -> None:
+    message.value = value.value
+    message.capability = value.capability
+
+
+ANYTHING: Codec[Any] = Codec(_pass_on, lambda message: hold(message).as_reader())
+"""Any struct or capability, unseen: a value has `value.as_struct(...)` and `capability.as_interface(...)`."""
+
+
+def _write_text(value: str, message: Any) -> None:
+    message.value = value
+
+
+def _read_text(message: Any) -> str:
+    try:
+        return str(message.value.as_text())
+    except (capnp.KjException, UnicodeDecodeError):
+        raise UsageError("the value cannot be read: expected text") from None
+
+
+TEXT: Codec[str] = Codec(_write_text, _read_text)
+"""Text."""
+
+
+def struct(kind: Any) -> Codec[Any]:
+    """Return the codec for a schema struct, capabilities inside it included.
+
+    What is sent may be a builder or a reader of it, or a dict of its fields; what is received is a reader.
+    """
+    name = kind.schema.node.displayName.rpartition(":")[2]
+
+    def write(value: Any, message: Any) -> None:
+        message.value = kind.new_message(**value) if isinstance(value, dict) else value
+
+    def read(message: Any) -> Any:
+        try:
+            return hold(message).as_reader().value.as_struct(kind)
+        except capnp.KjException:
+            raise UsageError(f"the value cannot be read: expected a {name}") from None
+
+    return Codec(write, read)
+
+
+def interface(kind: Any) -> Codec[Any]:
+    """Return the codec for capabilities of an interface: a server object or a client goes in, a client comes out."""
+    name = kind.schema.node.displayName.rpartition(":")[2]
+
+    def write(value: Any, message: Any) -> None:
+        message.capability = value
+
+    def read(message: Any) -> Any:
+        if not message._has("capability"):
+            raise UsageError(f"the value is no capability: expected a {name}")
+        return message.capability.as_interface(kind)
+
+    return Codec(write, read)
