@@ -145,7 +145,7 @@ class Rendezvous:
         self.is_closed = True
         ended = []
         for operation, index in [*self._sends.values(), *self._receives.values()]:
-            if not operation.has_ended:  # a select may wait here twice
+            if not operation.has_ended and not operation.is_gone():  # a select may wait here twice
                 operation._end(index, is_closed=True)
                 ended.append(operation)
         return ended
