@@ -125,7 +125,7 @@ class Channel(Generic[T]):
 
         Cancelling withdraws it, or does nothing when it was taken. Raises ChannelClosed, then nobody took it.
         """
-        await perform(rendezvous.Send(self.core, value))
+        await perform(rendezvous.Send(self.core, self.codec.normalise(value)))
 
     async def receive(self) -> T:
         """Return the oldest value, waiting for one. Cancelling consumes nothing. Raises ChannelClosed."""
@@ -202,7 +202,9 @@ class LocalEnd(Generic[T]):
 
     def as_case(self, case: Case) -> rendezvous.Case:
         core = self._channel.core
-        return rendezvous.Send(core, case.value) if isinstance(case, SendCase) else rendezvous.Receive(core)
+        if isinstance(case, SendCase):
+            return rendezvous.Send(core, self._channel.codec.normalise(case.value))
+        return rendezvous.Receive(core)
 
     def hold(self, *, sends: bool) -> None:
         if sends:

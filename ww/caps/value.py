@@ -24,6 +24,8 @@ class Codec(Generic[T]):
     """Writes a value into a message: `write(value, message)`."""
     read: Callable[[Any], T]
     """Reads one from a message that is about to be gone. Raises UsageError for what is no such value."""
+    normalise: Callable[[Any], T] = lambda value: value
+    """Makes of what is sent what is received, where no message is between the two."""
 
 
 class _Nowhere(schema.channel.Sender.Server):  # type: ignore[misc]
@@ -65,12 +67,15 @@ TEXT: Codec[str] = Codec(_write_text, _read_text)
 def struct(kind: Any) -> Codec[Any]:
     """Return the codec for a schema struct, capabilities inside it included.
 
-    What is sent may be a builder or a reader of it, or a dict of its fields; what is received is a reader.
+    What is sent may be a builder or a reader of it, or a dict of its fields; what is received can be read.
     """
     name = kind.schema.node.displayName.rpartition(":")[2]
 
+    def normalise(value: Any) -> Any:
+        return kind.new_message(**value) if isinstance(value, dict) else value
+
     def write(value: Any, message: Any) -> None:
-        message.value = kind.new_message(**value) if isinstance(value, dict) else value
+        message.value = normalise(value)
 
     def read(message: Any) -> Any:
         try:
@@ -78,12 +83,15 @@ def struct(kind: Any) -> Codec[Any]:
         except capnp.KjException:
             raise UsageError(f"the value cannot be read: expected a {name}") from None
 
-    return Codec(write, read)
+    return Codec(write, read, normalise)
 
 
 def interface(kind: Any) -> Codec[Any]:
     """Return the codec for capabilities of an interface: a server object or a client goes in, a client comes out."""
     name = kind.schema.node.displayName.rpartition(":")[2]
+
+    def normalise(value: Any) -> Any:
+        return kind._new_client(value) if isinstance(value, capnp.lib.capnp._DynamicCapabilityServer) else value
 
     def write(value: Any, message: Any) -> None:
         message.capability = value
@@ -93,4 +101,4 @@ def interface(kind: Any) -> Codec[Any]:
             raise UsageError(f"the value is no capability: expected a {name}")
         return message.capability.as_interface(kind)
 
-    return Codec(write, read)
+    return Codec(write, read, normalise)
