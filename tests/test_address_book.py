@@ -68,12 +68,26 @@ def test_what_was_heard_comes_last_and_the_latest_of_it_first(tmp_path: Path) ->
     assert book.learned(OTHER) == []
 
 
+def test_what_could_not_be_reached_is_forgotten(tmp_path: Path) -> None:
+    book = AddressBook(tmp_path, [HERE])
+    there, elsewhere = Multiaddr.parse("/ip4/192.0.2.1/tcp/1"), Multiaddr.parse("/ip4/192.0.2.2/tcp/1")
+    book.learn(PEER, [there])
+    book.learn(PEER, [elsewhere], is_signed=False)
+    for address in (HERE, there, elsewhere):
+        book.forget(PEER, address)
+    book.forget(OTHER, there)
+    assert book.lookup(PEER) == [HERE], "but not what an operator said"
+
+
 def test_what_is_heard_has_limits(tmp_path: Path) -> None:
     book = AddressBook(tmp_path)
     for port in range(1, 100):
         book.learn(PEER, [Multiaddr("ip4", "192.0.2.1", port)])
-    assert len(book.learned(PEER)) == 16
-    assert book.learned(PEER)[0].port == 99
+        book.learn(PEER, [Multiaddr("ip4", "192.0.2.2", port)], is_signed=False)
+    assert [(a.host, a.port) for a in book.learned(PEER)] == [
+        *(("192.0.2.1", port) for port in range(99, 91, -1)),
+        *(("192.0.2.2", port) for port in range(99, 95, -1)),
+    ], "what was signed comes first, and nothing else drives it out"
     for number in range(5000):
         book.learn(PeerId(number.to_bytes(32, "big")), [HERE])
     assert book.learned(PEER) == []

@@ -21,7 +21,8 @@ from ww.net.multiaddr import Multiaddr
 
 _FILE_BYTES_MAX: Final = 16 << 10
 _PEERS_MAX: Final = 4096
-_ADDRESSES_MAX: Final = 16
+_SIGNED_MAX: Final = 8
+_UNSIGNED_MAX: Final = 4
 _REGISTERED_MAX: Final = 256
 
 
@@ -32,27 +33,42 @@ class AddressBook:
         """Keep the registry in directory; static addresses come first, those without a peer id stand for any peer."""
         self._directory = directory
         self._static = tuple(static)
-        # The least recently heard of first, and of each peer the latest address first.
-        self._learned: OrderedDict[PeerId, tuple[Multiaddr, ...]] = OrderedDict()
+        # The least recently heard of first, and of each peer the latest address first: what it signed, and what
+        # anybody may have said.
+        self._learned: OrderedDict[PeerId, tuple[tuple[Multiaddr, ...], tuple[Multiaddr, ...]]] = OrderedDict()
         self._waiting: dict[PeerId, asyncio.Event] = {}
 
     def lookup(self, peer_id: PeerId) -> list[Multiaddr]:
         """Return where that peer may be, the likeliest first."""
         static = [a for a in self._static if a.peer_id is None or a.peer_id == peer_id]
-        return list(dict.fromkeys([*static, *self._read(peer_id), *self._learned.get(peer_id, ())]))
+        return list(dict.fromkeys([*static, *self._read(peer_id), *self.learned(peer_id)]))
 
     def learned(self, peer_id: PeerId) -> list[Multiaddr]:
         """Return where that peer was heard to be."""
-        return list(self._learned.get(peer_id, ()))
+        signed, unsigned = self._learned.get(peer_id, ((), ()))
+        return list(dict.fromkeys([*signed, *unsigned]))
 
-    def learn(self, peer_id: PeerId, addresses: Sequence[Multiaddr]) -> None:
-        """Note where a peer says it is, and wake those that wait to hear of it."""
-        before = self._learned.pop(peer_id, ())
-        self._learned[peer_id] = tuple(dict.fromkeys([*addresses, *before]))[:_ADDRESSES_MAX]
+    def learn(self, peer_id: PeerId, addresses: Sequence[Multiaddr], *, is_signed: bool = True) -> None:
+        """Note where a peer says it is, or, unless that is signed, somebody does; and wake those that wait for it."""
+        signed, unsigned = self._learned.pop(peer_id, ((), ()))
+        if is_signed:
+            signed = tuple(dict.fromkeys([*addresses, *signed]))[:_SIGNED_MAX]
+        else:
+            unsigned = tuple(dict.fromkeys([*addresses, *unsigned]))[:_UNSIGNED_MAX]
+        self._learned[peer_id] = (signed, unsigned)
         while len(self._learned) > _PEERS_MAX:
             self._learned.popitem(last=False)
         if waiting := self._waiting.pop(peer_id, None):
             waiting.set()
+
+    def forget(self, peer_id: PeerId, address: Multiaddr) -> None:
+        """Note that a peer could not be reached at an address that was heard of."""
+        if peer_id in self._learned:
+            signed, unsigned = self._learned[peer_id]
+            self._learned[peer_id] = (
+                tuple(known for known in signed if known != address),
+                tuple(known for known in unsigned if known != address),
+            )
 
     async def heard_of(self, peer_id: PeerId) -> None:
         """Return when that peer is heard of the next time."""

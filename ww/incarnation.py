@@ -3,6 +3,7 @@
 Holds the file that keeps it, one a key, in the state directory. Must not know what is numbered.
 """
 
+import contextlib
 import os
 import tempfile
 from pathlib import Path
@@ -28,6 +29,17 @@ def next_incarnation(directory: Path, peer_id: PeerId, wall_s: float) -> int:
     if not 0 <= before < _MAX:
         before = 0
     number = max(before + 1, int(wall_s * 1000), 1)
+    _write(directory, path, number)
+    return number
+
+
+def raise_incarnation(directory: Path, peer_id: PeerId, number: int) -> None:
+    """Have a number on disk that others know of; the next start's is larger. Raises UsageError as above."""
+    _write(directory, directory / str(peer_id), number)
+
+
+def _write(directory: Path, path: Path, number: int) -> None:
+    temporary = ""
     try:
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         fd, temporary = tempfile.mkstemp(dir=directory)
@@ -37,5 +49,6 @@ def next_incarnation(directory: Path, peer_id: PeerId, wall_s: float) -> int:
             os.fsync(file.fileno())
         os.replace(temporary, path)
     except OSError as error:
+        with contextlib.suppress(OSError):
+            os.unlink(temporary)
         raise UsageError(f"the state directory cannot be written: {error.strerror}", "state") from None
-    return number

@@ -5,6 +5,8 @@ a gateway or a worker. `async with Node(config) as node`, inside `ww.rpc.loop`.
 """
 
 import asyncio
+import contextlib
+import functools
 import logging
 import platform
 import re
@@ -24,11 +26,12 @@ from ww.discovery.packet import Load, Packet, Writer
 from ww.discovery.sources import Discovery, DiscoveryConfig
 from ww.errors import NotAdmitted, PeerError, ProtocolMismatch, UsageError
 from ww.identity import Identity, PeerId
-from ww.incarnation import next_incarnation
+from ww.incarnation import next_incarnation, raise_incarnation
 from ww.net.multiaddr import Multiaddr
 from ww.net.tls import TlsTransport
 from ww.net.transport import Transport
 from ww.rpc.admission import Admission
+from ww.rpc.race import race
 from ww.rpc.vat import Connection, Vat
 
 log = logging.getLogger("ww.node")
@@ -103,13 +106,15 @@ class Node:
             hello_timeout_s=config.handshake_timeout_s,
         )
         self.addresses: list[Multiaddr] = []
+        self._incarnations = config.state_directory / "incarnations"
         self._stack = AsyncExitStack()
 
     @staticmethod
     def _check(config: NodeConfig) -> None:
-        if not _NAMESPACE.fullmatch(config.namespace):
-            expected = "1 to 64 letters, digits or . _ - that begin with a letter or digit"
-            raise UsageError(f"--ns {config.namespace[:80]!r}: expected {expected}", "ns")
+        try:
+            check_namespace(config.namespace)
+        except UsageError as error:
+            raise UsageError(f"--ns {error}", "ns") from None
         for address in config.listen:
             if not address.is_loopback and config.admission is None:
                 raise UsageError(f"--listen {address} lets other machines in: say who may come with --admit", "admit")
@@ -119,20 +124,22 @@ class Node:
         try:
             incarnation = 1  # of a key that was made just now
             if self._has_lasting_key:
-                directory = self._config.state_directory / "incarnations"
-                incarnation = await asyncio.to_thread(next_incarnation, directory, self.peer_id, self._clock.wall())
-            writer = Writer(self._identity, self.namespace, incarnation)
+                wall_s = self._clock.wall()
+                incarnation = await asyncio.to_thread(next_incarnation, self._incarnations, self.peer_id, wall_s)
+            writer = self._writer = Writer(self._identity, self.namespace, incarnation)
             self.heartbeats = Heartbeats(
                 Membership(writer, self._config.membership),
                 self._clock,
                 send=lambda datagram: self.discovery.send(datagram),
                 on_news=self._learn_from,
+                on_overtaken=self._overtake,
             )
             self.discovery = Discovery(
                 self._config.discovery,
                 writer,
                 self._clock,
                 on_found=self.book.learn,
+                on_claim=functools.partial(self.book.learn, is_signed=False),
                 on_heartbeat=self._hear,
                 on_machine=self._announce,
             )
@@ -167,34 +174,38 @@ class Node:
         While connected, each tells the other who is a member of the cluster.
         """
         known = await asyncio.to_thread(self.book.lookup, peer_id)
-        problem: PeerError | None = None
-        connection = None
-        try:
-            connection = await self.vat.dial(peer_id, known) if known else None
-        except (NotAdmitted, ProtocolMismatch):
-            raise
-        except PeerError as error:  # it may be elsewhere by now
-            problem = error
-        connection = connection or await self._dial_found(peer_id, known, problem)
+        ways = [functools.partial(self._dial_found, peer_id, known)]
+        if known:
+            ways.insert(0, functools.partial(self._dial_known, peer_id, known))
+        connection = await race(ways, Connection.close)
         self.discovery.stop_looking(peer_id)
         if self._config.role:
             self.heartbeats.join(connection)
         return connection
 
-    async def _dial_found(self, peer_id: PeerId, tried: list[Multiaddr], problem: PeerError | None) -> Connection:
+    async def _dial_known(self, peer_id: PeerId, known: list[Multiaddr]) -> Connection:
+        return await self.vat.dial(peer_id, known, on_failure=functools.partial(self.book.forget, peer_id))
+
+    async def _dial_found(self, peer_id: PeerId, tried: list[Multiaddr]) -> Connection:
         """Look for a peer and connect to where it is found. When it is not, the search goes on for later."""
-        found: list[Multiaddr] = []
+        problem: PeerError | None = None
         if self.discovery.look_for(peer_id):
-            try:
-                async with asyncio.timeout(self._config.find_timeout_s):
-                    while not (found := [a for a in self.book.learned(peer_id) if a not in tried]):
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(self._config.find_timeout_s) as patience:
+                    while True:
+                        found = [address for address in self.book.learned(peer_id) if address not in tried]
+                        if found:
+                            patience.reschedule(None)  # dialling has a bound of its own
+                            try:
+                                return await self._dial_known(peer_id, found)
+                            except (NotAdmitted, ProtocolMismatch):
+                                raise
+                            except PeerError as error:
+                                problem = error
+                            patience.reschedule(asyncio.get_running_loop().time() + self._config.find_timeout_s)
                         await self.book.heard_of(peer_id)
                         # It says that it is there: what was tried is worth another try.
                         tried = []
-            except TimeoutError:
-                pass
-        if found:
-            return await self.vat.dial(peer_id, found)
         beyond = "" if self._config.discovery.beyond_loopback else ", or look on other machines with --lan"
         where = f"no address of {peer_id} is known in namespace {self.namespace!r}, and it answers no survey"
         raise problem or PeerError(f"{where}: name one with --addr{beyond}")
@@ -221,12 +232,29 @@ class Node:
     def _hear(self, packet: Packet, data: bytes) -> None:
         self.heartbeats.hear(packet, data)
 
+    async def _overtake(self, incarnation: int) -> None:
+        """Be a later incarnation than others remember; the file that kept it was lost, or the key was moved here."""
+        log.warning("others remember a later start of this node: its incarnation is raised")
+        self._writer.incarnation = incarnation + 1
+        self.heartbeats.membership.speak_up(self._clock.now())
+        if self._has_lasting_key:
+            # On disk it counts at the next start only, and is found out again then if it is not there.
+            with contextlib.suppress(UsageError):
+                await asyncio.to_thread(raise_incarnation, self._incarnations, self.peer_id, incarnation + 1)
+
     def _learn_from(self, record: Record) -> None:
         """Take note of where a member says it is, and ask one that is looked for."""
         addresses = [address for address in record.shown.addresses if not address.is_loopback]
         if addresses:
             self.book.learn(record.peer_id, addresses)
         self.discovery.ask_again(record.peer_id)
+
+
+def check_namespace(text: str) -> str:
+    """Return the name of a namespace; UsageError when it can be none."""
+    if not _NAMESPACE.fullmatch(text):
+        raise UsageError(f"{text[:80]!a}: expected 1 to 64 letters, digits or . _ - that begin with a letter or digit")
+    return text
 
 
 def _host() -> str:

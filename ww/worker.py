@@ -106,7 +106,10 @@ class Worker:
         said = ""
         while not self.is_draining:
             try:
-                async with await self._node.dial(self._gateway) as connection:
+                connection = await self._dial()
+                if connection is None:
+                    return
+                async with connection:
                     backoff_s, said = _BACKOFF_FIRST_S, ""
                     await self._work(connection)
                     if not self.is_draining:
@@ -120,6 +123,17 @@ class Worker:
             # It may be heard of any moment.
             await first_of(self._wait(backoff_s * (0.5 + random.random() / 2)), self._node.book.heard_of(self._gateway))
             backoff_s = min(_BACKOFF_MAX_S, backoff_s * 2)
+
+    async def _dial(self) -> Connection | None:
+        """Connect to the gateway; None when draining begins before that."""
+        dialling = asyncio.ensure_future(self._node.dial(self._gateway))
+        draining = asyncio.ensure_future(self._draining.wait())
+        try:
+            await asyncio.wait((dialling, draining), return_when=asyncio.FIRST_COMPLETED)
+            return await dialling if dialling.done() else None
+        finally:
+            draining.cancel()
+            dialling.cancel()
 
     async def pause(self) -> None:
         """Wait before something that was refused is tried again."""

@@ -1,4 +1,4 @@
-"""The core of channels against a model: whatever is interleaved, nothing is lost, doubled, out of order or left waiting."""
+"""The core of channels against a model: whatever is interleaved, nothing is lost, doubled, or left waiting."""
 
 import random
 from collections import Counter
@@ -129,7 +129,8 @@ class Channels(RuleBasedStateMachine):
         for model in getattr(self, "models", []):
             senders = [operation for _, operation in model.sent if operation is not None]
             if model.is_closed:
-                assert not senders and not model.receives
+                assert not senders
+                assert not model.receives
             if senders:
                 assert model.buffered >= model.capacity
             for receiver in model.receives:
@@ -164,7 +165,8 @@ class Channels(RuleBasedStateMachine):
     def note(self, ended: list[Operation]) -> None:
         """Follow what the core says has ended."""
         for operation in ended:
-            assert operation in self.owners and operation not in self.gone
+            assert operation in self.owners
+            assert operation not in self.gone
             self.forget(operation, but=None if operation.is_closed else operation.cases[operation.index])
         for operation in ended:
             case = operation.cases[operation.index]

@@ -48,6 +48,12 @@ def refused(done: "subprocess.CompletedProcess[str]", code: int, *says: str) -> 
         (["gateway", "--duration-max", "nan"], ["'nan' is no time"]),
         (["gateway", "--keep", "0"], ["'0' is not a whole number above 0"]),
         (["gateway", "--meta", "nothing"], ["'nothing' is not KEY=VALUE"]),
+        (["worker", "--dial", PEER, "--meta", "a=b\tc"], ["--meta", "printable"]),
+        (["gateway", "--ns", "a b"], ["--ns: 'a b'", "expected"]),
+        (["discover", "emit", "--ns", "a/b"], ["--ns: 'a/b'", "expected"]),
+        (["cluster", "ls", "--limit", "4294967296"], ["--limit", "4294967295"]),
+        (["cluster", "ls", "--addr", "/ip4/127.0.0.1/tcp/0000065537"], ["--addr", "no TCP port"]),
+        (["worker", "--dial", PEER, "--addr", "/dns/a..b/tcp/80"], ["--addr", "no dns host"]),
         (["gateway", "--log", "loud"], ["'loud' is not debug"]),
         (["gateway", "--discover", "/ip4/239.1.1.1/udp/1"], ["--discover", "no multicast group"]),
         (["worker", "--dial", "12D3KooWnobody"], ["--dial", "no peer id"]),
@@ -69,7 +75,6 @@ def test_wrong_usage_is_one_line_and_2(tmp_path: Path, arguments: list[str], say
         (["worker"], ["whom to dial", "--dial PEER_ID"]),
         (["gateway", "--listen", "/ip4/0.0.0.0/tcp/0"], ["/ip4/0.0.0.0/tcp/0", "--admit"]),
         (["worker", "--dial", PEER, "--listen", "/ip4/0.0.0.0/tcp/0"], ["--admit"]),
-        (["gateway", "--ns", "a b"], ["--ns 'a b'", "expected"]),
         (["gateway", "--listen", "/ip4/127.0.0.1/tcp/0", "--admit", "allow:{}/none"], ["allow"]),
         (["gateway", "--key", "{}/no-key"], ["no-key"]),
         (["id", "--key", "{}/no-key"], ["no-key"]),
@@ -98,7 +103,7 @@ def test_a_port_that_is_taken(tmp_path: Path) -> None:
         ({"WW_HTTP": "example.org:80"}, 2, ["WW_HTTP", "loopback"]),
         ({"WW_KEEP": "none"}, 2, ["WW_KEEP", "'none'"]),
         ({"WW_LISTEN": "/ip4/127.0.0.1/tcp/0,/ip4/0.0.0.0/tcp/0"}, 1, ["/ip4/0.0.0.0/tcp/0", "--admit"]),
-        ({"WW_NS": "a/b"}, 1, ["'a/b'"]),
+        ({"WW_NS": "a/b"}, 2, ["'a/b'"]),
     ],
 )
 def test_variables_are_options_too(tmp_path: Path, variables: dict[str, str], code: int, says: list[str]) -> None:
@@ -106,7 +111,9 @@ def test_variables_are_options_too(tmp_path: Path, variables: dict[str, str], co
 
 
 def test_what_argv_says_counts_more_than_a_variable(tmp_path: Path) -> None:
-    refused(ww(tmp_path, "gateway", "--ns", "c/d", WW_NS="a/b"), 1, "'c/d'")
+    (tmp_path / "a").write_text("no key\n")
+    (tmp_path / "b").write_text("no key\n")
+    refused(ww(tmp_path, "gateway", "--key", f"{tmp_path}/a", WW_KEY=f"{tmp_path}/b"), 1, "key file a ")
 
 
 @pytest.mark.parametrize("command", ["gateway", "worker", "id"])

@@ -7,9 +7,10 @@ from typing import Any
 import pytest
 
 from tests.cluster.nodes import TTL_S, Nodes, seen_by
+from tests.conftest import until
 from ww import schema
 from ww.cluster.heartbeat import _PUSH_MAX, _PUSHES_MAX
-from ww.discovery.packet import Heartbeat, Load, Writer
+from ww.discovery.packet import HEARTBEAT_BYTES_MAX, Heartbeat, Load, Packet, Writer, read
 from ww.errors import Conflict, Overloaded, UsageError
 from ww.identity import Identity
 from ww.node import LOOPBACK, Node
@@ -167,6 +168,57 @@ async def test_only_who_was_dialled_is_believed_that_others_are_lost(nodes: Node
         await call(news.push(heartbeats=[], lost=[lost]))
         assert worker.peer_id in seen_by(gateway)
         connection.close()
+
+
+async def test_who_told_of_a_member_first_is_told_that_it_is_lost(nodes: Nodes) -> None:
+    async with (
+        nodes.node("gateway") as gateway,
+        nodes.node("worker") as one,
+        nodes.node("worker") as two,
+        await one.dial(gateway.peer_id),
+    ):
+        # One has heard of the other by itself, and told the gateway, before that one connects.
+        (record,) = two.heartbeats.membership.since(0)
+        packet = read(record.data, HEARTBEAT_BYTES_MAX)
+        assert isinstance(packet, Packet)
+        one.heartbeats.hear(packet, record.data)
+        everybody = {gateway.peer_id, one.peer_id, two.peer_id}
+        await nodes.eventually(lambda: seen_by(gateway) == everybody)
+        connection = await two.dial(gateway.peer_id)
+        await nodes.eventually(lambda: seen_by(two) == everybody)
+        connection.close()
+        without = {gateway.peer_id, one.peer_id}
+        await nodes.eventually(lambda: seen_by(gateway) == seen_by(one) == without, within_s=1.0)
+
+
+async def test_a_node_whose_incarnation_was_lost_is_heard_again(nodes: Nodes, caplog: pytest.LogCaptureFixture) -> None:
+    identity = Identity.generate()
+    folder = nodes.directory / "incarnations"
+    async with nodes.node("gateway") as gateway:
+        folder.mkdir(exist_ok=True)
+        (folder / str(identity.peer_id)).write_text("9000000000000")
+        async with nodes.node("worker", identity) as worker, await worker.dial(gateway.peer_id):
+            await nodes.eventually(lambda: worker.peer_id in seen_by(gateway))
+        (folder / str(identity.peer_id)).unlink()
+        async with nodes.node("worker", identity) as worker, await worker.dial(gateway.peer_id):
+            await nodes.eventually(lambda: worker.peer_id in seen_by(gateway), within_s=2.0)
+            assert "others remember a later start" in caplog.text
+            await until(lambda: (folder / str(identity.peer_id)).read_text() == "9000000000002")
+
+
+async def test_a_gateway_that_answers_nonsense_does_not_end_its_worker(nodes: Nodes) -> None:
+    class Nonsense(schema.cluster.Members.Server):  # type: ignore[misc]
+        async def join_context(self, context: Any) -> None:
+            context.results.known = [{"peer": b"x"}]
+            context.results.news = Ears()
+
+    async with nodes.stranger() as vat, nodes.node("worker") as worker:
+        vat.export("members", lambda _: Nonsense())
+        (address,) = await vat.listen(LOOPBACK)
+        worker.book.learn(vat.peer_id, [address])
+        async with await worker.dial(vat.peer_id):
+            await nodes.pass_time(1)
+            assert seen_by(worker) == {worker.peer_id}
 
 
 async def test_what_is_passed_on_has_to_be_signed_and_new(nodes: Nodes) -> None:

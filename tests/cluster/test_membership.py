@@ -298,3 +298,72 @@ def test_what_changed_since_a_version_is_told_oldest_change_last(version: int) -
         hear(membership, what)
     changed = list(membership.since(version))
     assert [record.version for record in changed] == sorted((v for v in range(version + 1, 6)), reverse=True)
+
+
+@pytest.mark.parametrize("ages", list(itertools.permutations([0.0, 3.0, 9.9])))
+def test_a_heartbeat_counts_from_when_it_was_said_by_whatever_way_it_comes(ages: Sequence[float]) -> None:
+    membership, peer = table(), IDENTITIES[0].peer_id
+    for age_s in ages:
+        hear(membership, said(peer, 1, 1, Heartbeat(TTL_MS, "worker")), now=100.0, age_s=age_s)
+    assert peer in shown(membership, 109.9)
+    assert peer not in shown(membership, 110.1)
+    assert membership.poll(110.1) is None
+    assert membership.next_poll() == float("inf")
+
+
+def test_repeating_what_a_peer_said_keeps_it_in_the_table_no_longer() -> None:
+    membership, peer = table(), IDENTITIES[0].peer_id
+    for now in range(9):
+        hear(membership, said(peer, 1, 1, Heartbeat(TTL_MS, "worker")), now=float(now))
+    assert peer not in shown(membership, 10.1)
+
+
+def test_what_was_old_when_it_first_came_keeps_nobody_out() -> None:
+    membership, peer = table(), IDENTITIES[0].peer_id
+    hear(membership, said(peer, 1, 1, Heartbeat(TTL_MS, "worker")), now=5.0, age_s=4e6)
+    assert hear(membership, said(peer, 1, 1, Heartbeat(TTL_MS, "worker")), now=5.0)
+    assert peer in shown(membership, 5.0)
+
+
+def test_nobody_is_lost_before_it_has_spoken() -> None:
+    membership, peer = table(), IDENTITIES[0].peer_id
+    hear(membership, said(peer, 1, 1, Heartbeat(TTL_MS, "worker")))
+    assert membership.lose(peer, (2**64 - 1, 2**64 - 1))
+    assert peer not in shown(membership)
+    hear(membership, said(peer, 1, 2, Heartbeat(TTL_MS, "worker")))
+    assert peer in shown(membership)
+
+
+def test_who_is_connected_has_a_place_and_strangers_do_not() -> None:
+    membership, connected = table(peers_max=5), IDENTITIES[0].peer_id
+    for what in many(8):
+        hear(membership, what)
+    assert len(shown(membership)) == 5
+    membership.connected = {connected}
+    assert hear(membership, said(connected, 1, 1, Heartbeat(TTL_MS, "worker")))
+    assert connected in shown(membership)
+    assert len(shown(membership)) == 5
+
+
+def test_the_bytes_of_all_heartbeats_are_bounded() -> None:
+    membership, connected = table(bytes_max=2000), IDENTITIES[0].peer_id
+    large = [said(packet.sender, 1, 1, Heartbeat(TTL_MS, "w", "h" * 200)) for packet, _ in many(20)]
+    for what in large:
+        hear(membership, what)
+    kept = len(shown(membership))
+    assert 0 < kept < 8
+    membership.connected = {connected}
+    assert hear(membership, said(connected, 1, 1, Heartbeat(TTL_MS, "w", "h" * 200)))
+    assert len(shown(membership)) == kept
+    membership.poll(20.0)
+    for what in many(20, start=500):
+        hear(membership, said(what[0].sender, 1, 1, Heartbeat(TTL_MS, "w", "h" * 200)), now=20.0)
+    assert len(shown(membership, 20.0)) == kept, "who is gone makes room"
+
+
+def test_goodbyes_of_strangers_are_neither_shown_nor_notable() -> None:
+    membership = table()
+    for packet, _ in many(100):
+        hear(membership, said(packet.sender, 1, 1, Heartbeat(0, "worker")))
+    assert membership.notable == 0
+    assert shown(membership) == {}

@@ -186,3 +186,35 @@ def test_more_datagrams_than_a_node_looks_at_are_dropped() -> None:
     assert sum(node.receive(data, 0.0) is not None for data in surveys) == 10
     assert node.surveyor.dropped == {Drop.TOO_MANY: 20}
     assert node.receive(write(peer.identity, "ww", 1, 99, Survey(1, ANY_DISTANCE)), 1.0) is not None
+
+
+def test_keys_that_were_not_heard_before_are_looked_at_less_often() -> None:
+    node = Node(HERE, newcomers_per_s=10.0, newcomers_burst=20.0, packets_per_s=1e6, packets_burst=1e6)
+    known = Node(THERE)
+    node.receive(write(known.identity, "ww", 1, 1, Survey(1, ANY_DISTANCE)), 0.0)
+    strangers = [write(Identity.generate(), "ww", 1, 1, Survey(1, ANY_DISTANCE)) for _ in range(40)]
+    assert sum(node.receive(data, 0.0) is not None for data in strangers) == 19
+    assert node.receive(write(known.identity, "ww", 1, 2, Survey(1, ANY_DISTANCE)), 0.0) is not None
+    assert node.receive(write(Identity.generate(), "ww", 1, 1, Survey(1, ANY_DISTANCE)), 0.2) is not None
+
+
+def test_garbage_takes_no_signed_packets_place() -> None:
+    node, peer = Node(HERE, received_per_s=10.0), Node(THERE)
+    for _ in range(100):
+        node.receive(b"garbage", 0.0)
+    assert node.receive(write(peer.identity, "ww", 1, 1, Survey(1, ANY_DISTANCE)), 0.0) is not None
+
+
+def test_a_search_for_one_is_not_filled_by_others() -> None:
+    node, peer = Node(HERE), Node(THERE)
+    search = node.surveyor.look_for(peer.identity.peer_id, 0.0)
+    (asked,) = node.surveyor.poll(0.0)
+    packet = read(asked)
+    assert isinstance(packet, Packet)
+    assert isinstance(packet.content, Survey)
+    for _ in range(10):
+        node.receive(write(Identity.generate(), "ww", 1, 1, Response(packet.content.nonce, ())), 0.0)
+    assert search.found == {}
+    assert node.surveyor.dropped == {Drop.NOT_ASKED_FOR: 10}
+    node.receive(write(peer.identity, "ww", 1, 1, Response(packet.content.nonce, ())), 0.0)
+    assert search.is_over

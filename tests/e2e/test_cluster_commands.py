@@ -163,3 +163,20 @@ def test_who_answers_a_survey_is_shown(cluster: Cluster) -> None:
     assert worker.peer_id not in done.stdout
     nobody = ww(cluster, "discover", "emit", "--distance", "0", "--wait", "0.3")
     assert nobody.returncode == 1
+
+
+def test_a_listener_that_nobody_reads_ends(cluster: Cluster) -> None:
+    command = [sys.executable, "-m", "ww", "discover", "listen", "--json"]
+    with subprocess.Popen(
+        command, cwd=ROOT, env=cluster.environment, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    ) as listening:
+        try:
+            assert listening.stdout is not None
+            assert listening.stderr is not None
+            assert "listening on" in listening.stderr.readline()
+            listening.stdout.close()
+            cluster.gateway("--ttl", "1")
+            assert listening.wait(BOUND_S) == 0
+            assert listening.stderr.read() == ""
+        finally:
+            listening.kill()

@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from ww.cli.connect import add_connect_options, connected
-from ww.cli.options import Parser, argument, count
+from ww.cli.options import Parser, argument, number_32
 from ww.cli.process import log_to_stderr
 from ww.cli.table import live, show
 from ww.cluster.view import Member, Query, Selector, View
@@ -31,7 +31,7 @@ def add_to(group: Parser) -> None:
             f"--{name}", type=kind, action="append", default=[], dest=f"by_{name}", metavar=metavar,
             help=f"only those of this {name}; repeatable, all must hold",
         )  # fmt: skip
-    parser.add_argument("--limit", type=argument(count), default=0, metavar="N", help="at most so many")
+    parser.add_argument("--limit", type=argument(number_32), default=0, metavar="N", help="at most so many")
     parser.add_argument("--reverse", action="store_true", help="the largest peer id first")
     parser.add_argument("--watch", action="store_true", help="show them again whenever somebody comes, goes or changes")
     parser.add_argument("--json", action="store_true", help="a JSON array; with --watch one a line")

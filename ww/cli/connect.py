@@ -92,7 +92,9 @@ async def _search(arguments: argparse.Namespace, wanted: PeerId | None) -> dict[
     # By a key of its own: what a gateway numbered with the same one would be taken for a replay.
     writer = Writer(Identity.generate(), arguments.ns, 1)
     config = discovery_config(arguments, beyond_loopback=arguments.lan)
-    async with Discovery(config, writer, SystemClock(), on_found=note, on_heartbeat=lambda *_: None) as discovery:
+    async with Discovery(
+        config, writer, SystemClock(), on_found=note, on_claim=note, on_heartbeat=lambda *_: None
+    ) as discovery:
         if wanted is not None:
             discovery.look_for(wanted)
         else:

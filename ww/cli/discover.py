@@ -19,6 +19,7 @@ from ww.discovery.multicast import Link, Links, MulticastConfig, check_interface
 from ww.discovery.packet import ANY_DISTANCE, Drop, Packet, Response, Survey, Writer, read
 from ww.errors import UsageError
 from ww.identity import Identity, PeerId
+from ww.node import check_namespace
 from ww.rpc.loop import run
 
 _PEERS_MAX = 4096
@@ -33,7 +34,7 @@ def add_to(group: Parser) -> None:
         description="Print every packet to the multicast group as it comes, of all namespaces unless one is named, and"
         " why nodes drop it when they do. Answers go to whoever asked alone: see ww discover emit.",
     )
-    listen.option("--ns", str, "only packets of this namespace", metavar="NAME")
+    listen.option("--ns", check_namespace, "only packets of this namespace", metavar="NAME")
     add_discovery_options(listen)
     listen.add_argument("--count", type=argument(count), metavar="N", help="end after so many packets")
     listen.add_argument("--json", action="store_true", help="one JSON object a line")
@@ -43,7 +44,7 @@ def add_to(group: Parser) -> None:
         help="send one survey and print who answers",
         description="Send one survey and print who answers. Exits with 1 when nobody does.",
     )
-    emit.option("--ns", str, "namespace (ww)", default="ww", metavar="NAME")
+    emit.option("--ns", check_namespace, "namespace (ww)", default="ww", metavar="NAME")
     add_discovery_options(emit)
     emit.add_argument("--wanted", type=argument(PeerId.parse), metavar="PEER_ID", help="the one peer that shall answer")
     emit.add_argument(
@@ -90,10 +91,15 @@ class _Printer:
 
     def receive(self, link: Link, data: bytes, sender: Any) -> None:
         """Print one."""
-        packet = read(data)
+        try:
+            self._print(read(data), data, link, str(sender[0]))
+        except OSError:  # nobody reads any more
+            self.done.set()
+
+    def _print(self, packet: Packet | Drop, data: bytes, link: Link, sender: str) -> None:
         if self.done.is_set() or (self._namespace is not None and _namespace_of(packet) != self._namespace):
             return
-        said = self._describe(packet, data, link, str(sender[0]))
+        said = self._describe(packet, data, link, sender)
         if self._as_json:
             print(json.dumps(said), flush=True)
         else:
@@ -173,7 +179,10 @@ async def main_emit(arguments: argparse.Namespace) -> int:
         answers.append((packet.sender, f"{took_ms:.1f}", link.interface.name, " ".join(addresses)))
         if arguments.json:
             said = {"peer": str(packet.sender), "milliseconds": round(took_ms, 3), "addresses": addresses}
-            print(json.dumps(said | {"interface": link.interface.name, "size": len(data)}), flush=True)
+            try:
+                print(json.dumps(said | {"interface": link.interface.name, "size": len(data)}), flush=True)
+            except OSError:  # nobody reads any more
+                done.set()
         if arguments.wanted is not None:
             done.set()
 

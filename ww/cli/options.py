@@ -18,7 +18,7 @@ from ww.discovery.sources import DiscoveryConfig
 from ww.errors import UsageError
 from ww.identity import PeerId
 from ww.net.multiaddr import Multiaddr, MulticastGroup
-from ww.node import EVERYWHERE, LOOPBACK, NodeConfig
+from ww.node import EVERYWHERE, LOOPBACK, NodeConfig, check_namespace
 from ww.rpc.admission import parse_admission
 
 _SIZE_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -133,6 +133,13 @@ def count(text: str) -> int:
     return int(text)
 
 
+def number_32(text: str) -> int:
+    """Read a whole number above zero that has 32 bits."""
+    if (number := count(text)) >= 2**32:
+        raise UsageError(f"{text[:40]!r}: expected at most {2**32 - 1}")
+    return number
+
+
 def truth(text: str) -> bool:
     """Read true or false."""
     if text.lower() not in _TRUE + _FALSE:
@@ -143,14 +150,18 @@ def truth(text: str) -> bool:
 def key_value(text: str) -> tuple[str, str]:
     """Read KEY=VALUE."""
     key, equals, value = text.partition("=")
-    if not equals or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}", key) or len(value) > 256:
-        raise UsageError(f"{text[:80]!r} is not KEY=VALUE, with a key of letters, digits and . _ / -")
+    if not equals or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}", key):
+        raise UsageError(f"{text[:80]!a} is not KEY=VALUE, with a key of letters, digits and . _ / -")
+    if len(value) > 256 or not value.isprintable():
+        raise UsageError(f"{text[:80]!a}: expected a value of at most 256 characters, all of them printable")
     return key, value
 
 
 def add_peer_options(parser: Parser) -> None:
     """Add what is needed to find peers and talk to them."""
-    parser.option("--ns", str, "namespace: nodes of different ones do not talk (ww)", default="ww", metavar="NAME")
+    parser.option(
+        "--ns", check_namespace, "namespace: nodes of different ones do not talk (ww)", default="ww", metavar="NAME"
+    )
     parser.option(
         "--addr", Multiaddr.parse, "where a peer may be found: /ip4/HOST/tcp/PORT/p2p/PEER_ID; repeatable",
         action=Append, default=[], metavar="ADDR",

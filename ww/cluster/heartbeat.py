@@ -7,6 +7,7 @@ cut off is noticed. Must not know what members do, nor how datagrams travel.
 
 import asyncio
 import logging
+from collections import Counter
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager
 from typing import Any, Final
@@ -15,7 +16,7 @@ from ww import schema
 from ww.clock import Clock
 from ww.cluster.membership import Beat, Membership, Position, Record
 from ww.discovery.packet import HEARTBEAT_BYTES_MAX, Heartbeat, Load, Packet, read, sender_of
-from ww.errors import Conflict, NotFound, Overloaded, PeerError, UsageError, WwError
+from ww.errors import Conflict, Disconnected, NotFound, Overloaded, UsageError, WwError
 from ww.identity import PeerId
 from ww.rpc.errors import call
 from ww.rpc.loop import first_of
@@ -26,6 +27,8 @@ log = logging.getLogger("ww.cluster")
 _PUSH_MAX: Final = 256
 _PUSHES_MAX: Final = 4
 _DIGEST_MAX: Final = 16_384
+# More than any clock says: a peer that claims this much of us is not believed.
+_INCARNATION_MAX: Final = 2**62
 # Seconds that news waits for more of it: who is there goes out soon, load may wait.
 _NOTABLE_S: Final = 0.05
 _LOAD_S: Final = 1.0
@@ -46,12 +49,19 @@ class Heartbeats:
         *,
         send: Callable[[bytes], object],
         on_news: Callable[[Record], object],
+        on_overtaken: Callable[[int], Coroutine[Any, Any, None]],
     ) -> None:
-        """send takes a datagram for everybody; on_news is told of members that are new, or say something new."""
+        """send takes a datagram for everybody; on_news is told of members that are new, or say something new.
+
+        on_overtaken is told when others remember a later incarnation of this node: they do not listen to this one.
+        """
         self.membership = membership
+        self._connected: Counter[PeerId] = Counter()
+        membership.connected = self._connected
         self._clock = clock
         self._send = send
         self._on_news = on_news
+        self._on_overtaken = on_overtaken
         self._sessions: set[Session] = set()
         self._changed = asyncio.Event()
         self._group: asyncio.TaskGroup | None = None
@@ -141,33 +151,48 @@ class Heartbeats:
         try:
             members = await connection.connect("members", schema.cluster.Members)
             answer = await call(members.join(known=self._digest(), news=NewsServer(session)))
+            self._begin(session, answer.known, answer.news)
         except NotFound:  # it takes no part
             return
         except WwError as error:
             log.debug("no heartbeats with %s: %s", connection.peer_id, error)
             return
-        session.begin(_read_digest(answer.known), answer.news)
         await first_of(self._push_for_ever(session, connection.close), connection.wait_closed())
 
-    def serve(self, session: "Session", peer: Peer) -> None:
+    def _begin(self, session: "Session", known: Any, news: Any) -> None:
+        theirs = _read_digest(known)
+        incarnation, _ = theirs.get(self.membership.peer_id, (0, 0))
+        if self.membership.incarnation < incarnation < _INCARNATION_MAX:
+            self._start(self._on_overtaken(incarnation))
+        session.begin(theirs, news)
+
+    def serve(self, session: "Session", peer: Peer, known: Any, news: Any) -> None:
         """Begin to exchange heartbeats with a node that dialled this one; ends with the connection."""
+        self._begin(session, known, news)
         self._start(first_of(self._push_for_ever(session, peer.hang_up), peer.closed.wait()))
 
     async def _push_for_ever(self, session: "Session", hang_up: Callable[[], object]) -> None:
         """Push what a session's peer lacks, and hang up when it does not answer."""
         self._sessions.add(session)
+        self._connected[session.peer_id] += 1
         self.membership.speak_up(self._clock.now())
         try:
-            await self._push(session)
+            while True:
+                try:
+                    await self._push(session)
+                except Disconnected:
+                    return
+                except WwError as error:
+                    log.warning("%s takes no heartbeats, trying again: %s", session.peer_id, error)
+                await self._clock.sleep(self.membership.config.ttl_s / 2)
         except TimeoutError:
             log.warning("%s does not answer: giving up the connection", session.peer_id)
             hang_up()
-        except PeerError:
-            pass
-        except WwError as error:
-            log.warning("%s takes no heartbeats: %s", session.peer_id, error)
         finally:
             self._sessions.discard(session)
+            self._connected[session.peer_id] -= 1
+            if not self._connected[session.peer_id]:
+                del self._connected[session.peer_id]
             self.lose(session.peer_id)
 
     async def _push(self, session: "Session") -> None:
@@ -279,11 +304,10 @@ class MembersServer(schema.cluster.Members.Server):  # type: ignore[misc]
         if self._has_joined:
             raise Conflict("this connection has joined already")
         session = Session(self._heartbeats, self._peer.peer_id, is_trusted=False)
-        session.begin(_read_digest(context.params.known), context.params.news)
+        self._heartbeats.serve(session, self._peer, context.params.known, context.params.news)
+        self._has_joined = True
         self._heartbeats.digest_for(context.results)
         context.results.news = NewsServer(session)
-        self._has_joined = True
-        self._heartbeats.serve(session, self._peer)
 
 
 class NewsServer(schema.cluster.News.Server):  # type: ignore[misc]

@@ -6,10 +6,11 @@ incarnation, sequence, and whole before abridged; so the order of arrival does n
 latest heartbeat is younger than its ttl, is no goodbye, and is later than what a relay called lost.
 """
 
+import heapq
 import random
 from collections import OrderedDict
-from collections.abc import Iterable, Mapping
-from dataclasses import dataclass, replace
+from collections.abc import Container, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from typing import Final
 
 from ww.discovery.packet import Heartbeat, Load, Packet, Writer
@@ -23,8 +24,6 @@ _NEVER: Final = float("inf")
 # Share of its ttl for which a heartbeat may be held back by one relay, and the least seconds: a stranger's ttl counts.
 _HOLD_SHARE: Final = 0.1
 _HOLD_MIN_S: Final = 0.1
-# Seconds for which a table that was found full is not counted again.
-_FULL_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +38,8 @@ class MembershipConfig:
     """The longest ttl that is believed of others."""
     peers_max: int = 4096
     """Members, and as many that are gone whose latest heartbeat is remembered, so that it cannot be replayed."""
+    bytes_max: int = 64 << 20
+    """Of all heartbeats that are kept, as they were signed."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,6 +81,8 @@ class Record:
     """What a relay called lost: this position and all before it."""
     version: int = 0
     """The table's version in which this last changed."""
+    first_at: float = 0.0
+    """Monotonic seconds at which it first came here."""
     source: object = None
     """Who told it."""
     has_gone: bool = False
@@ -102,6 +105,18 @@ class Record:
         return replace(self.heartbeat, host=self.whole.host, meta=self.whole.meta, addresses=self.whole.addresses)
 
 
+@dataclass(order=True, slots=True)
+class _Expiry:
+    """When a record's time is over, unless something later is said."""
+
+    at: float
+    record: Record = field(compare=False)
+
+    @property
+    def is_due(self) -> bool:
+        return not self.record.has_gone and self.record.expires_at == self.at
+
+
 class Membership:
     """The table, and this node's own part in it."""
 
@@ -118,13 +133,28 @@ class Membership:
         """Heartbeats of peers for whom there was no room."""
         self._writer = writer
         self._random = rng or random.Random()
+        self.connected: Container[PeerId] = ()
+        """Peers that this node is connected to: they have a place in the table."""
         # The least recently changed first.
         self._records: OrderedDict[PeerId, Record] = OrderedDict()
+        # Those of them that are gone, who went first first.
+        self._gone: OrderedDict[PeerId, None] = OrderedDict()
+        self._expiries: list[_Expiry] = []
+        self._bytes = 0
         self._facts: Facts | None = None
         self._load = Load()
         self._beat_at = _NEVER
         self._sent_at = -_NEVER
-        self._full_until = -_NEVER
+
+    @property
+    def peer_id(self) -> PeerId:
+        """Whose table it is."""
+        return self._writer.peer_id
+
+    @property
+    def incarnation(self) -> int:
+        """This node's."""
+        return self._writer.incarnation
 
     # What this node says.
 
@@ -155,15 +185,17 @@ class Membership:
 
     def next_poll(self) -> float:
         """Return when `poll` will have something to do; infinity when it never will."""
-        expiries = (r.expires_at for r in self._records.values() if not r.has_gone)
-        return min(self._beat_at, min(expiries, default=_NEVER))
+        while self._expiries and not self._expiries[0].is_due:
+            heapq.heappop(self._expiries)
+        return min(self._beat_at, self._expiries[0].at if self._expiries else _NEVER)
 
     def poll(self, now: float) -> Beat | None:
         """Note who is gone, and return this node's heartbeat when it is due."""
-        for record in list(self._records.values()):
-            if record.expires_at <= now and not record.has_gone:
-                record.has_gone = True
-                self._touch(record, notable=True)
+        while self._expiries and self._expiries[0].at <= now:
+            expiry = heapq.heappop(self._expiries)
+            if expiry.is_due:
+                self._touch(expiry.record, notable=True)
+                self._bury(expiry.record)
         if self._facts is None or self._beat_at > now:
             return None
         ttl_s = self.config.ttl_s
@@ -193,15 +225,19 @@ class Membership:
         position = (packet.incarnation, packet.sequence)
         ttl_s = min(said.ttl_ms / 1000, self.config.ttl_max_s)
         heard_at = now - max(0.0, age_s)
-        new = Record(packet.sender, position, said, data, heard_at, heard_at + ttl_s, source=source)
+        new = Record(packet.sender, position, said, data, heard_at, heard_at + ttl_s, first_at=now, source=source)
         if not said.abridged:
             new.whole, new.whole_at = said, position
         known = self._records.get(packet.sender)
         if known is None:
-            if not self._make_room(now):
+            if said.ttl_ms and not new.is_member(now):  # nobody has seen it, and now it is gone
+                return False
+            if not self._make_room(new):
                 self.refused += 1
                 return False
         else:
+            if new.rank == known.rank and self._rejuvenate(known, new, now):
+                return True
             if new.rank <= known.rank:
                 # Too late to be the latest, but it may hold what the latest leaves out.
                 if is_news := _complete(known, new):
@@ -209,7 +245,21 @@ class Membership:
                 return is_news
             new.lost = known.lost
             _complete(new, known)
-        self._keep(new, notable=known is None or _is_notable(known, new, now))
+        self._keep(new, notable=new.is_member(now) if known is None else _is_notable(known, new, now))
+        return True
+
+    def _rejuvenate(self, known: Record, new: Record, now: float) -> bool:
+        """Let a heartbeat that came again, by a shorter way, count from when it was said, as far as can be known.
+
+        It was said before it first came here, so that nobody can keep a member alive by repeating what it said.
+        """
+        heard_at = min(new.heard_at, known.first_at)
+        if heard_at <= known.heard_at:
+            return False
+        was_there = known.is_member(now)
+        known.expires_at += heard_at - known.heard_at
+        known.heard_at = heard_at
+        self._keep(known, notable=known.is_member(now) != was_there)
         return True
 
     def lose(self, peer_id: PeerId, position: Position | None = None) -> bool:
@@ -217,11 +267,15 @@ class Membership:
         record = self._records.get(peer_id)
         if record is None or peer_id == self._writer.peer_id:
             return False
-        lost = record.position if position is None else position
+        # Not later than what is known: nobody can say of a peer that it will be gone.
+        lost = record.position if position is None else min(position, record.position)
         if lost <= record.lost:
             return False
         record.lost = lost
+        record.source = None  # whoever told of the peer is to be told that it is lost
         self._touch(record, notable=True)
+        if lost == record.position:
+            self._bury(record)
         return True
 
     # What is known.
@@ -272,8 +326,36 @@ class Membership:
         return found
 
     def _keep(self, record: Record, *, notable: bool) -> None:
+        before = self._records.get(record.peer_id)
+        self._bytes += len(record.data) - (len(before.data) if before is not None else 0)
+        if before is not None:
+            before.has_gone = True
         self._records[record.peer_id] = record
         self._touch(record, notable=notable)
+        if record.heartbeat.ttl_ms == 0 or record.position <= record.lost:
+            self._bury(record)
+            return
+        self._gone.pop(record.peer_id, None)
+        if record.peer_id != self._writer.peer_id:
+            record.has_gone = False
+            heapq.heappush(self._expiries, _Expiry(record.expires_at, record))
+            if len(self._expiries) > 4 * len(self._records) + 64:
+                self._expiries = [expiry for expiry in self._expiries if expiry.is_due]
+                heapq.heapify(self._expiries)
+
+    def _bury(self, record: Record) -> None:
+        """Count a peer among the gone; the one that went first of too many is forgotten."""
+        record.has_gone = True
+        self._gone[record.peer_id] = None
+        self._gone.move_to_end(record.peer_id)
+        if len(self._gone) > self.config.peers_max:
+            self._forget(next(iter(self._gone)))
+
+    def _forget(self, peer_id: PeerId) -> None:
+        self._gone.pop(peer_id, None)
+        record = self._records.pop(peer_id)
+        record.has_gone = True
+        self._bytes -= len(record.data)
 
     def _touch(self, record: Record, *, notable: bool) -> None:
         self.version += 1
@@ -282,18 +364,23 @@ class Membership:
             self.notable = self.version
         self._records.move_to_end(record.peer_id)
 
-    def _make_room(self, now: float) -> bool:
-        """Forget one that is gone when there are too many; False when all there is room for are there."""
-        most = self.config.peers_max
-        if len(self._records) < most:
+    def _make_room(self, record: Record) -> bool:
+        """See to it that there is room for one more; False when all there is room for are there.
+
+        Who is connected has a place: for such a one, another that was only heard of has to go.
+        """
+        while self._bytes + len(record.data) > self.config.bytes_max and self._gone:
+            self._forget(next(iter(self._gone)))
+        is_full = len(self._records) - len(self._gone) >= self.config.peers_max
+        if not is_full and self._bytes + len(record.data) <= self.config.bytes_max:
             return True
-        if now < self._full_until:
+        if record.peer_id not in self.connected:
             return False
-        if len(self.members(now)) >= most:
-            self._full_until = now + _FULL_S
+        own = self._writer.peer_id
+        others = (p for p in self._records if p not in self.connected and p not in self._gone and p != own)
+        if (other := next(others, None)) is None:
             return False
-        if len(self._records) >= 2 * most:
-            del self._records[next(peer_id for peer_id, r in self._records.items() if not r.is_member(now))]
+        self._forget(other)
         return True
 
 

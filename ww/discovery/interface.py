@@ -39,7 +39,8 @@ class Interface:
     @property
     def is_loopback(self) -> bool:
         """Whether it leads to this machine alone."""
-        return bool(self.addresses) and all(address.is_loopback for address in self.addresses)
+        # One such address is enough: the loopback interface may have been given others.
+        return any(address.is_loopback for address in self.addresses)
 
 
 def interfaces() -> list[Interface]:
@@ -80,7 +81,8 @@ def reachable_by(interface: Interface, listening: Sequence[Multiaddr]) -> tuple[
 def reachable_from_afar(machine: Sequence[Interface], listening: Sequence[Multiaddr]) -> tuple[Multiaddr, ...]:
     """Return where other machines can reach a node that listens there; only this one can when it is empty."""
     afar = [interface for interface in machine if interface.addresses and not interface.is_loopback]
-    return tuple(dict.fromkeys(address for interface in afar for address in reachable_by(interface, listening)))
+    found = (address for interface in afar for address in reachable_by(interface, listening))
+    return tuple(dict.fromkeys(address for address in found if not address.is_loopback))
 
 
 class Watch:

@@ -115,7 +115,8 @@ def _address(value: bytes) -> Multiaddr | None:
 
 
 def _leads_elsewhere(address: Multiaddr) -> bool:
-    return address.port != 0 and not address.is_loopback and not address.is_unspecified
+    # A name is not for anybody on the link to have this node ask for.
+    return address.kind != "dns" and address.port != 0 and not address.is_loopback and not address.is_unspecified
 
 
 def _interfaces() -> list[str | int]:

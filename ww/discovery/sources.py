@@ -45,10 +45,15 @@ class Discovery:
         clock: Clock,
         *,
         on_found: Callable[[PeerId, tuple[Multiaddr, ...]], None],
+        on_claim: Callable[[PeerId, tuple[Multiaddr, ...]], None],
         on_heartbeat: Callable[[Packet, bytes], object],
         on_machine: Callable[[], object] = lambda: None,
     ) -> None:
-        """on_found gets addresses, on_heartbeat each heartbeat, and on_machine is told when interfaces changed."""
+        """Tell what is found.
+
+        on_found gets addresses that a peer signed, on_claim those that somebody says a peer has, on_heartbeat each
+        heartbeat, and on_machine is told when interfaces changed.
+        """
         self.surveyor = Surveyor(writer)
         self.machine: list[Interface] = []
         """The interfaces there are."""
@@ -67,7 +72,7 @@ class Discovery:
             # Here: it takes 70 ms to import, and a node on loopback does not need it.
             from ww.discovery import mdns
 
-            self._mdns = mdns.Mdns(writer.peer_id, writer.namespace, on_found)
+            self._mdns = mdns.Mdns(writer.peer_id, writer.namespace, on_claim)
         self._has_changed = asyncio.Event()
         self._stack = contextlib.AsyncExitStack()
 

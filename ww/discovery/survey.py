@@ -39,6 +39,9 @@ class SurveyConfig:
     packets_burst: float = 50.0
     received_per_s: float = 2000.0
     """Datagrams a node looks at: each costs the check of a signature, about 0.1 ms."""
+    newcomers_per_s: float = 200.0
+    """Datagrams of peers that were not heard before a node looks at, over any longer time: a key costs nothing."""
+    newcomers_burst: float = 1000.0
     peers_max: int = 4096
     """Peers whose latest packet is remembered."""
 
@@ -130,6 +133,7 @@ class Surveyor:
         self._searches: list[Search] = []
         self._sending = _Bucket(self._config.packets_per_s, self._config.packets_burst)
         self._receiving = _Bucket(self._config.received_per_s, self._config.received_per_s)
+        self._newcomers = _Bucket(self._config.newcomers_per_s, self._config.newcomers_burst)
         self.dropped: Counter[Drop] = Counter()
         self.suppressed = 0
         """Datagrams that were not sent because there were too many."""
@@ -174,9 +178,14 @@ class Surveyor:
 
     def _read(self, data: bytes, now: float) -> Packet | Drop:
         # What this node sent comes back on every interface, and is known without checking a signature.
-        if sender_of(data) == self._writer.peer_id:
+        sender = sender_of(data)
+        if sender == self._writer.peer_id:
             return Drop.OWN
-        return read(data) if self._receiving.take(now) else Drop.TOO_MANY
+
+        def may_check() -> bool:
+            return self._receiving.take(now) and (sender in self._seen or self._newcomers.take(now))
+
+        return read(data, may_check=may_check)
 
     def _judge(self, packet: Packet) -> Drop | None:
         """Say why a well-formed packet is not listened to."""
@@ -200,7 +209,7 @@ class Surveyor:
         """Give an answer to the search that asked for it; False when none did."""
         assert isinstance(packet.content, Response)
         for search in self._searches:
-            if packet.content.nonce in search.nonces:
+            if packet.content.nonce in search.nonces and search.wanted in (None, packet.sender):
                 search.found[packet.sender] = packet.content.addresses
                 if search.is_over:
                     self._searches.remove(search)

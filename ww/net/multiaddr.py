@@ -13,7 +13,9 @@ from ww.errors import UsageError
 from ww.identity import PeerId
 
 _EXPECTED = "expected /ip4/ADDRESS/tcp/PORT, /ip6/... or /dns/NAME/tcp/PORT, optionally followed by /p2p/PEER_ID"
-_DNS_NAME = re.compile(r"[A-Za-z0-9]([A-Za-z0-9.-]{0,251}[A-Za-z0-9])?")
+_DNS_LABEL = r"[A-Za-z0-9]([A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
+_DNS_NAME = re.compile(rf"(?=.{{1,253}}$){_DNS_LABEL}(\.{_DNS_LABEL})*")
+_PORT = re.compile(r"[0-9]{1,5}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +40,7 @@ class Multiaddr:
         kind, host, port = parts[1], parts[2], parts[4]
         if kind not in ("ip4", "ip6", "dns") or not _host_fits(kind, host):
             raise UsageError(f"{text[:80]!r} is no address: {host[:60]!r} is no {kind[:10]} host; {_EXPECTED}")
-        if not (port.isascii() and port.isdigit() and int(port[:6]) < 65536):
+        if not (_PORT.fullmatch(port) and int(port) < 65536):
             raise UsageError(f"{text[:80]!r} is no address: {port[:10]!r} is no TCP port; {_EXPECTED}")
         if len(parts) == 7 and parts[5] != "p2p":
             raise UsageError(f"{text[:80]!r} is no address: {_EXPECTED}")
@@ -105,7 +107,7 @@ class MulticastGroup:
         kind, host, port = parts[1], parts[2], parts[4]
         if kind not in ("ip4", "ip6") or not _host_fits(kind, host) or not ipaddress.ip_address(host).is_multicast:
             raise wrong
-        if not (port.isascii() and port.isdigit() and 0 < int(port[:6]) < 65536):
+        if not (_PORT.fullmatch(port) and 0 < int(port) < 65536):
             raise wrong
         if len(parts) == 7 and not _INTERFACE.fullmatch(parts[6]):
             raise wrong

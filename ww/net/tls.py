@@ -137,7 +137,7 @@ class TlsTransport:
                 transport, _ = await loop.create_connection(
                     lambda: stream, address.host, address.port, ssl=self._client_context, server_hostname=""
                 )
-        except (OSError, EOFError) as error:
+        except (OSError, EOFError, ValueError, OverflowError) as error:  # the last two: no name, no port, to the system
             raise PeerError(f"{address}: {_why(error)}") from None
         _keep_alive(transport)
         try:
@@ -155,7 +155,7 @@ class TlsTransport:
         listener = TlsListener(self._server_context, on_stream, self._handshake_timeout_s, self._connections_max)
         try:
             await listener.open(address)
-        except OSError as error:
+        except (OSError, ValueError, OverflowError) as error:
             raise UsageError(f"cannot listen on {address}: {_why(error)}", "listen") from None
         return listener
 

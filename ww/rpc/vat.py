@@ -7,6 +7,7 @@ on one that did.
 
 import asyncio
 import contextlib
+import functools
 import logging
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
@@ -15,13 +16,14 @@ from typing import Any, Final, Self
 import capnp
 
 from ww import schema
-from ww.errors import Disconnected, NotAdmitted, NotFound, PeerError, PeerMismatch, ProtocolMismatch
+from ww.errors import Disconnected, NotAdmitted, NotFound, PeerError, ProtocolMismatch
 from ww.identity import Identity, PeerId
 from ww.net.multiaddr import Multiaddr
 from ww.net.transport import Listener, Stream, Transport
 from ww.rpc.admission import Admission, Open
 from ww.rpc.errors import call, one_line
 from ww.rpc.loop import first_of
+from ww.rpc.race import race
 from ww.rpc.stream import CapnpStream
 
 log = logging.getLogger("ww.rpc")
@@ -106,24 +108,31 @@ class Vat:
         self._listeners.append(listener)
         return listener.addresses
 
-    async def dial(self, peer_id: PeerId, addresses: Sequence[Multiaddr]) -> "Connection":
-        """Connect to that peer at the first of addresses where it answers.
+    async def dial(
+        self,
+        peer_id: PeerId,
+        addresses: Sequence[Multiaddr],
+        on_failure: Callable[[Multiaddr], object] = lambda address: None,
+    ) -> "Connection":
+        """Connect to that peer at whichever of addresses it answers first; the first ones have a head start.
 
-        Raises PeerMismatch when another peer is there, ProtocolMismatch or NotAdmitted when it will not talk to us,
-        PeerError when nobody answers. Close the Connection when done.
+        on_failure is told of each address that does not lead to it. Raises PeerMismatch when another peer is there,
+        ProtocolMismatch or NotAdmitted when it will not talk to us, PeerError when nobody answers. Close the Connection
+        when done.
         """
-        problem: PeerError | None = None
-        for address in addresses:
+        if not addresses:
+            where = f"in namespace {self._namespace!r} on this machine"
+            raise PeerError(f"no address of {peer_id} is known {where}: name one with --addr")
+
+        async def reach(address: Multiaddr) -> Stream:
             try:
-                stream = await self._transport.dial(address, peer_id)
-            except PeerError as error:
-                # That somebody else answers says more than that nobody does.
-                if problem is None or isinstance(error, PeerMismatch):
-                    problem = error
-                continue
-            return await self._greet(peer_id, stream)
-        where = f"in namespace {self._namespace!r} on this machine"
-        raise problem or PeerError(f"no address of {peer_id} is known {where}: name one with --addr")
+                return await self._transport.dial(address, peer_id)
+            except PeerError:
+                on_failure(address)
+                raise
+
+        ways = [functools.partial(reach, address) for address in addresses]
+        return await self._greet(peer_id, await race(ways, Stream.abort))
 
     async def _greet(self, peer_id: PeerId, stream: Stream) -> "Connection":
         connection = Connection(peer_id, stream, self._connections.discard)
@@ -283,6 +292,8 @@ class Connection:
 
     async def connect(self, name: str, interface: Any) -> Any:
         """Return what the peer exports under name, as a client of that schema interface; NotFound when nothing."""
+        if self.exports is None:
+            raise Disconnected("the connection was closed")
         answer = await call(self.exports.connect(name))
         return answer.capability.as_interface(interface)
 
