@@ -32,9 +32,13 @@ class _Nowhere(schema.channel.Sender.Server):  # type: ignore[misc]
     """Never called: a request to it is a message that may hold capabilities for as long as it is not sent."""
 
 
+def _message() -> Any:
+    return schema.channel.Sender._new_client(_Nowhere()).send_request()
+
+
 def hold(message: Any) -> Any:
     """Copy a message's value, whatever it is, capabilities included, into one that lives until it is dropped."""
-    held = schema.channel.Sender._new_client(_Nowhere()).send_request()
+    held = _message()
     held.value = message.value
     held.capability = message.capability
     return held
@@ -91,7 +95,12 @@ def interface(kind: Any) -> Codec[Any]:
     name = kind.schema.node.displayName.rpartition(":")[2]
 
     def normalise(value: Any) -> Any:
-        return kind._new_client(value) if isinstance(value, capnp.lib.capnp._DynamicCapabilityServer) else value
+        if not isinstance(value, capnp.lib.capnp._DynamicCapabilityServer):
+            return value
+        # By a message: it may serve more than this interface, and a client made of it for this one could not.
+        held = _message()
+        held.capability = value
+        return held.as_reader().capability.as_interface(kind)
 
     def write(value: Any, message: Any) -> None:
         message.capability = value
