@@ -17,6 +17,7 @@ from ww.rpc.errors import call
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop"), pytest.mark.timeout(30)]
 
+
 @pytest.fixture(params=["local", "memory", "tls"])
 async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
     async with World(request.param) as world:
