@@ -8,6 +8,8 @@
     │   ├── PeerMismatch      another key answered than the one dialled
     │   ├── ProtocolMismatch  the peer speaks another protocol version or namespace
     │   ├── NotAdmitted       the peer's policy does not let us in
+    │   ├── NotAllowed        the reference does not allow this call
+    │   ├── Revoked           the reference was taken back
     │   ├── Disconnected      the connection is gone
     │   └── RemoteError       the peer's code failed; it kept the details
     ├── ClosedError           closed by us: the object is no longer usable
@@ -76,6 +78,18 @@ class NotAdmitted(PeerError):
     """The peer's admission policy does not let this node in."""
 
     code = "not_admitted"
+
+
+class NotAllowed(PeerError):
+    """The reference that was called does not allow this."""
+
+    code = "not_allowed"
+
+
+class Revoked(PeerError):
+    """The reference that was called, or what it was obtained through, was taken back."""
+
+    code = "revoked"
 
 
 class Disconnected(PeerError):

@@ -1,0 +1,258 @@
+"""Membranes: what a reference does not allow cannot be done through it, nor through anything obtained by it."""
+
+import asyncio
+import gc
+import weakref
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import capnp
+import pytest
+
+from tests.caps.holders import World
+from tests.conftest import until
+from ww import schema
+from ww.caps.channel import Channel
+from ww.caps.facets import SenderServer, WholeServer
+from ww.caps.membrane import attenuate, revocable
+from ww.caps.value import TEXT
+from ww.errors import NotAllowed, Revoked, UsageError
+from ww.rpc.errors import call
+from ww.rpc.vat import Connection
+
+pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop"), pytest.mark.timeout(30)]
+
+TREE: Any = capnp.load(
+    str(Path(__file__).with_name("tree.capnp")), imports=[str(Path(capnp.__file__).resolve().parent.parent)]
+)
+
+
+class Node(TREE.Node.Server):  # type: ignore[misc, name-defined]
+    """A node of a tree that gives itself away in every place a schema has for it."""
+
+    def __init__(self, name: str = "root") -> None:
+        self.name = name
+        self.heard: list[str] = []
+        self.forever = asyncio.Event()
+
+    async def who_context(self, context: Any) -> None:
+        context.results.name = self.name
+
+    async def secret_context(self, context: Any) -> None:
+        context.results.name = f"secret of {self.name}"
+
+    async def give_context(self, context: Any) -> None:
+        where, results = context.params.where, context.results
+        child = Node(f"{self.name}/{where}")
+        if where == "field":
+            results.node = child
+        elif where == "struct":
+            results.init("held").node = child
+            results.held.label = "label"
+        elif where == "nested":
+            results.init("held").init("inner").node = child
+        elif where == "union":
+            results.init("held").aNode = child
+        elif where == "group":
+            results.init("held").group.node = child
+        elif where == "list":
+            results.init("nodes", 2)[1] = child
+        elif where == "structs":
+            results.init("many", 1)[0].node = child
+        elif where == "lists":
+            results.init("nested", 1).init(0, 1)[0] = child
+        elif where == "any":
+            results.any = TREE.Held.new_message(node=child)
+        elif where == "untyped":
+            results.untyped = child
+
+    async def tell_context(self, context: Any) -> None:
+        """Call back who was given, and hand it this very node."""
+        answer = await call(context.params.listener.hear(node=self))
+        self.heard.append((await call(answer.reply.who())).name)
+
+    async def wait_context(self, context: Any) -> None:
+        await self.forever.wait()
+
+
+def reach(answer: Any, where: str) -> Any:
+    return {
+        "field": lambda: answer.node, "struct": lambda: answer.held.node, "nested": lambda: answer.held.inner.node,
+        "union": lambda: answer.held.aNode, "group": lambda: answer.held.group.node, "list": lambda: answer.nodes[1],
+        "structs": lambda: answer.many[0].node, "lists": lambda: answer.nested[0][0],
+    }[where]()  # fmt: skip
+
+
+PLACES = ("field", "struct", "nested", "union", "group", "list", "structs", "lists")
+
+
+@pytest.fixture(params=["local", "memory", "tls"])
+async def world(request: pytest.FixtureRequest) -> AsyncIterator[World]:
+    async with World(request.param) as world:
+        yield world
+
+
+async def elsewhere(world: World, reference: Any, interface: Any) -> Any:
+    """Hand a reference to somebody, who uses it from its own node."""
+    if not world.is_remote:
+        return reference
+    world.owner.export("reference", lambda _: reference)
+    somebody = await world.somebody()
+    assert isinstance(somebody.connection, Connection)
+    return await somebody.connection.connect("reference", interface)
+
+
+@pytest.mark.parametrize("where", PLACES)
+async def test_only_what_is_allowed_works_also_on_what_is_reached(world: World, where: str) -> None:
+    node = await elsewhere(world, attenuate(Node(), allow={"Node.who", "Node.give"}), TREE.Node)
+    for _ in range(3):
+        assert (await call(node.who())).name.startswith("root")
+        with pytest.raises(NotAllowed, match=r"Node\.secret"):
+            await call(node.secret())
+        node = reach(await call(node.give(where)), where)
+
+
+@pytest.mark.parametrize("where", PLACES)
+async def test_a_revoked_reference_and_all_that_was_reached_by_it_is_dead(world: World, where: str) -> None:
+    inside = Node()
+    reference, revoke = revocable(inside)
+    node = await elsewhere(world, reference, TREE.Node)
+    reached = [node]
+    for _ in range(2):
+        reached.append(reach(await call(reached[-1].give(where)), where))
+    assert (await call(reached[-1].secret())).name == f"secret of root/{where}/{where}"
+    waiting = asyncio.ensure_future(call(reached[-1].wait()))
+    await call(node.who())
+    revoke()
+    revoke()
+    with pytest.raises(Revoked):
+        await waiting
+    for reference in reached:
+        with pytest.raises(Revoked):
+            await call(reference.who())
+
+
+async def test_revoking_lets_go_of_what_is_behind() -> None:
+    inside = Node()
+    gone = weakref.ref(inside)
+    reference, revoke = revocable(inside)
+    await call(reference.who())
+    del inside
+    gc.collect()
+    assert gone() is not None
+    revoke()
+    await until(lambda: gc.collect() >= 0 and gone() is None)
+    with pytest.raises(Revoked):
+        await call(reference.who())
+
+
+async def test_other_fields_come_as_they_are() -> None:
+    reference, _ = revocable(Node())
+    answer = await call(reference.give("struct"))
+    assert answer.held.label == "label"
+    assert answer.held.which() == "number"
+    assert not answer._has("nodes")
+
+
+@pytest.mark.parametrize("where", ["any", "untyped"])
+async def test_what_cannot_be_seen_into_is_refused(world: World, where: str) -> None:
+    node = await elsewhere(world, attenuate(Node(), allow={"Node.give"}), TREE.Node)
+    with pytest.raises(NotAllowed, match="cannot be seen into"):
+        await call(node.give(where))
+
+
+async def test_what_cannot_be_seen_into_can_be_described(world: World) -> None:
+    types = {"Node.give.any": TREE.Held, "Node.give.untyped": TREE.Node}
+    node = await elsewhere(world, attenuate(Node(), {"Node.give", "Node.who"}, types), TREE.Node)
+    held = (await call(node.give("any"))).any.as_struct(TREE.Held)
+    untyped = (await call(node.give("untyped"))).untyped.as_interface(TREE.Node)
+    for reached in (held.node, untyped):
+        assert (await call(reached.who())).name.startswith("root/")
+        with pytest.raises(NotAllowed):
+            await call(reached.secret())
+
+
+class Listener(TREE.Listener.Server):  # type: ignore[misc, name-defined]
+    """Is handed a node from inside, by a call from inside."""
+
+    def __init__(self) -> None:
+        self.node: Any = None
+        self.own = Node("outside")
+
+    async def hear_context(self, context: Any) -> None:
+        self.node = context.params.node
+        context.results.reply = self.own
+
+
+async def test_what_is_handed_to_a_callback_is_no_way_around(world: World) -> None:
+    inside, listener = Node(), Listener()
+    node = await elsewhere(world, attenuate(inside, allow={"Node.tell", "Node.who"}), TREE.Node)
+    await call(node.tell(listener=listener))
+    assert inside.heard == ["outside"], "what comes from outside may be called from inside"
+    assert (await call(listener.node.who())).name == "root"
+    with pytest.raises(NotAllowed):
+        await call(listener.node.secret())
+
+
+async def test_a_callback_dies_with_the_reference() -> None:
+    listener = Listener()
+    reference, revoke = revocable(Node())
+    await call(reference.tell(listener=listener))
+    revoke()
+    with pytest.raises(Revoked):
+        await call(listener.node.who())
+
+
+@pytest.mark.parametrize(
+    ("allow", "types", "says"),
+    [({"Node.fly"}, {}, "Node.fly"), ({"Bird.who"}, {}, "expected some of"),
+     (set(), {"Node.give.all": TREE.Held}, "no field"), (set(), {"Held.any": TREE.Held}, "no field")],
+)  # fmt: skip
+async def test_names_that_cannot_be_reached_are_refused(allow: set[str], types: Any, says: str) -> None:
+    with pytest.raises(UsageError, match=says):
+        attenuate(Node(), allow, types)
+
+
+async def test_methods_are_named_by_what_extends_or_is_extended() -> None:
+    for name in ("Whole.close", "Closer.close"):
+        channel = Channel(TEXT)
+        whole = attenuate(WholeServer(channel), allow={name})
+        with pytest.raises(NotAllowed):
+            await call(whole.receive())
+        await call(whole.close())
+        assert channel.core.is_closed
+
+
+async def test_workers_and_their_programs_through_membranes(world: World) -> None:
+    class Program(schema.worker.Program.Server):  # type: ignore[misc]
+        async def run_context(self, context: Any) -> None:
+            context.results.ended = True
+            context.results.outcome.result = context.params.invocation.arguments[0] * 2
+
+    class Worker(schema.worker.Worker.Server):  # type: ignore[misc]
+        async def load_context(self, context: Any) -> None:
+            assert context.params.digest == b"d" * 32
+            context.results.program = Program()
+
+    reference, revoke = revocable(Worker())
+    worker = await elsewhere(world, reference, schema.worker.Worker)
+    program = (await call(worker.load(digest=b"d" * 32))).program
+    answer = await call(program.run(invocation={"arguments": [21], "entry": "run"}))
+    assert (answer.ended, answer.outcome.result) == (True, 42)
+    pipelined = worker.load(digest=b"d" * 32).program.run(invocation={"arguments": [4]})
+    assert (await call(pipelined)).outcome.result == 8
+    revoke()
+    with pytest.raises(Revoked):
+        await call(program.run(invocation={"arguments": [21]}))
+
+
+async def test_a_call_that_is_cancelled_is_cancelled_inside(world: World) -> None:
+    channel = Channel(TEXT)
+    sender = attenuate(SenderServer(channel), {"Sender.send"}, {"Sender.send.value": schema.worker.Offer})
+    sender = await elsewhere(world, sender, schema.channel.Sender)
+    request = sender.send_request()
+    sending = asyncio.ensure_future(call(request.send()))
+    await until(lambda: len(channel.core._sends) == 1 or sending.done())
+    sending.cancel()
+    await until(lambda: len(channel.core._sends) == 0)

@@ -1,0 +1,320 @@
+"""Membranes: a capability that does less than the one behind it, or that can be taken back.
+
+    reader = attenuate(channel, allow={"Receiver.receive"})
+    reference, revoke = revocable(worker)
+
+Holds proxies that are made from the schema of what is behind them, so that they know no interface. Whatever capability
+crosses a proxy, in a field whose type the schema names, comes out as a proxy of the same membrane; so nothing that was
+reached through a membrane does more than the membrane allows, or longer. What the schema does not name (AnyPointer,
+Capability) cannot be seen into, and is refused. A proxy is a server like any other: it crosses to other nodes.
+"""
+
+import asyncio
+from collections.abc import Callable, Collection, Iterator, Mapping
+from dataclasses import dataclass, field
+from typing import Any, Final
+from weakref import WeakSet
+
+import capnp
+
+from ww.errors import NotAllowed, Revoked, UsageError
+from ww.rpc.errors import call
+
+# Private names of pycapnp, whose version is pinned: a server class can be had by no other way from a schema alone.
+_Module: Final = capnp.lib.capnp._InterfaceModule
+_InterfaceSchema: Final = capnp.lib.capnp._InterfaceSchema
+_StructSchema: Final = capnp.lib.capnp._StructSchema
+_ListSchema: Final = capnp.lib.capnp._ListSchema
+_Struct: Final = capnp.lib.capnp._StructModule
+_Server: Final = capnp.lib.capnp._DynamicCapabilityServer
+_REVOKED: Final = "the reference was revoked"
+
+
+def attenuate(capability: Any, allow: Collection[str], types: Mapping[str, Any] | None = None) -> Any:
+    """Return a reference to capability, a server or a client, on which only some methods work.
+
+    allow names them, `Interface.method`, for capability and all that can be reached through it; another method raises
+    NotAllowed. types says what an AnyPointer or Capability field holds, which is refused otherwise: a schema struct or
+    interface by `Interface.method.field` or `Struct.field`. Raises UsageError for a method or field that cannot be
+    reached.
+    """
+    membrane = _Membrane(frozenset(allow), _seen(types))
+    target = _client_of(capability)
+    membrane.check(target.schema)
+    return membrane.wrap(target, target.schema, outward=True)
+
+
+def revocable(capability: Any, types: Mapping[str, Any] | None = None) -> tuple[Any, Callable[[], None]]:
+    """Return a reference to capability, a server or a client, and the function that takes it back.
+
+    After that every call on it, or on anything obtained through it, fails with Revoked, those under way too, and
+    nothing of what is behind it is held any more. types as for `attenuate`.
+    """
+    membrane = _Membrane(None, _seen(types))
+    target = _client_of(capability)
+    membrane.check(target.schema)
+    return membrane.wrap(target, target.schema, outward=True), membrane.revoke
+
+
+def _client_of(capability: Any) -> Any:
+    return _Module(capability.schema, "")._new_client(capability) if isinstance(capability, _Server) else capability
+
+
+def _seen(types: Mapping[str, Any] | None) -> dict[str, Any]:
+    return {name: kind.schema for name, kind in (types or {}).items()}
+
+
+def _name(schema: Any) -> str:
+    return str(schema.node.displayName.rpartition(":")[2])
+
+
+def _lineage(schema: Any) -> Iterator[Any]:
+    """Iterate over an interface and all that it extends."""
+    yield schema
+    for parent in schema.superclasses:
+        yield from _lineage(parent)
+
+
+def _names_of(schema: Any, method: str) -> set[str]:
+    """Return the names of a method: by the interface that is called, and by each that has it from there up."""
+    return {f"{_name(s)}.{method}" for s in _lineage(schema) if method in s.methods_inherited}
+
+
+@dataclass(frozen=True, slots=True)
+class _Step:
+    """How one field of a struct is copied through a membrane."""
+
+    name: str
+    kind: str
+    """plain: as it is, it holds no capability. Or interface, struct, group, list, opaque."""
+    schema: Any = None
+    is_pointer: bool = False
+    """Whether it may be unset."""
+
+
+@dataclass(eq=False)
+class _Membrane:
+    """One boundary: what crosses it is wrapped."""
+
+    allowed: frozenset[str] | None
+    types: Mapping[str, Any]
+    is_revoked: bool = False
+    proxies: "WeakSet[Any]" = field(default_factory=WeakSet)
+    under_way: set["asyncio.Future[Any]"] = field(default_factory=set)
+    _plans: dict[tuple[int, str], list[_Step]] = field(default_factory=dict)
+    _classes: dict[tuple[int, bool], Any] = field(default_factory=dict)
+
+    def revoke(self) -> None:
+        """Let nothing through any more. Idempotent."""
+        self.is_revoked = True
+        for proxy in self.proxies:
+            proxy.target = None
+        for future in list(self.under_way):
+            future.cancel()
+
+    def wrap(self, target: Any, schema: Any, *, outward: bool) -> Any:
+        """Return a client of a proxy of target; outward: for those that the membrane keeps from what is inside."""
+        key = (schema.node.id, outward)
+        kind = self._classes.get(key)
+        if kind is None:
+            kind = self._classes[key] = _proxy_class(self, schema, outward)
+        proxy = kind()
+        proxy.target = target
+        self.proxies.add(proxy)
+        return _Module(schema, "")._new_client(proxy)
+
+    def check(self, schema: Any) -> None:
+        """Raise UsageError when something is named that cannot be reached from an interface."""
+        methods: set[str] = set()
+        fields: set[str] = set()
+        for interface in _reachable(self, schema):
+            for method, signature in interface.methods_inherited.items():
+                names = _names_of(interface, method)
+                methods |= names
+                for struct in (signature.param_type, signature.result_type):
+                    fields |= {f"{name}.{step.name}" for name in names for step in self.plan(struct, names)}
+        for name in sorted((self.allowed or frozenset()) - methods):
+            known = ", ".join(sorted(methods))
+            raise UsageError(f"{name!r} is no method that can be reached: expected some of {known}")
+        fields |= {f"{owner}.{step.name}" for (_, owner), steps in self._plans.items() for step in steps}
+        for name in sorted(set(self.types) - fields):
+            raise UsageError(f"{name!r} is no field that can be reached")
+
+    # Copying.
+
+    def plan(self, struct: Any, methods: Collection[str] = ()) -> list[_Step]:
+        """Return how a struct is copied; methods are the names of the method whose parameters or results it is."""
+        name = min(methods, default="") or _name(struct)
+        key = (struct.node.id, name)
+        if key not in self._plans:
+            self._plans[key] = []  # of a struct that holds itself
+            names = methods or (_name(struct),)
+            self._plans[key] = [self._step(field_name, field, names) for field_name, field in struct.fields.items()]
+        return self._plans[key]
+
+    def _step(self, name: str, field: Any, owners: Collection[str]) -> _Step:
+        if field.proto.which() == "group":
+            return _Step(name, "group", field.schema)
+        kind = field.proto.slot.type.which()
+        if kind == "anyPointer":
+            given = next((self.types[f"{owner}.{name}"] for owner in owners if f"{owner}.{name}" in self.types), None)
+            if given is None:
+                return _Step(name, "opaque", None, is_pointer=True)
+            return _Step(
+                name, "seen " + ("interface" if isinstance(given, _InterfaceSchema) else "struct"), given, True
+            )
+        is_pointer = kind in ("text", "data", "list", "struct", "interface")
+        if kind == "interface":
+            return _Step(name, kind, field.schema, is_pointer)
+        if kind in ("struct", "list") and _holds_capability(field.schema, set()):
+            return _Step(name, kind, field.schema if kind == "struct" else field.schema.elementType, is_pointer)
+        return _Step(name, "plain", None, is_pointer)
+
+    def copy(self, source: Any, target: Any, steps: list[_Step], *, outward: bool) -> None:
+        """Copy a struct's fields, wrapping the capabilities. Raises NotAllowed for what cannot be seen into."""
+        for step in steps:
+            if step.is_pointer and not _is_set(source, step.name):
+                continue
+            if step.kind == "plain":
+                if _is_active(source, step.name):
+                    setattr(target, step.name, getattr(source, step.name))
+            else:
+                self._copy_field(source, target, step, outward=outward)
+
+    def _copy_field(self, source: Any, target: Any, step: _Step, *, outward: bool) -> None:
+        name, kind = step.name, step.kind
+        if kind == "opaque":
+            raise NotAllowed(
+                f"{name} cannot be seen into: a membrane lets nothing through that its schema does not name"
+            )
+        if not _is_active(source, name):
+            return
+        value = getattr(source, name)
+        if kind == "interface":
+            setattr(target, name, self.wrap(value, step.schema, outward=outward))
+        elif kind == "seen interface":
+            client = value.as_interface(step.schema)
+            setattr(target, name, self.wrap(client, step.schema, outward=outward))
+        elif kind == "seen struct":
+            inner = _Struct(step.schema, "").new_message()
+            self.copy(value.as_struct(step.schema), inner, self.plan(step.schema), outward=outward)
+            setattr(target, name, inner)
+        elif kind == "list":
+            self._copy_list(value, target.init(name, len(value)), step.schema, outward=outward)
+        elif kind == "struct" or _is_union_member(target, name):
+            self.copy(value, target.init(name), self.plan(step.schema), outward=outward)
+        else:
+            self.copy(value, getattr(target, name), self.plan(step.schema), outward=outward)
+
+    def _copy_list(self, source: Any, target: Any, element: Any, *, outward: bool) -> None:
+        for number, value in enumerate(source):
+            if isinstance(element, _InterfaceSchema):
+                target[number] = self.wrap(value, element, outward=outward)
+            elif isinstance(element, _ListSchema):
+                self._copy_list(value, target.init(number, len(value)), element.elementType, outward=outward)
+            else:
+                self.copy(value, target[number], self.plan(element), outward=outward)
+
+
+def _proxy_class(membrane: _Membrane, schema: Any, outward: bool) -> Any:
+    """Make the server class of an interface's proxies: one handler a method."""
+    handlers = {
+        f"{name}_context": _handler(membrane, name, signature, _names_of(schema, name), outward)
+        for name, signature in schema.methods_inherited.items()
+    }
+    return type(f"{_name(schema)}Proxy", (_Module(schema, "").Server,), {"target": None} | handlers)
+
+
+def _handler(membrane: _Membrane, method: str, signature: Any, names: set[str], outward: bool) -> Any:
+    asked, answered = membrane.plan(signature.param_type, names), membrane.plan(signature.result_type, names)
+    is_allowed = not outward or membrane.allowed is None or bool(names & membrane.allowed)
+
+    async def handle(self: Any, context: Any) -> None:
+        if membrane.is_revoked:
+            raise Revoked(_REVOKED)
+        if not is_allowed:
+            raise NotAllowed(f"this reference does not allow {min(names)}")
+        request = getattr(self.target, f"{method}_request")()
+        membrane.copy(context.params, request, asked, outward=not outward)
+        answering = asyncio.ensure_future(call(request.send()))
+        del request
+        membrane.under_way.add(answering)
+        try:
+            answer = await answering
+        except asyncio.CancelledError:
+            answering.cancel()
+            if membrane.is_revoked:
+                raise Revoked(_REVOKED) from None
+            raise
+        finally:
+            membrane.under_way.discard(answering)
+        membrane.copy(answer, context.results, answered, outward=outward)
+
+    return handle
+
+
+def _reachable(membrane: _Membrane, schema: Any) -> list[Any]:
+    """Return an interface and those that can be reached through it."""
+    found: dict[int, Any] = {}
+    structs: set[tuple[int, str]] = set()
+
+    def visit(schema: Any, names: Collection[str] = ()) -> None:
+        if isinstance(schema, _InterfaceSchema):
+            if schema.node.id not in found:
+                found[schema.node.id] = schema
+                for method, signature in schema.methods_inherited.items():
+                    for struct in (signature.param_type, signature.result_type):
+                        visit(struct, _names_of(schema, method))
+        elif isinstance(schema, _ListSchema):
+            visit(_element(schema))
+        elif isinstance(schema, _StructSchema) and (key := (schema.node.id, min(names, default=""))) not in structs:
+            structs.add(key)
+            for step in membrane.plan(schema, names):
+                if step.schema is not None:
+                    visit(step.schema)
+
+    visit(schema)
+    return list(found.values())
+
+
+def _holds_capability(schema: Any, visited: set[int]) -> bool:
+    """Tell whether a struct or list may hold a capability anywhere, or something that cannot be seen into."""
+    if isinstance(schema, _InterfaceSchema):
+        return True
+    if isinstance(schema, _ListSchema):
+        element = _element(schema)
+        return element is not None and _holds_capability(element, visited)
+    if schema.node.id in visited:
+        return False
+    visited.add(schema.node.id)
+    return any(_field_holds_capability(field, visited) for field in schema.fields.values())
+
+
+def _field_holds_capability(field: Any, visited: set[int]) -> bool:
+    if field.proto.which() == "group":
+        return _holds_capability(field.schema, visited)
+    kind = field.proto.slot.type.which()
+    return kind in ("anyPointer", "interface") or (
+        kind in ("struct", "list") and _holds_capability(field.schema, visited)
+    )
+
+
+def _element(schema: Any) -> Any:
+    """Return the schema of a list's elements; None for numbers, text and the like."""
+    try:
+        return schema.elementType
+    except capnp.KjException:
+        return None
+
+
+def _is_active(source: Any, name: str) -> bool:
+    """Tell whether a field is there: always, but for members of a union."""
+    return name not in source.schema.union_fields or source.which() == name
+
+
+def _is_union_member(source: Any, name: str) -> bool:
+    return name in source.schema.union_fields
+
+
+def _is_set(source: Any, name: str) -> bool:
+    return _is_active(source, name) and source._has(name)
