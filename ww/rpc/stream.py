@@ -8,6 +8,7 @@ Source: facts.md, pycapnp; measured by bench/dispatch.py.
 
 import asyncio
 from collections import deque
+from collections.abc import Callable
 from typing import Any
 
 import capnp
@@ -18,8 +19,10 @@ from ww.net.transport import Stream
 class CapnpStream:
     """A Receiver of a Stream on one side, the transport of a pycapnp connection on the other."""
 
-    def __init__(self, stream: Stream) -> None:
+    def __init__(self, stream: Stream, inspect: Callable[[bytes], None] | None = None) -> None:
+        """Carry what comes by stream; inspect sees it first."""
         self._stream = stream
+        self._inspect = inspect
         self._loop = asyncio.get_running_loop()
         # Memoryviews, not bytearrays: a sliced bytearray under asyncio's TLS silently loses data.
         self._spare: deque[memoryview] = deque()
@@ -38,6 +41,10 @@ class CapnpStream:
     # A Receiver: what the Stream calls.
 
     def data_received(self, data: bytes) -> None:
+        if self._inspect is not None:
+            self._inspect(data)
+            if self._stream.is_closing():  # it was not to be let in
+                return
         self._spare.append(memoryview(data))
         if self._wanted:
             self._feed()
