@@ -22,7 +22,8 @@ from ww.identity import Identity
 from ww.net.memory import MemoryTransport, Network
 from ww.node import LOOPBACK, Node, NodeConfig
 from ww.rpc.errors import call
-from ww.rpc.vat import Peer, Vat
+from ww.rpc.exports import Peer
+from ww.rpc.vat import Vat
 from ww.sandbox.modules import ModuleCache
 from ww.sandbox.pool import SandboxPool
 from ww.worker import Worker, WorkerConfig

@@ -28,11 +28,13 @@ from ww.errors import NotAdmitted, PeerError, ProtocolMismatch, UsageError
 from ww.identity import Identity, PeerId
 from ww.incarnation import next_incarnation, raise_incarnation
 from ww.net.multiaddr import Multiaddr
-from ww.net.tls import TlsTransport
+from ww.net.tls import KEEPALIVE_S, TlsTransport
 from ww.net.transport import Transport
+from ww.rpc.account import PeerLimits
 from ww.rpc.admission import Admission
+from ww.rpc.connection import Connection
 from ww.rpc.race import race
-from ww.rpc.vat import Connection, Vat
+from ww.rpc.vat import Vat
 
 log = logging.getLogger("ww.node")
 
@@ -61,6 +63,10 @@ class NodeConfig:
     """Peers connected at a time, authenticated or not, at each address listened on."""
     handshake_timeout_s: float = 5.0
     """Seconds each step may take until it is known who a peer is and what it speaks."""
+    keepalive_s: float = KEEPALIVE_S
+    """Seconds after which a peer from which no packet comes back counts as gone."""
+    limits: PeerLimits = field(default_factory=PeerLimits)
+    """What one peer may have outstanding."""
     role: str = ""
     """What it is to the cluster: "gateway" or "worker"; empty for one that only looks on."""
     meta: Mapping[str, str] = field(default_factory=dict)
@@ -100,10 +106,12 @@ class Node:
                 self._identity,
                 handshake_timeout_s=config.handshake_timeout_s,
                 connections_max=config.connections_max,
+                keepalive_s=config.keepalive_s,
             ),
             namespace=config.namespace,
             admission=config.admission,
             hello_timeout_s=config.handshake_timeout_s,
+            limits=config.limits,
         )
         self.addresses: list[Multiaddr] = []
         self._incarnations = config.state_directory / "incarnations"
@@ -179,8 +187,8 @@ class Node:
             ways.insert(0, functools.partial(self._dial_known, peer_id, known))
         connection = await race(ways, Connection.close)
         self.discovery.stop_looking(peer_id)
-        if self._config.role:
-            self.heartbeats.join(connection)
+        if self._config.role and connection.is_first:
+            self.heartbeats.join(connection.link)
         return connection
 
     async def _dial_known(self, peer_id: PeerId, known: list[Multiaddr]) -> Connection:

@@ -33,9 +33,9 @@ from ww.errors import (
 )
 from ww.identity import PeerId
 from ww.node import Node
+from ww.rpc.connection import Connection
 from ww.rpc.errors import call
 from ww.rpc.loop import first_of
-from ww.rpc.vat import Connection
 from ww.sandbox.modules import ModuleCache
 from ww.sandbox.pool import SandboxPool
 

@@ -14,7 +14,8 @@ from ww.net.memory import MemoryTransport, Network
 from ww.net.tls import TlsTransport
 from ww.net.transport import Transport
 from ww.node import LOOPBACK
-from ww.rpc.vat import Connection, Vat
+from ww.rpc.connection import Connection
+from ww.rpc.vat import Vat
 
 SERVERS: dict[Any, Any] = {
     channels.Sender: facets.SenderServer,

@@ -18,8 +18,8 @@ from ww.caps.facets import SenderServer, WholeServer
 from ww.caps.membrane import attenuate, revocable
 from ww.caps.value import TEXT
 from ww.errors import NotAllowed, Revoked, UsageError
+from ww.rpc.connection import Connection
 from ww.rpc.errors import call
-from ww.rpc.vat import Connection
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop"), pytest.mark.timeout(30)]
 

@@ -14,8 +14,9 @@ from ww.discovery.packet import HEARTBEAT_BYTES_MAX, Heartbeat, Load, Packet, Wr
 from ww.errors import Conflict, Overloaded, UsageError
 from ww.identity import Identity
 from ww.node import LOOPBACK, Node
+from ww.rpc.connection import Connection
 from ww.rpc.errors import call
-from ww.rpc.vat import Connection, Vat
+from ww.rpc.vat import Vat
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop")]
 

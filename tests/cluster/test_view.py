@@ -15,8 +15,8 @@ from ww.discovery.packet import HEARTBEAT_BYTES_MAX, Heartbeat, Load, Packet, Wr
 from ww.errors import Overloaded, UsageError
 from ww.identity import Identity, PeerId
 from ww.node import Node
+from ww.rpc.connection import Connection
 from ww.rpc.errors import call
-from ww.rpc.vat import Connection
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop")]
 

@@ -104,6 +104,17 @@ def test_four_hosts_find_each_other(hosts: list[Host], options: tuple[str, ...])
     assert members[peers[0]]["addresses"] == [f"/ip4/{hosts[0].machine.address}/tcp/9100"]
 
 
+def test_a_peer_that_no_packet_comes_from_is_gone_long_before_its_ttl(network: Lan, hosts: list[Host]) -> None:
+    options = ("--ttl", "600", "--keepalive", "2")
+    gateway, peer = hosts[0].gateway("--listen", "/ip4/0.0.0.0/tcp/9100", "--admit", "open", *BY_ADDRESS, *options)
+    address = f"/ip4/{hosts[0].machine.address}/tcp/9100/p2p/{peer}"
+    worker = hosts[1].worker(peer, "--addr", address, *BY_ADDRESS, *options)
+    worker.logged("joined gateway")
+    network.cut(network.machines[1])
+    gateway.logged(f"worker {peer_of(worker)} left")
+    worker.logged("the gateway is gone")
+
+
 def test_a_host_whose_link_is_cut_is_gone_everywhere_and_returns(network: Lan, hosts: list[Host]) -> None:
     peers = start_all(hosts, BY_SURVEY)
     for host in hosts:

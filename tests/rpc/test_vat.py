@@ -1,6 +1,7 @@
 """Two vats: who gets in, what they are told, and what a name gives them."""
 
 import asyncio
+import contextlib
 import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -13,16 +14,27 @@ from ww import schema
 from ww.caps.channel import Channel
 from ww.caps.facets import SenderServer
 from ww.caps.value import TEXT
-from ww.errors import Disconnected, NotAdmitted, NotFound, PeerError, PeerMismatch, ProtocolMismatch, RemoteError
+from ww.errors import (
+    Disconnected,
+    NotAdmitted,
+    NotFound,
+    PeerError,
+    PeerMismatch,
+    ProtocolMismatch,
+    RemoteError,
+    Revoked,
+)
 from ww.identity import Identity
 from ww.net.memory import MemoryTransport, Network
 from ww.net.multiaddr import Multiaddr
 from ww.net.tls import TlsTransport
 from ww.net.transport import Transport
 from ww.node import LOOPBACK
+from ww.rpc.account import PeerLimits
 from ww.rpc.admission import parse_admission
 from ww.rpc.errors import call
-from ww.rpc.vat import Peer, Vat
+from ww.rpc.exports import Peer
+from ww.rpc.vat import Vat
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop")]
 
@@ -210,3 +222,155 @@ async def test_closing_the_serving_vat_tells_its_peers(transports: Transports) -
             connection = await vat.dial(serving.vat.peer_id, serving.addresses)
         await asyncio.wait_for(connection.wait_closed(), 5)
         connection.close()
+
+
+# Names, shares and limits.
+
+
+async def test_a_name_may_be_for_some_only(transports: Transports, tmp_path: Path) -> None:
+    listed, stranger = Identity.generate(), Identity.generate()
+    (tmp_path / "few").write_text(f"{listed.peer_id}\n")
+    serving = Serving(transports)
+    async with serving.vat:
+        await serving.start()
+        serving.vat.export("private", serving._sender, parse_admission(f"allow:{tmp_path}/few"))
+        for identity, may in ((listed, True), (stranger, False)):
+            async with (
+                Vat(identity, transports.of(identity)) as vat,
+                await vat.dial(serving.identity.peer_id, serving.addresses) as connection,
+            ):
+                await connection.connect("channel", schema.channel.Sender)
+                if may:
+                    await connection.connect("private", schema.channel.Sender)
+                else:
+                    with pytest.raises(NotAdmitted, match="private: this node's list"):
+                        await connection.connect("private", schema.channel.Sender)
+
+
+async def test_a_withdrawn_name_revokes_what_was_given_out(transports: Transports) -> None:
+    serving, identity = Serving(transports), Identity.generate()
+    async with serving.vat, Vat(identity, transports.of(identity)) as vat:
+        await serving.start()
+        serving.vat.export("other", lambda peer: SenderServer(serving.channel))
+        async with await vat.dial(serving.identity.peer_id, serving.addresses) as connection:
+            sender = await connection.connect("channel", schema.channel.Sender)
+            other = await connection.connect("other", schema.channel.Sender)
+            waiting = asyncio.ensure_future(call(sender.send(value="a")))
+            await until(lambda: len(list(serving.channel.waiting())) == 1)
+            serving.vat.embargo("channel")
+            serving.vat.embargo("channel")
+            with pytest.raises(Revoked):
+                await waiting
+            assert list(serving.channel.waiting()) == []
+            with pytest.raises(Revoked):
+                await call(sender.send(value="b"))
+            with pytest.raises(Revoked, match="channel was withdrawn"):
+                await connection.connect("channel", schema.channel.Sender)
+            kept = asyncio.ensure_future(call(other.send(value="c")))
+            assert await serving.channel.receive() == "c"
+            await kept
+            serving.vat.export("channel", serving._sender)
+            again = await connection.connect("channel", schema.channel.Sender)
+            sending = asyncio.ensure_future(call(again.send(value="d")))
+            assert await serving.channel.receive() == "d"
+            await sending
+            with pytest.raises(Revoked):
+                await call(sender.send(value="e"))
+
+
+async def test_those_who_dial_the_same_peer_share_a_connection(transports: Transports) -> None:
+    serving, identity = Serving(transports), Identity.generate()
+    async with serving.vat, Vat(identity, transports.of(identity)) as vat:
+        await serving.start()
+        dialling = [vat.dial(serving.identity.peer_id, serving.addresses) for _ in range(10)]
+        connections = await asyncio.gather(*dialling)
+        connections.append(await vat.dial(serving.identity.peer_id, []))
+        assert len({connection.link for connection in connections}) == 1
+        assert [connection.is_first for connection in connections].count(True) == 1
+        await connections[0].connect("channel", schema.channel.Sender)
+        await until(lambda: len(serving.vat.peers) == 1)
+        for connection in connections[:-1]:
+            connection.close()
+            connection.close()
+        with pytest.raises(Disconnected):
+            await connections[0].connect("channel", schema.channel.Sender)
+        await connections[-1].connect("channel", schema.channel.Sender)
+        assert len(serving.peers) == 1, "what a name gives is made once a connection"
+        connections[-1].close()
+        await until(lambda: not serving.vat.peers)
+        async with await vat.dial(serving.identity.peer_id, serving.addresses) as connection:
+            assert connection.link is not connections[0].link
+
+
+async def test_who_stops_waiting_for_a_connection_does_not_stop_the_others(transports: Transports) -> None:
+    serving, identity = Serving(transports), Identity.generate()
+    async with serving.vat, Vat(identity, transports.of(identity)) as vat:
+        await serving.start()
+        one, other = (asyncio.ensure_future(vat.dial(serving.identity.peer_id, serving.addresses)) for _ in range(2))
+        await asyncio.sleep(0)
+        one.cancel()
+        async with await other as connection:
+            await connection.connect("channel", schema.channel.Sender)
+        alone = asyncio.ensure_future(vat.dial(serving.identity.peer_id, serving.addresses))
+        await asyncio.sleep(0)
+        alone.cancel()
+        await until(lambda: not vat._dialling)
+        await until(lambda: not serving.vat.accounts)
+
+
+async def test_a_peer_has_so_many_connections_and_no_more(transports: Transports) -> None:
+    serving, identity = Serving(transports, limits=PeerLimits(connections_max=2)), Identity.generate()
+    async with contextlib.AsyncExitStack() as stack:
+        await stack.enter_async_context(serving.vat)
+        await serving.start()
+        vats = [await stack.enter_async_context(Vat(identity, transports.of(identity))) for _ in range(3)]
+        kept = [await vat.dial(serving.identity.peer_id, serving.addresses) for vat in vats[:2]]
+        with pytest.raises(NotAdmitted, match="2 connections of"):
+            await vats[2].dial(serving.identity.peer_id, serving.addresses)
+        kept[0].close()
+        await until(lambda: serving.vat.accounts[identity.peer_id].connections == 1)
+        (await vats[2].dial(serving.identity.peer_id, serving.addresses)).close()
+        other = Identity.generate()
+        vat = await stack.enter_async_context(Vat(other, transports.of(other)))
+        (await vat.dial(serving.identity.peer_id, serving.addresses)).close()
+
+
+async def test_a_peer_with_too_many_calls_is_disconnected_and_others_are_not(
+    transports: Transports, caplog: pytest.LogCaptureFixture
+) -> None:
+    serving = Serving(transports, limits=PeerLimits(calls_max=50))
+    greedy, modest = Identity.generate(), Identity.generate()
+    async with (
+        serving.vat,
+        Vat(greedy, transports.of(greedy)) as one,
+        Vat(modest, transports.of(modest)) as two,
+    ):
+        await serving.start()
+        connections = [await vat.dial(serving.identity.peer_id, serving.addresses) for vat in (one, two)]
+        senders = [await connection.connect("channel", schema.channel.Sender) for connection in connections]
+        kept = asyncio.ensure_future(call(senders[1].send(value="kept")))
+        await until(lambda: len(list(serving.channel.waiting())) == 1)
+        sends = [asyncio.ensure_future(call(senders[0].send(value="x"))) for _ in range(60)]
+        for send in sends:
+            with pytest.raises(Disconnected):
+                await send
+        await until(lambda: len(list(serving.channel.waiting())) == 1)
+        assert "more than 50 calls" in caplog.text
+        assert greedy.peer_id not in serving.vat.accounts
+        assert await serving.channel.receive() == "kept"
+        await kept
+        for connection in connections:
+            connection.close()
+
+
+async def test_calls_that_are_done_with_are_counted_no_more(transports: Transports) -> None:
+    serving, identity = Serving(transports, limits=PeerLimits(calls_max=50)), Identity.generate()
+    async with serving.vat, Vat(identity, transports.of(identity)) as vat:
+        await serving.start()
+        async with await vat.dial(serving.identity.peer_id, serving.addresses) as connection:
+            sender = await connection.connect("channel", schema.channel.Sender)
+            for number in range(200):
+                sending = asyncio.ensure_future(call(sender.send(value=str(number))))
+                assert await serving.channel.receive() == str(number)
+                await sending
+            assert serving.vat.accounts[identity.peer_id].calls < 10

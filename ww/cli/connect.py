@@ -20,7 +20,8 @@ from ww.errors import PeerError
 from ww.identity import Identity, PeerId
 from ww.net.multiaddr import Multiaddr
 from ww.net.tls import TlsTransport
-from ww.rpc.vat import Connection, Vat
+from ww.rpc.connection import Connection
+from ww.rpc.vat import Vat
 
 _FIND_S = 1.0
 

@@ -18,7 +18,9 @@ from ww.discovery.sources import DiscoveryConfig
 from ww.errors import UsageError
 from ww.identity import PeerId
 from ww.net.multiaddr import Multiaddr, MulticastGroup
+from ww.net.tls import KEEPALIVE_S
 from ww.node import EVERYWHERE, LOOPBACK, NodeConfig, check_namespace
+from ww.rpc.account import PeerLimits
 from ww.rpc.admission import parse_admission
 
 _SIZE_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
@@ -200,6 +202,16 @@ def add_node_options(parser: Parser) -> None:
         " must be given to listen beyond loopback", metavar="POLICY",
     )  # fmt: skip
     parser.option("--peers-max", count, "peers connected at a time (1024)", default=1024, metavar="N")
+    limits = PeerLimits()
+    parser.limits(
+        ("--peer-connections-max", count, limits.connections_max, "connections of one peer"),
+        ("--peer-calls-max", count, limits.calls_max, "calls of one peer that it is not done with"),
+        ("--peer-bytes-max", size, limits.bytes_max, "bytes of those calls"),
+    )
+    parser.option(
+        "--keepalive", _keepalive, "seconds without a packet back after which a peer counts as gone, at least 2 (5)",
+        default=KEEPALIVE_S, metavar="N",
+    )  # fmt: skip
     parser.option(
         "--ttl", _ttl, "seconds until a member of the cluster that says nothing counts as gone (10)",
         default=MembershipConfig().ttl_s, metavar="N",
@@ -214,6 +226,12 @@ def _ttl(text: str) -> float:
     if not 1 <= ttl_s <= MembershipConfig().ttl_max_s:
         raise UsageError(f"{text[:40]!r}: expected from 1 to {MembershipConfig().ttl_max_s:g} seconds")
     return ttl_s
+
+
+def _keepalive(text: str) -> float:
+    if (keepalive_s := seconds(text)) < 2:
+        raise UsageError(f"{text[:40]!r}: expected at least 2 seconds")
+    return keepalive_s
 
 
 def _level(text: str) -> str:
@@ -259,6 +277,8 @@ def node_config(arguments: argparse.Namespace, key_file: Path | None, role: str)
         admission=arguments.admit,
         connections_max=arguments.peers_max,
         handshake_timeout_s=arguments.handshake_timeout,
+        keepalive_s=arguments.keepalive,
+        limits=PeerLimits(arguments.peer_connections_max, arguments.peer_calls_max, arguments.peer_bytes_max),
         role=role,
         meta=dict(arguments.meta),
         discovery=discovery_config(arguments, beyond_loopback=is_beyond),

@@ -18,9 +18,10 @@ from ww.cluster.membership import Beat, Membership, Position, Record
 from ww.discovery.packet import HEARTBEAT_BYTES_MAX, Heartbeat, Load, Packet, read, sender_of
 from ww.errors import Conflict, Disconnected, NotFound, Overloaded, UsageError, WwError
 from ww.identity import PeerId
+from ww.rpc.connection import Link
 from ww.rpc.errors import call
+from ww.rpc.exports import Peer
 from ww.rpc.loop import first_of
-from ww.rpc.vat import Connection, Peer
 
 log = logging.getLogger("ww.cluster")
 
@@ -142,11 +143,11 @@ class Heartbeats:
         """Make what peer gets as "members"."""
         return MembersServer(self, peer)
 
-    def join(self, connection: Connection) -> None:
-        """Begin to exchange heartbeats with a node that was dialled; ends with the connection."""
+    def join(self, connection: Link) -> None:
+        """Begin to exchange heartbeats with a node that was dialled; ends with the connection, and does not keep it."""
         self._start(self._join(connection))
 
-    async def _join(self, connection: Connection) -> None:
+    async def _join(self, connection: Link) -> None:
         session = Session(self, connection.peer_id, is_trusted=True)
         try:
             members = await connection.connect("members", schema.cluster.Members)

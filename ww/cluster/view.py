@@ -15,8 +15,9 @@ from ww.cluster.membership import Record
 from ww.discovery.packet import Heartbeat, fill_heartbeat, read_heartbeat
 from ww.errors import Overloaded, PeerError, UsageError
 from ww.identity import PeerId
+from ww.rpc.connection import Connection
 from ww.rpc.errors import call
-from ww.rpc.vat import Connection, Peer
+from ww.rpc.exports import Peer
 
 _NEXT_MAX: Final = 256
 _SELECTORS_MAX: Final = 16

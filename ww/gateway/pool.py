@@ -21,7 +21,7 @@ from ww.errors import Conflict, Overloaded, PeerError, RemoteError, UsageError
 from ww.gateway.task import Outcome, Spec
 from ww.identity import PeerId
 from ww.rpc.errors import call, one_line
-from ww.rpc.vat import Peer
+from ww.rpc.exports import Peer
 
 log = logging.getLogger("ww.gateway")
 

@@ -20,6 +20,7 @@ import ssl
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from typing import Final
 
 from cryptography import x509
 from cryptography.hazmat.primitives import serialization
@@ -114,15 +115,28 @@ def _why(error: BaseException) -> str:
     return str(error)
 
 
+KEEPALIVE_S: Final = 5.0
+"""Seconds without a packet after which a peer counts as gone."""
+
+
 class TlsTransport:
     """TCP and TLS under one identity."""
 
-    def __init__(self, identity: Identity, *, handshake_timeout_s: float = 5.0, connections_max: int = 1024) -> None:
+    def __init__(
+        self,
+        identity: Identity,
+        *,
+        handshake_timeout_s: float = 5.0,
+        connections_max: int = 1024,
+        keepalive_s: float = KEEPALIVE_S,
+    ) -> None:
         """Use identity's key at both ends.
 
         handshake_timeout_s bounds every step until a peer is known; connections_max bounds how many accepted
-        connections, authenticated or not, one listener keeps at a time.
+        connections, authenticated or not, one listener keeps at a time. A peer from which no packet comes back for
+        keepalive_s, at least 2, counts as gone.
         """
+        self._keepalive_s = keepalive_s
         self._server_context = _context(identity, ssl.PROTOCOL_TLS_SERVER)
         self._client_context = _context(identity, ssl.PROTOCOL_TLS_CLIENT)
         self._handshake_timeout_s = handshake_timeout_s
@@ -139,7 +153,7 @@ class TlsTransport:
                 )
         except (OSError, EOFError, ValueError, OverflowError) as error:  # the last two: no name, no port, to the system
             raise PeerError(f"{address}: {_why(error)}") from None
-        _keep_alive(transport)
+        _keep_alive(transport, self._keepalive_s)
         try:
             peer_id = _peer_id_of(transport)
         except PeerError as error:
@@ -152,7 +166,9 @@ class TlsTransport:
         return stream
 
     async def serve(self, address: Multiaddr, on_stream: Callable[[Stream], None]) -> "TlsListener":
-        listener = TlsListener(self._server_context, on_stream, self._handshake_timeout_s, self._connections_max)
+        listener = TlsListener(
+            self._server_context, on_stream, self._handshake_timeout_s, self._connections_max, self._keepalive_s
+        )
         try:
             await listener.open(address)
         except (OSError, ValueError, OverflowError) as error:
@@ -169,8 +185,10 @@ class TlsListener:
         on_stream: Callable[[Stream], None],
         handshake_timeout_s: float,
         connections_max: int,
+        keepalive_s: float,
     ) -> None:
         self._context = context
+        self._keepalive_s = keepalive_s
         self._on_stream = on_stream
         self._handshake_timeout_s = handshake_timeout_s
         self._connections_max = connections_max
@@ -232,7 +250,7 @@ class TlsListener:
                 raise
             log.warning("refused %s: %s", remote, _why(error))
             return
-        _keep_alive(secure)
+        _keep_alive(secure, self._keepalive_s)
         self._on_stream(stream)
 
 
@@ -265,10 +283,22 @@ class _Doorman(asyncio.Protocol):
         self._listener.admit(transport, f"{name[0]}:{name[1]}")
 
 
-def _keep_alive(transport: asyncio.BaseTransport) -> None:
-    """Have the kernel notice a peer whose machine or cable is gone, within about 15 seconds."""
+def _keep_alive(transport: asyncio.BaseTransport, keepalive_s: float) -> None:
+    """Have the kernel notice, within that time, that no packet comes back: the machine or the cable is gone.
+
+    It asks after two fifths of it without traffic, then every second. What is not acknowledged for the other three
+    fifths, be it such a question or data that was sent just before it, ends the connection.
+    """
     raw = transport.get_extra_info("socket")
-    for name, value in (("TCP_KEEPIDLE", 5), ("TCP_KEEPINTVL", 2), ("TCP_KEEPCNT", 5), ("TCP_USER_TIMEOUT", 15_000)):
+    idle_s = max(1, int(keepalive_s * 2 / 5))
+    options = {
+        "TCP_KEEPIDLE": idle_s,
+        "TCP_KEEPALIVE": idle_s,  # as macOS calls it
+        "TCP_KEEPINTVL": 1,
+        "TCP_KEEPCNT": max(1, int(keepalive_s) - idle_s),
+        "TCP_USER_TIMEOUT": int((keepalive_s - idle_s) * 1000),
+    }
+    for name, value in options.items():
         if hasattr(socket, name):  # not every system has each of them
             with contextlib.suppress(OSError):
                 raw.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)

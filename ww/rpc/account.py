@@ -1,7 +1,7 @@
 """What one peer has outstanding here: its connections, the calls it has not let go of, and their bytes.
 
-Holds the limits, and the reading of just enough of each message to know. Must not know what calls do. pycapnp exposes no
-limit of its own, and a call costs memory until its caller says that it is done with the answer, so that is counted:
+Holds the limits, and the reading of just enough of each message to know. Must not know what calls do. pycapnp exposes
+no limit of its own, and a call costs memory until its caller says that it is done with the answer, so that is counted:
 from Call or Bootstrap to Finish. Source: capnproto.org/encoding.html, the serialization over a stream, and rpc.capnp.
 """
 

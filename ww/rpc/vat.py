@@ -1,8 +1,8 @@
-"""A vat: what this node exports under a name, and how it gets what others export.
+"""A vat: who may connect to this node, and how it connects to others.
 
 Holds the connections in and out and the first thing said on each (schema/vat.capnp). Must not know what the exported
-capabilities do, nor how bytes travel (net/transport.py). Every capability a peer holds came from here or from a call
-on one that did.
+capabilities do (exports.py has their names), nor how bytes travel (net/transport.py). Every capability a peer holds
+came from here or from a call on one that did.
 """
 
 import asyncio
@@ -10,18 +10,20 @@ import contextlib
 import functools
 import logging
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
 from typing import Any, Final, Self
 
 import capnp
 
 from ww import schema
-from ww.errors import Disconnected, NotAdmitted, NotFound, PeerError, ProtocolMismatch
+from ww.errors import Disconnected, NotAdmitted, Overloaded, PeerError, ProtocolMismatch
 from ww.identity import Identity, PeerId
 from ww.net.multiaddr import Multiaddr
 from ww.net.transport import Listener, Stream, Transport
+from ww.rpc.account import Account, Meter, PeerLimits
 from ww.rpc.admission import Admission, Open
+from ww.rpc.connection import NESTING_LIMIT, TRAVERSAL_LIMIT_WORDS, Connection, Dialling, Link
 from ww.rpc.errors import call, one_line
+from ww.rpc.exports import Export, Exports, ExportsServer, Peer
 from ww.rpc.loop import first_of
 from ww.rpc.race import race
 from ww.rpc.stream import CapnpStream
@@ -29,27 +31,6 @@ from ww.rpc.stream import CapnpStream
 log = logging.getLogger("ww.rpc")
 
 PROTOCOL_VERSION: Final = 1
-# 64 MiB a message; a peer that sends more is disconnected.
-_TRAVERSAL_LIMIT_WORDS: Final = 8 << 20
-_NESTING_LIMIT: Final = 32
-
-
-@dataclass(frozen=True, slots=True, eq=False)
-class Peer:
-    """Who is at the other end of one connection, as far as it is proved. Two connections are two Peers."""
-
-    peer_id: PeerId
-    """The key that the connection was authenticated with."""
-    remote: str
-    """Where it comes from, for logs."""
-    hang_up: Callable[[], None] = lambda: None
-    """Closes the connection."""
-    closed: asyncio.Event = field(default_factory=asyncio.Event)
-    """Set when the connection is gone."""
-
-
-Export = Callable[[Peer], Any]
-"""Makes the capability server that one peer gets for a name. Called once a connection and name."""
 
 
 class Vat:
@@ -64,11 +45,12 @@ class Vat:
         admission: Admission | None = None,
         hello_timeout_s: float = 5.0,
         version: int = PROTOCOL_VERSION,
+        limits: PeerLimits | None = None,
     ) -> None:
         """Speak for identity over transport.
 
         Peers of another namespace are refused, as are those that admission does not let in, and those that do not say
-        hello within hello_timeout_s.
+        hello within hello_timeout_s. One that has more outstanding than limits allow is disconnected.
         """
         self.peer_id = identity.peer_id
         self._transport = transport
@@ -76,11 +58,19 @@ class Vat:
         self._admission: Admission = admission or Open()
         self._hello_timeout_s = hello_timeout_s
         self._version = version
-        self._exports: dict[str, Export] = {}
+        self._limits = limits or PeerLimits()
+        self.exports = Exports()
         self._listeners: list[Listener] = []
         self._served: asyncio.TaskGroup | None = None
         self._tasks: set[asyncio.Task[None]] = set()
-        self._connections: set[Connection] = set()
+        # Those that this vat dialled, one a peer, and those it is dialling.
+        self._links: dict[PeerId, Link] = {}
+        self._dialling: dict[tuple[PeerId, tuple[Multiaddr, ...]], Dialling] = {}
+        # Those that dialled it.
+        self.accounts: dict[PeerId, Account] = {}
+        """What each peer that is connected has outstanding."""
+        self.peers: set[Peer] = set()
+        """Those that were let in."""
 
     async def __aenter__(self) -> Self:
         self._served = await asyncio.TaskGroup().__aenter__()
@@ -89,18 +79,25 @@ class Vat:
     async def __aexit__(self, *_: object) -> None:
         for listener in self._listeners:
             await listener.aclose()
-        for connection in list(self._connections):
-            connection.close()
-        for task in self._tasks:
+        for link in list(self._links.values()):
+            link.close()
+        for task in (*self._tasks, *(dialling.task for dialling in self._dialling.values())):
             task.cancel()
         if self._served is not None:
             served, self._served = self._served, None
             # Not told of the error: a group would wrap it, and the served connections are cancelled already.
             await served.__aexit__(None, None, None)
 
-    def export(self, name: str, make: Export) -> None:
-        """Let peers that connect ask for name; each gets what make returns for it."""
-        self._exports[name] = make
+    def export(self, name: str, make: Export, admission: Admission | None = None) -> None:
+        """Let peers that connect ask for name; each gets what make returns for it.
+
+        admission, beyond the vat's own, says who may have it. What was exported under that name before is revoked.
+        """
+        self.exports.add(name, make, admission)
+
+    def embargo(self, name: str) -> None:
+        """Withdraw name: calls on what was given out under it fail with Revoked, those under way too."""
+        self.exports.withdraw(name)
 
     async def listen(self, address: Multiaddr) -> list[Multiaddr]:
         """Accept peers at address and return the addresses it can be reached at. UsageError when it cannot be had."""
@@ -120,6 +117,19 @@ class Vat:
         ProtocolMismatch or NotAdmitted when it will not talk to us, PeerError when nobody answers. Close the Connection
         when done.
         """
+        link = self._links.get(peer_id)
+        if link is not None and link.is_open:
+            return Connection(link)
+        key = (peer_id, tuple(addresses))
+        dialling = self._dialling.get(key)
+        if dialling is None:
+            dialling = self._dialling[key] = Dialling(self._reach(peer_id, addresses, on_failure))
+            dialling.task.add_done_callback(lambda _: self._dialling.pop(key, None))
+        return await dialling.share()
+
+    async def _reach(
+        self, peer_id: PeerId, addresses: Sequence[Multiaddr], on_failure: Callable[[Multiaddr], object]
+    ) -> Link:
         if not addresses:
             where = f"in namespace {self._namespace!r} on this machine"
             raise PeerError(f"no address of {peer_id} is known {where}: name one with --addr")
@@ -134,13 +144,12 @@ class Vat:
         ways = [functools.partial(reach, address) for address in addresses]
         return await self._greet(peer_id, await race(ways, Stream.abort))
 
-    async def _greet(self, peer_id: PeerId, stream: Stream) -> "Connection":
-        connection = Connection(peer_id, stream, self._connections.discard)
-        self._connections.add(connection)
+    async def _greet(self, peer_id: PeerId, stream: Stream) -> Link:
+        link = Link(peer_id, stream, self._forget)
         try:
             try:
                 async with asyncio.timeout(self._hello_timeout_s):
-                    answer = await call(connection.bootstrap.hello(version=self._version, namespace=self._namespace))
+                    answer = await call(link.bootstrap.hello(version=self._version, namespace=self._namespace))
             except TimeoutError:
                 raise PeerError(f"{peer_id} does not answer: no hello within {self._hello_timeout_s:g} s") from None
             except Disconnected:
@@ -157,11 +166,20 @@ class Vat:
                         f"{peer_id} is in namespace {theirs!r}, this node is in {self._namespace!r}: see --ns"
                     )
                 raise NotAdmitted(f"{peer_id} refuses this node: {refusal}")
-            connection.exports = answer.exports
+            link.exports = answer.exports
         except BaseException:
-            connection.close()
+            link.close()
             raise
-        return connection
+        before = self._links.get(peer_id)
+        if before is not None and before.is_open:  # found elsewhere, in the meantime
+            link.close()
+            return before
+        self._links[peer_id] = link
+        return link
+
+    def _forget(self, link: Link) -> None:
+        if self._links.get(link.peer_id) is link:
+            del self._links[link.peer_id]
 
     def _accept(self, stream: Stream) -> None:
         if self._served is None:
@@ -181,9 +199,20 @@ class Vat:
     async def _serve(self, stream: Stream) -> None:
         assert stream.peer_id is not None
         peer = Peer(stream.peer_id, stream.remote, stream.abort)
+        account = self.accounts.setdefault(peer.peer_id, Account(self._limits))
+        account.connections += 1
+        meter = Meter(account)
+
+        def inspect(data: bytes) -> None:
+            try:
+                meter.read(data)
+            except Overloaded as error:
+                log.warning("dropped %s at %s: %s", peer.peer_id, peer.remote, error)
+                stream.abort()
+
         bootstrap = VatServer(self, peer)
-        pipe = CapnpStream(stream)
-        server = capnp.TwoPartyServer(pipe.capnp_stream, bootstrap, _TRAVERSAL_LIMIT_WORDS, _NESTING_LIMIT)
+        pipe = CapnpStream(stream, inspect)
+        server = capnp.TwoPartyServer(pipe.capnp_stream, bootstrap, TRAVERSAL_LIMIT_WORDS, NESTING_LIMIT)
         try:
             try:
                 async with asyncio.timeout(self._hello_timeout_s):
@@ -198,13 +227,19 @@ class Vat:
                     async with asyncio.timeout(self._hello_timeout_s):
                         await stream.wait_closed()
                 return
+            self.peers.add(peer)
             await first_of(stream.wait_closed(), server.on_disconnect())
             if not stream.is_closing():
                 log.warning("dropped %s at %s: it does not speak Cap'n Proto", peer.peer_id, peer.remote)
                 stream.abort()
         finally:
             peer.closed.set()
+            self.peers.discard(peer)
             bootstrap.forget()
+            meter.close()
+            account.connections -= 1
+            if not account.connections:
+                self.accounts.pop(peer.peer_id, None)
             server.close()
             pipe.capnp_stream.close()
             stream.close()
@@ -215,6 +250,9 @@ class Vat:
             return f"speaks protocol version {version}, this node speaks {self._version}"
         if namespace != self._namespace:
             return f"this node is in namespace {self._namespace}, not {one_line(namespace)[:64]}"
+        most = self._limits.connections_max
+        if self.accounts[peer.peer_id].connections > most:
+            return f"{most} connections of {peer.peer_id} are open, the limit"
         if peer.peer_id == self.peer_id:  # whoever holds this node's key could be this node
             return None
         return await self._admission.refusal(peer.peer_id)
@@ -223,13 +261,6 @@ class Vat:
         """Say who this vat is."""
         results.version = self._version
         results.namespace = self._namespace
-
-    def find_export(self, name: str) -> Export:
-        """Return what makes the capability of that name; NotFound when nothing is exported under it."""
-        make = self._exports.get(name)
-        if make is None:
-            raise NotFound(f"this node exports nothing named {one_line(name)[:64]!r}")
-        return make
 
 
 class VatServer(schema.vat.Vat.Server):  # type: ignore[misc]
@@ -247,7 +278,7 @@ class VatServer(schema.vat.Vat.Server):  # type: ignore[misc]
         self._vat.fill_hello(context.results)
         self.refused = await self._vat.judge(self._peer, version, namespace)
         if self.refused is None:
-            self._exports = self._exports or ExportsServer(self._vat, self._peer)
+            self._exports = self._exports or ExportsServer(self._vat.exports, self._peer)
             context.results.exports = self._exports
         else:
             context.results.refused = self.refused
@@ -260,61 +291,4 @@ class VatServer(schema.vat.Vat.Server):  # type: ignore[misc]
     def forget(self) -> None:
         """Drop what was made for this connection."""
         if self._exports is not None:
-            self._exports.made.clear()
-
-
-class ExportsServer(schema.vat.Exports.Server):  # type: ignore[misc]
-    """What one admitted peer may ask for."""
-
-    def __init__(self, vat: Vat, peer: Peer) -> None:
-        self._vat = vat
-        self._peer = peer
-        self.made: dict[str, Any] = {}
-
-    async def connect_context(self, context: Any) -> None:
-        name = context.params.name
-        if name not in self.made:
-            self.made[name] = self._vat.find_export(name)(self._peer)
-        context.results.capability = self.made[name]
-
-
-class Connection:
-    """A connection this vat dialled."""
-
-    def __init__(self, peer_id: PeerId, stream: Stream, on_close: Callable[["Connection"], None]) -> None:
-        self.peer_id = peer_id
-        self._stream = stream
-        self._on_close = on_close
-        self._pipe = CapnpStream(stream)
-        self._client = capnp.TwoPartyClient(self._pipe.capnp_stream, _TRAVERSAL_LIMIT_WORDS, _NESTING_LIMIT)
-        self.bootstrap: Any = self._client.bootstrap().cast_as(schema.vat.Vat)
-        self.exports: Any = None
-
-    async def connect(self, name: str, interface: Any) -> Any:
-        """Return what the peer exports under name, as a client of that schema interface; NotFound when nothing."""
-        if self.exports is None:
-            raise Disconnected("the connection was closed")
-        answer = await call(self.exports.connect(name))
-        return answer.capability.as_interface(interface)
-
-    async def wait_closed(self) -> None:
-        """Return when the connection is gone, or good for nothing any more: the peer does not speak Cap'n Proto."""
-        if self._client is None:  # closed by us
-            await self._stream.wait_closed()
-        else:
-            await first_of(self._stream.wait_closed(), self._client.on_disconnect())
-
-    def close(self) -> None:
-        """Let go of everything obtained through this connection. Idempotent."""
-        if self._client is not None:
-            self._on_close(self)
-            self._client.close()
-            self._client = self.exports = self.bootstrap = None
-            self._pipe.capnp_stream.close()
-            self._stream.close()
-
-    async def __aenter__(self) -> Self:
-        return self
-
-    async def __aexit__(self, *_: object) -> None:
-        self.close()
+            self._exports.forget()
