@@ -2,11 +2,11 @@
 # The first thing said on every connection.
 
 interface Vat {
-  # The bootstrap capability. Its one method never changes, in any version, so that nodes of any two versions can tell
-  # each other why they cannot talk.
-  hello @0 (version :UInt32, namespace :Text) -> (version :UInt32, namespace :Text, exports :Exports, refused :Text);
+  # The bootstrap capability. Its one method never changes, in any version, but for fields at its end, so that nodes of
+  # any two versions can tell each other why they cannot talk.
+  hello @0 (version :UInt32, namespace :Text, ticket :Text) -> (version :UInt32, namespace :Text, exports :Exports, refused :Text);
   # Tell each other who speaks what. exports is null when the two do not fit, or when the caller is not admitted;
-  # refused then says why, in one line.
+  # refused then says why, in one line. ticket is what lets the caller in, where that takes one: a secret between the two.
 }
 
 interface Exports {

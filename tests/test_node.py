@@ -11,6 +11,7 @@ from ww.net.memory import MemoryTransport, Network
 from ww.net.multiaddr import Multiaddr
 from ww.node import Node, NodeConfig
 from ww.rpc.admission import parse_admission
+from ww.rpc.register import Register
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop")]
 
@@ -22,7 +23,7 @@ async def test_beyond_loopback_somebody_says_who_may_come(tmp_path: Path, addres
     config = {"state_directory": tmp_path, "listen": (Multiaddr.parse(address),)}
     with pytest.raises(UsageError, match="--admit"):
         Node(NodeConfig(**config))
-    Node(NodeConfig(**config, admission=parse_admission("open")))
+    Node(NodeConfig(**config, admission=parse_admission("open", Register(tmp_path / "peers.db"))))
 
 
 @pytest.mark.parametrize("namespace", ["", "a b", "../x", "x" * 65, "\n"])

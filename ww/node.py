@@ -31,9 +31,10 @@ from ww.net.multiaddr import Multiaddr
 from ww.net.tls import KEEPALIVE_S, TlsTransport
 from ww.net.transport import Transport
 from ww.rpc.account import PeerLimits
-from ww.rpc.admission import Admission
+from ww.rpc.admission import Admission, Open, Unbanned
 from ww.rpc.connection import Connection
 from ww.rpc.race import race
+from ww.rpc.register import Register
 from ww.rpc.vat import Vat
 
 log = logging.getLogger("ww.node")
@@ -63,6 +64,10 @@ class NodeConfig:
     """Peers connected at a time, authenticated or not, at each address listened on."""
     handshake_timeout_s: float = 5.0
     """Seconds each step may take until it is known who a peer is and what it speaks."""
+    register: Register | None = None
+    """Who is banned; None: nobody is."""
+    ticket: tuple[PeerId, str] | None = None
+    """What to show to that peer, when it asks for a ticket."""
     keepalive_s: float = KEEPALIVE_S
     """Seconds after which a peer from which no packet comes back counts as gone."""
     limits: PeerLimits = field(default_factory=PeerLimits)
@@ -109,13 +114,20 @@ class Node:
                 keepalive_s=config.keepalive_s,
             ),
             namespace=config.namespace,
-            admission=config.admission,
+            admission=self._admission(),
+            ticket_for=dict([config.ticket]) if config.ticket is not None else {},
             hello_timeout_s=config.handshake_timeout_s,
             limits=config.limits,
         )
         self.addresses: list[Multiaddr] = []
+        self.register = config.register
+        """Who is banned, enrolled, draining."""
         self._incarnations = config.state_directory / "incarnations"
         self._stack = AsyncExitStack()
+
+    def _admission(self) -> Admission:
+        policy = self._config.admission or Open()
+        return Unbanned(self._config.register, policy) if self._config.register is not None else policy
 
     @staticmethod
     def _check(config: NodeConfig) -> None:

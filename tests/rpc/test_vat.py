@@ -31,9 +31,10 @@ from ww.net.tls import TlsTransport
 from ww.net.transport import Transport
 from ww.node import LOOPBACK
 from ww.rpc.account import PeerLimits
-from ww.rpc.admission import parse_admission
+from ww.rpc.admission import AllowFile, parse_admission
 from ww.rpc.errors import call
 from ww.rpc.exports import Peer
+from ww.rpc.register import Register
 from ww.rpc.vat import Vat
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop")]
@@ -155,7 +156,7 @@ async def test_only_peers_in_the_allow_file_come_in_and_it_is_read_again(
     caplog.set_level(logging.WARNING)
     allowed = tmp_path / "peers"
     allowed.write_text("# nobody yet\n")
-    serving = Serving(transports, admission=parse_admission(f"allow:{allowed}"))
+    serving = Serving(transports, admission=parse_admission(f"allow:{allowed}", Register(tmp_path / "peers.db")))
     async with serving.vat, client(transports) as vat:
         await serving.start()
         with pytest.raises(NotAdmitted, match=f"does not name {vat.peer_id}"):
@@ -233,7 +234,7 @@ async def test_a_name_may_be_for_some_only(transports: Transports, tmp_path: Pat
     serving = Serving(transports)
     async with serving.vat:
         await serving.start()
-        serving.vat.export("private", serving._sender, parse_admission(f"allow:{tmp_path}/few"))
+        serving.vat.export("private", serving._sender, AllowFile(tmp_path / "few"))
         for identity, may in ((listed, True), (stranger, False)):
             async with (
                 Vat(identity, transports.of(identity)) as vat,

@@ -13,6 +13,8 @@ _COMMANDS: Final = {
     "gateway": "take tasks over HTTP and give their runs to workers",
     "worker": "offer this machine's slots to a gateway",
     "cluster": "see who is a member of the cluster",
+    "peers": "see and govern who may come to a gateway",
+    "ticket": "make and take back what lets workers in",
     "discover": "see the packets by which nodes find each other, or send one",
     "id": "print the peer id of a key file",
 }

@@ -39,7 +39,7 @@ def add_connect_options(parser: Parser) -> None:
 @asynccontextmanager
 async def connected(arguments: argparse.Namespace) -> AsyncIterator[Connection]:
     """Connect to the node that the options name, else to any of this machine, else to any that answers a survey."""
-    identity = _identity(arguments)
+    identity = own_identity(arguments)
     timeout_s = arguments.handshake_timeout
     transport = TlsTransport(identity, handshake_timeout_s=timeout_s, connections_max=1)
     book = AddressBook(arguments.state / "peers" / arguments.ns, arguments.addr)
@@ -50,7 +50,8 @@ async def connected(arguments: argparse.Namespace) -> AsyncIterator[Connection]:
         yield connection
 
 
-def _identity(arguments: argparse.Namespace) -> Identity:
+def own_identity(arguments: argparse.Namespace) -> Identity:
+    """Return the key that a command is known by."""
     if arguments.key is not None:
         return Identity.load(arguments.key, lock=False)
     gateways = arguments.state / "gateway.key"

@@ -11,6 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
+from ww.cli.dial_string import DialString, load_dial_string, read_dial_string
 from ww.cluster.membership import MembershipConfig
 from ww.discovery.multicast import DEFAULT_GROUP
 from ww.discovery.packet import META_MAX
@@ -22,6 +23,7 @@ from ww.net.tls import KEEPALIVE_S
 from ww.node import EVERYWHERE, LOOPBACK, NodeConfig, check_namespace
 from ww.rpc.account import PeerLimits
 from ww.rpc.admission import parse_admission
+from ww.rpc.register import Register
 
 _SIZE_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _TRUE: Final = ("true", "1", "yes")
@@ -93,6 +95,15 @@ class Append(argparse.Action):
     ) -> None:
         known = getattr(namespace, self.dest)
         setattr(namespace, self.dest, [values] if known is self.default else [*known, values])
+
+
+class NotInArgv(argparse.Action):
+    """An option that only the environment may give, since it is a secret."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        name = self.option_strings[0]
+        variable = "WW_" + self.dest.upper()
+        parser.error(f"{name} given as an argument can be read by everybody here: use {name}-file, or {variable}")
 
 
 def argument(read: Callable[[str], Any]) -> Callable[[str], Any]:
@@ -198,7 +209,7 @@ def add_node_options(parser: Parser) -> None:
         " --admit /ip4/0.0.0.0/tcp/0); repeatable", action=Append, default=[], metavar="ADDR",
     )  # fmt: skip
     parser.option(
-        "--admit", parse_admission, "who may connect: open, or allow:FILE with a peer id a line;"
+        "--admit", _admission, "who may connect: open, allow:FILE with a peer id a line, or ticket (see ww ticket);"
         " must be given to listen beyond loopback", metavar="POLICY",
     )  # fmt: skip
     parser.option("--peers-max", count, "peers connected at a time (1024)", default=1024, metavar="N")
@@ -226,6 +237,11 @@ def _ttl(text: str) -> float:
     if not 1 <= ttl_s <= MembershipConfig().ttl_max_s:
         raise UsageError(f"{text[:40]!r}: expected from 1 to {MembershipConfig().ttl_max_s:g} seconds")
     return ttl_s
+
+
+def _admission(text: str) -> str:
+    parse_admission(text, Register(Path()))
+    return text
 
 
 def _keepalive(text: str) -> float:
@@ -268,13 +284,21 @@ def node_config(arguments: argparse.Namespace, key_file: Path | None, role: str)
     if len(arguments.meta) > META_MAX:
         raise UsageError(f"--meta: given {len(arguments.meta)} times, at most {META_MAX}", "meta")
     is_beyond = arguments.lan or any(not address.is_loopback for address in listen)
+    register = Register(arguments.state / "peers.db")
+    dial_string = dial_string_of(arguments)
+    ticket = (dialled(arguments), dial_string.ticket) if dial_string is not None else None
+    bootstrap = [*arguments.addr]
+    if dial_string is not None and dial_string.address is not None:
+        bootstrap.append(dial_string.address)
     return NodeConfig(
         state_directory=arguments.state,
         key_file=key_file,
         namespace=arguments.ns,
         listen=listen,
-        addresses=tuple(arguments.addr),
-        admission=arguments.admit,
+        addresses=tuple(bootstrap),
+        admission=parse_admission(arguments.admit, register) if arguments.admit is not None else None,
+        register=register if role == "gateway" else None,
+        ticket=ticket,
         connections_max=arguments.peers_max,
         handshake_timeout_s=arguments.handshake_timeout,
         keepalive_s=arguments.keepalive,
@@ -296,12 +320,36 @@ def discovery_config(arguments: argparse.Namespace, *, beyond_loopback: bool) ->
     )
 
 
+def add_ticket_options(parser: Parser) -> None:
+    """Add what lets a worker in."""
+    parser.option(
+        "--ticket-file", load_dial_string, "file, mode 0600, with what ww ticket create printed: it lets this worker"
+        " in, and says whom to dial", metavar="FILE",
+    )  # fmt: skip
+    parser.option(
+        "--ticket", read_dial_string, "the same, and never as an argument, which everybody on the machine can read",
+        action=NotInArgv, metavar="TICKET",
+    )  # fmt: skip
+
+
+def dial_string_of(arguments: argparse.Namespace) -> DialString | None:
+    """Return what --ticket-file or WW_TICKET says."""
+    found: DialString | None = getattr(arguments, "ticket_file", None) or getattr(arguments, "ticket", None)
+    return found
+
+
 def dialled(arguments: argparse.Namespace) -> PeerId:
-    """Return whom to dial: --dial, else the one peer that --addr names."""
-    if arguments.dial is not None:
-        peer: PeerId = arguments.dial
-        return peer
+    """Return whom to dial: --dial, else whom the ticket is of, else the one peer that --addr names."""
+    dial_string = dial_string_of(arguments)
+    ticket_of = dial_string.peer_id if dial_string is not None else None
+    given: PeerId | None = arguments.dial
+    if given is not None and ticket_of is not None and given != ticket_of:
+        raise UsageError(f"--dial {given}: the ticket is of {ticket_of}", "dial")
+    if (peer_id := given or ticket_of) is not None:
+        return peer_id
     named: set[PeerId] = {address.peer_id for address in arguments.addr if address.peer_id is not None}
     if len(named) != 1:
-        raise UsageError("whom to dial? expected --dial PEER_ID, or one --addr that ends in /p2p/PEER_ID")
+        raise UsageError(
+            "whom to dial? expected --dial PEER_ID, --ticket-file FILE, or one --addr that ends in /p2p/PEER_ID"
+        )
     return named.pop()

@@ -8,6 +8,7 @@ from pathlib import Path
 from ww.cli.options import (
     Parser,
     add_node_options,
+    add_ticket_options,
     cache_directory,
     count,
     dialled,
@@ -37,6 +38,7 @@ def add_to(parser: Parser) -> None:
     add_node_options(parser)
     config, limits = WorkerConfig(), SandboxLimits()
     parser.option("--dial", PeerId.parse, "peer id of the gateway", metavar="PEER_ID")
+    add_ticket_options(parser)
     parser.option("--key", Path, "file of the key pair (a new key each start)", metavar="FILE")
     parser.option("--slots", count, f"runs at once (one per core: {config.slots})", default=config.slots, metavar="N")
     parser.option(

@@ -81,6 +81,8 @@ class WorkerPool:
         # Exported by name: it stays open when the last worker has gone.
         self.channel.add_sender()
         self._workers: dict[Peer, WorkerEntry] = {}
+        self._on_offer = on_offer
+        self._draining: set[PeerId] = set()
 
     def registry_for(self, peer: Peer) -> Any:
         """Make what peer gets as "registry"."""
@@ -110,6 +112,18 @@ class WorkerPool:
         if self._workers.pop(peer, None) is not None:
             log.info("worker %s %s", peer.peer_id, why)
 
+    def drain(self, peer_id: PeerId, value: bool = True) -> None:
+        """Give a peer nothing new to run, or again."""
+        if value:
+            self._draining.add(peer_id)
+        else:
+            self._draining.discard(peer_id)
+            self._on_offer()
+
+    def is_draining(self, peer_id: PeerId) -> bool:
+        """Whether a peer is to get nothing new."""
+        return peer_id in self._draining
+
     def leave(self, peer: Peer) -> None:
         """Note that a worker is stopping: what it runs may still finish."""
         if entry := self._workers.get(peer):
@@ -126,7 +140,7 @@ class WorkerPool:
     @property
     def has_free_slot(self) -> bool:
         """Whether `take` would return a lease."""
-        return any(True for _ in self.channel.waiting())
+        return any(offer.peer.peer_id not in self._draining for _, offer in self.channel.waiting())
 
     def take(self) -> "Lease | None":
         """Take a free slot of the least busy worker, the one that offered first among equals; None when all are busy.
@@ -135,6 +149,8 @@ class WorkerPool:
         """
         best: tuple[int, int] | None = None
         for key, offer in self.channel.waiting():
+            if offer.peer.peer_id in self._draining:
+                continue
             entry = self._workers.get(offer.peer)
             leased = entry.leased if entry is not None else 0
             if best is None or leased < best[0]:

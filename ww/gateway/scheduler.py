@@ -300,7 +300,8 @@ class Scheduler:
             following: Attempt | None = attempt
             while following is not None:
                 await self._run(slot, following)
-                following = self._next() if slot.is_usable and (slot.is_short or slot.lanes == 1) else None
+                is_usable = slot.is_usable and not self.pool.is_draining(slot.lease.peer_id)
+                following = self._next() if is_usable and (slot.is_short or slot.lanes == 1) else None
                 if following is not None and slot.is_short and slot.lanes < _LANES_MAX:
                     self._widen(slot)
         finally:

@@ -23,10 +23,13 @@ from ww.discovery.packet import Load
 from ww.errors import UsageError
 from ww.gateway.http import HttpConfig, HttpGateway, crowded
 from ww.gateway.modules import ModuleStore
+from ww.gateway.operator import OperatorServer
+from ww.gateway.pool import WorkerPool
 from ww.gateway.request import RequestLimits
 from ww.gateway.scheduler import Scheduler, SchedulerConfig
 from ww.gateway.store import Store
 from ww.node import Node
+from ww.rpc.admission import Only
 
 log = logging.getLogger("ww.gateway")
 
@@ -75,6 +78,7 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
         ):
             node.vat.export("registry", scheduler.pool.registry_for)
             node.vat.export("channel", scheduler.pool.sender_for)
+            await _let_operate(node, scheduler.pool)
             await node.listen(lambda: _load(scheduler))
 
             def about() -> dict[str, Any]:
@@ -90,6 +94,16 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
             async with _serving(http, sock, config):
                 log.info("HTTP on http://%s", address)
                 yield Gateway(scheduler, address)
+
+
+async def _let_operate(node: Node, pool: WorkerPool) -> None:
+    """Give whoever holds the node's key what an operator may do, and go on with what was said before."""
+    register = node.register
+    if register is not None:
+        for peer_id, standing in (await asyncio.to_thread(register.standings)).items():
+            if standing.is_draining:
+                pool.drain(peer_id)
+        node.vat.export("operator", lambda peer: OperatorServer(node.vat, pool, register), Only(node.peer_id))
 
 
 def _load(scheduler: Scheduler) -> Load:

@@ -1,16 +1,22 @@
 """Who may come: the policy by which a node lets peers in, decided by peer id alone.
 
-Holds the policies `open` and `allow:FILE`. Knows no connection: the vat asks once for each, after the peer proved its
-key and before it gets anything.
+Holds the policies `open`, `allow:FILE` and `ticket`, and the ban, which stands before each. Knows no connection: the
+vat asks once for each, after the peer proved its key and before it gets anything.
 """
 
 import asyncio
+import logging
 import os
+import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Protocol
 
-from ww.errors import UsageError
+from ww.errors import StoreError, UsageError
 from ww.identity import PeerId
+from ww.rpc.register import Register, read_ticket
+
+log = logging.getLogger("ww.rpc")
 
 _ALLOW_FILE_BYTES_MAX = 1 << 20
 
@@ -18,15 +24,66 @@ _ALLOW_FILE_BYTES_MAX = 1 << 20
 class Admission(Protocol):
     """A policy."""
 
-    async def refusal(self, peer_id: PeerId) -> str | None:
-        """Return why this peer may not come, in one line it may read, or None when it may."""
+    async def refusal(self, peer_id: PeerId, ticket: str = "") -> str | None:
+        """Return why this peer, who may show a ticket, may not come, in one line it may read, or None when it may."""
 
 
 class Open:
     """Whoever speaks the protocol in the right namespace may come."""
 
-    async def refusal(self, peer_id: PeerId) -> str | None:
+    async def refusal(self, peer_id: PeerId, ticket: str = "") -> str | None:
         return None
+
+
+class Only:
+    """Some peers may come, and nobody else."""
+
+    def __init__(self, *peer_ids: PeerId) -> None:
+        self._peer_ids = frozenset(peer_ids)
+
+    async def refusal(self, peer_id: PeerId, ticket: str = "") -> str | None:
+        return None if peer_id in self._peer_ids else "that is for this node's operator"
+
+
+class Tickets:
+    """Peers with a ticket may come, and those that once had one."""
+
+    def __init__(self, register: Register, wall: Callable[[], float]) -> None:
+        """Enrol in register, at the time of day that wall tells."""
+        self._register = register
+        self._wall = wall
+
+    async def refusal(self, peer_id: PeerId, ticket: str = "") -> str | None:
+        standing = await asyncio.to_thread(self._register.standing, peer_id)
+        if standing.ticket is not None:
+            return None
+        if not ticket:
+            return f"this node lets in who has a ticket, and {peer_id} has shown none: see --ticket-file"
+        try:
+            refusal = await asyncio.to_thread(self._register.enrol, peer_id, ticket, self._wall())
+        except UsageError as error:
+            return str(error)
+        if refusal is None:
+            log.info("%s enrolled by ticket %s", peer_id, read_ticket(ticket)[0])
+        return refusal
+
+
+class Unbanned:
+    """Those may come that a policy lets in and no operator has banned."""
+
+    def __init__(self, register: Register, policy: Admission) -> None:
+        self._register = register
+        self._policy = policy
+
+    async def refusal(self, peer_id: PeerId, ticket: str = "") -> str | None:
+        try:
+            standing = await asyncio.to_thread(self._register.standing, peer_id)
+            if standing.is_banned:
+                return "this node's operator has banned it"
+            return await self._policy.refusal(peer_id, ticket)
+        except StoreError as error:
+            log.error("%s", error)
+            return "this node's register of peers cannot be read: nobody is admitted"
 
 
 class AllowFile:
@@ -39,7 +96,7 @@ class AllowFile:
         self._allowed: frozenset[PeerId] = frozenset()
         self._refresh()
 
-    async def refusal(self, peer_id: PeerId) -> str | None:
+    async def refusal(self, peer_id: PeerId, ticket: str = "") -> str | None:
         try:
             await asyncio.to_thread(self._refresh)
         except UsageError:
@@ -69,11 +126,13 @@ class AllowFile:
         self._stamp = stamp
 
 
-def parse_admission(text: str) -> Admission:
-    """Read `open` or `allow:FILE`; UsageError says what was expected."""
+def parse_admission(text: str, register: Register) -> Admission:
+    """Read `open`, `allow:FILE` or `ticket`, of which the last asks register. UsageError says what was expected."""
     if text == "open":
         return Open()
+    if text == "ticket":
+        return Tickets(register, time.time)
     kind, _, path = text.partition(":")
     if kind == "allow" and path:
         return AllowFile(Path(path))
-    raise UsageError(f"{text[:80]!r}: expected open or allow:FILE", "admit")
+    raise UsageError(f"{text[:80]!r}: expected open, allow:FILE or ticket", "admit")

@@ -9,7 +9,7 @@ import asyncio
 import contextlib
 import functools
 import logging
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, Final, Self
 
 import capnp
@@ -46,11 +46,13 @@ class Vat:
         hello_timeout_s: float = 5.0,
         version: int = PROTOCOL_VERSION,
         limits: PeerLimits | None = None,
+        ticket_for: Mapping[PeerId, str] | None = None,
     ) -> None:
         """Speak for identity over transport.
 
         Peers of another namespace are refused, as are those that admission does not let in, and those that do not say
-        hello within hello_timeout_s. One that has more outstanding than limits allow is disconnected.
+        hello within hello_timeout_s. One that has more outstanding than limits allow is disconnected. ticket_for has
+        what to show to whom.
         """
         self.peer_id = identity.peer_id
         self._transport = transport
@@ -59,6 +61,7 @@ class Vat:
         self._hello_timeout_s = hello_timeout_s
         self._version = version
         self._limits = limits or PeerLimits()
+        self._ticket_for = ticket_for or {}
         self.exports = Exports()
         self._listeners: list[Listener] = []
         self._served: asyncio.TaskGroup | None = None
@@ -148,8 +151,11 @@ class Vat:
         link = Link(peer_id, stream, self._forget)
         try:
             try:
+                # Only the peer that it is for sees the ticket: its key is proved by now.
+                ticket = self._ticket_for.get(peer_id, "")
+                hello = link.bootstrap.hello(version=self._version, namespace=self._namespace, ticket=ticket)
                 async with asyncio.timeout(self._hello_timeout_s):
-                    answer = await call(link.bootstrap.hello(version=self._version, namespace=self._namespace))
+                    answer = await call(hello)
             except TimeoutError:
                 raise PeerError(f"{peer_id} does not answer: no hello within {self._hello_timeout_s:g} s") from None
             except Disconnected:
@@ -244,7 +250,7 @@ class Vat:
             pipe.capnp_stream.close()
             stream.close()
 
-    async def judge(self, peer: Peer, version: int, namespace: str) -> str | None:
+    async def judge(self, peer: Peer, version: int, namespace: str, ticket: str) -> str | None:
         """Return why this vat will not talk to peer, in one line it may read, or None when it will."""
         if version != self._version:
             return f"speaks protocol version {version}, this node speaks {self._version}"
@@ -255,7 +261,7 @@ class Vat:
             return f"{most} connections of {peer.peer_id} are open, the limit"
         if peer.peer_id == self.peer_id:  # whoever holds this node's key could be this node
             return None
-        return await self._admission.refusal(peer.peer_id)
+        return await self._admission.refusal(peer.peer_id, ticket)
 
     def fill_hello(self, results: Any) -> None:
         """Say who this vat is."""
@@ -274,9 +280,10 @@ class VatServer(schema.vat.Vat.Server):  # type: ignore[misc]
         self.refused: str | None = None
 
     async def hello_context(self, context: Any) -> None:
-        version, namespace = context.params.version, context.params.namespace
+        said = context.params
+        version, namespace, ticket = said.version, said.namespace, said.ticket
         self._vat.fill_hello(context.results)
-        self.refused = await self._vat.judge(self._peer, version, namespace)
+        self.refused = await self._vat.judge(self._peer, version, namespace, ticket)
         if self.refused is None:
             self._exports = self._exports or ExportsServer(self._vat.exports, self._peer)
             context.results.exports = self._exports

@@ -1,0 +1,117 @@
+"""`ww ticket`: make and take back what lets a worker in at a gateway with --admit ticket."""
+
+import argparse
+import json
+import time
+from datetime import UTC, datetime
+from pathlib import Path
+
+from ww.cli.dial_string import write_dial_string
+from ww.cli.options import Parser, argument, number_32, seconds, state_directory
+from ww.cli.table import show
+from ww.errors import UsageError
+from ww.identity import Identity
+from ww.net.multiaddr import Multiaddr
+from ww.rpc.register import Register, Ticket
+
+_COLUMNS = ("TICKET", "STATE", "USES", "MADE", "EXPIRES")
+
+
+def add_to(group: Parser) -> None:
+    """Add what the command takes."""
+    group.description = "Tickets of the gateway of this state directory, which need not be running."
+    kinds = group.add_subparsers(metavar="COMMAND", required=True)
+    create: Parser = kinds.add_parser(
+        "create",
+        help="make a ticket and print it",
+        description="Make a ticket and print it, inside what a worker dials by. It is a secret, and shown only now: put"
+        " it into a file that only the worker's user can read (ww worker --ticket-file).",
+    )
+    _add_state(create)
+    create.option("--key", Path, "file of the gateway's key pair (gateway.key in the state directory)", metavar="FILE")
+    create.add_argument(
+        "--ttl",
+        type=argument(seconds),
+        default=86_400.0,
+        metavar="N",
+        help="how long it may be used: 30m, 24h, 7d (24h)",
+    )
+    create.add_argument("--uses", type=argument(number_32), default=1, metavar="N", help="by how many peers (1)")
+    create.add_argument(
+        "--addr", type=argument(Multiaddr.parse), metavar="ADDR",
+        help="where the gateway can be reached from there, when not by discovery: /ip4/HOST/tcp/PORT",
+    )  # fmt: skip
+    create.set_defaults(run=main_create)
+    listing: Parser = kinds.add_parser("ls", help="list tickets, without their secrets")
+    _add_state(listing)
+    listing.add_argument("--json", action="store_true", help="one JSON array")
+    listing.set_defaults(run=main_ls)
+    revoke: Parser = kinds.add_parser(
+        "revoke", help="let nobody in by a ticket any more; who is in stays (ww peers ban)"
+    )
+    _add_state(revoke)
+    revoke.add_argument("ticket", metavar="TICKET", help="its id, as ww ticket ls shows it")
+    revoke.set_defaults(run=main_revoke)
+
+
+def _add_state(parser: Parser) -> None:
+    parser.option(
+        "--state", Path, "directory of the gateway ($XDG_STATE_HOME/ww)", default=state_directory(), metavar="DIR"
+    )
+
+
+def register_in(state: Path) -> Register:
+    """Return the register of peers of a state directory."""
+    return Register(state / "peers.db")
+
+
+def main_create(arguments: argparse.Namespace) -> int:
+    """Make one."""
+    if not arguments.ttl:
+        raise UsageError("--ttl 0: expected more than no time", "ttl")
+    identity = Identity.load(arguments.key or arguments.state / "gateway.key", lock=False)
+    ticket = register_in(arguments.state).create_ticket(arguments.ttl, arguments.uses, time.time())
+    print(write_dial_string(identity.peer_id, arguments.addr, ticket))
+    return 0
+
+
+def main_ls(arguments: argparse.Namespace) -> int:
+    """List them."""
+    now = time.time()
+    tickets = register_in(arguments.state).tickets()
+    if arguments.json:
+        print(json.dumps([_json(ticket, now) for ticket in tickets]))
+    else:
+        rows = [(t.id, _state(t, now), str(t.uses_left), _when(t.created_at), _when(t.expires_at)) for t in tickets]
+        show(_COLUMNS, rows)
+    return 0
+
+
+def main_revoke(arguments: argparse.Namespace) -> int:
+    """Take one back."""
+    # The whole ticket is taken too; what is secret of it is not repeated.
+    parts = arguments.ticket.rpartition("/")[2].split("-")
+    register_in(arguments.state).revoke_ticket(parts[1] if len(parts) == 3 else arguments.ticket)
+    return 0
+
+
+def _state(ticket: Ticket, now: float) -> str:
+    if ticket.is_revoked:
+        return "revoked"
+    if ticket.expires_at < now:
+        return "expired"
+    return "good" if ticket.uses_left else "used up"
+
+
+def _when(seconds_since_1970: float) -> str:
+    return datetime.fromtimestamp(seconds_since_1970, UTC).strftime("%Y-%m-%d %H:%M")
+
+
+def _json(ticket: Ticket, now: float) -> dict[str, str | int | float]:
+    return {
+        "ticket": ticket.id,
+        "state": _state(ticket, now),
+        "uses_left": ticket.uses_left,
+        "created_at": ticket.created_at,
+        "expires_at": ticket.expires_at,
+    }
