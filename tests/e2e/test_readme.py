@@ -185,7 +185,8 @@ def test_what_the_readme_names_in_passing_is_there(shell: Shell) -> None:
     assert "scripts/build-guests" in named
     paths = [name for name in named if re.match(r"(scripts|cmd|wasm|bench|docs|schema|ww)/", name)]
     assert [path for path in paths if not (ROOT / path).exists()] == []
-    helps = "".join(shell.run(f".venv/bin/ww {name} --help") for name in ("gateway", "worker", "cluster ls"))
+    commands_named = ("gateway", "worker", "cluster ls", "ticket create")
+    helps = "".join(shell.run(f".venv/bin/ww {name} --help") for name in commands_named)
     assert [name for name in named if name.startswith("--") and name not in helps] == []
 
 
@@ -238,38 +239,60 @@ def test_options(shell: Shell) -> None:
 def test_two_machines(tmp_path: Path) -> None:
     if why_not():
         pytest.skip(why_not())
-    make_key, admit, lan_gateway_line, lan_worker_line, gateway_line, worker_line = commands("Two machines")
+    lan_gateway, lan_ticket, protect, lan_worker, *rest = commands("Two machines")
+    far_gateway, far_ticket, listing, drain, ban = rest
     post, _, wait = [line for line in commands("By hand") if line.startswith("curl")][:3]
     with (
         two_machines() as (machine_a, machine_b),
         shell_in(tmp_path / "a", machine_a) as a,
         shell_in(tmp_path / "b", machine_b) as b,
     ):
-        a.values["WORKER_PEER_ID"] = b.run(make_key).strip()
-        a.run(admit)
-        gateway = a.start_gateway(lan_gateway_line)
-        b.values |= {"PEER_ID": a.values["PEER_ID"], "ADDRESS_OF_A": machine_a.address}
-        worker = b.start(lan_worker_line, "joined gateway")
-        a.press_ctrl_c(gateway)
-        b.press_ctrl_c(worker)
 
-        a.start_gateway(gateway_line)
-        b.start(worker_line, "joined gateway")
+        def bring_ticket(make: str, shell: Shell = b) -> None:
+            a.run(make)
+            if shell is not a:
+                shutil.copy(a.directory / "ticket.txt", shell.directory / "ticket.txt")
+            shell.run(protect)
+
+        a.values["ADDRESS_OF_A"] = machine_a.address
+        gateway = a.start_gateway(lan_gateway)
+        bring_ticket(lan_ticket)
+        worker = b.start(lan_worker, "joined gateway")
+        b.press_ctrl_c(worker)
+        b.press_ctrl_c(b.start(lan_worker, "joined gateway"))  # it is remembered
+        a.press_ctrl_c(gateway)
+
+        gateway = a.start_gateway(far_gateway)
+        bring_ticket(far_ticket)
+        far_worker = lan_worker.replace(" --lan", "").replace("worker.key", "other.key")
+        worker = b.start(far_worker, "joined gateway")
+        a.values["WORKER_PEER_ID"] = b.run(".venv/bin/ww id --key other.key").strip()
         a.run(post)
         task = json.loads(a.run(wait))
         assert [result["result"] for result in task["results"]] == ["2832"] * 3
         assert {result["worker"] for result in task["results"]} == {a.values["WORKER_PEER_ID"]}
         with pytest.raises(AssertionError, match=r"refused|connect"):
             b.run(f"curl -sS --max-time 5 http://{machine_a.address}:8080/tasks")
+        assert a.values["WORKER_PEER_ID"] in a.run(listing)
+        a.run(drain)
+        assert "draining connected" in a.run(listing)
+        a.run(ban)
+        wait_until(lambda: "banned draining away" in a.run(listing))
+        b.press_ctrl_c(worker)
 
-        # What the text says of the list: it may grow, and it holds on A too.
-        strangers_line = worker_line.replace("worker.key", "stranger.key")
-        a.values["ADDRESS_OF_A"] = "127.0.0.1"
-        for shell in (a, b):
-            shell.start(strangers_line, "refuses this node")
-        a.values["WORKER_PEER_ID"] = b.run(make_key.replace("worker.key", "other.key")).strip()
-        a.run(admit)
-        b.start(worker_line.replace("worker.key", "other.key"), "joined gateway")
+        # What the text says: a ticket is good once, and it holds on A too.
+        bring_ticket(far_ticket, a)
+        a.start(far_worker.replace("other.key", "own.key"), "joined gateway")
+        a.start(far_worker.replace("other.key", "another.key"), "refuses this node")
+        a.press_ctrl_c(gateway)
+
+        # And a list may be there instead, which may grow.
+        (a.directory / "list.txt").touch()
+        a.start_gateway(far_gateway.replace("--admit ticket", "--admit allow:list.txt"))
+        b.start(far_worker.replace("other.key", "third.key"), "refuses this node")
+        third = b.run(".venv/bin/ww id --key third.key").strip()
+        (a.directory / "list.txt").write_text(f"{third}\n")
+        wait_until(lambda: third in a.run("curl -s localhost:8080/workers"))
 
 
 def test_who_is_there(shell: Shell) -> None:
