@@ -375,3 +375,24 @@ async def test_calls_that_are_done_with_are_counted_no_more(transports: Transpor
                 assert await serving.channel.receive() == str(number)
                 await sending
             assert serving.vat.accounts[identity.peer_id].calls < 10
+
+
+async def test_a_capability_of_elsewhere_is_exported_and_withdrawn_too(transports: Transports) -> None:
+    serving, identity = Serving(transports), Identity.generate()
+    reference = schema.channel.Sender._new_client(SenderServer(serving.channel))
+    async with serving.vat, Vat(identity, transports.of(identity)) as vat:
+        await serving.start()
+        serving.vat.export("reference", lambda peer: reference)
+        async with await vat.dial(serving.identity.peer_id, serving.addresses) as connection:
+            sender = await connection.connect("reference", schema.channel.Sender)
+            sending = asyncio.ensure_future(call(sender.send(value="a")))
+            assert await serving.channel.receive() == "a"
+            await sending
+            waiting = asyncio.ensure_future(call(sender.send(value="b")))
+            await until(lambda: len(list(serving.channel.waiting())) == 1)
+            serving.vat.embargo("reference")
+            with pytest.raises(Revoked):
+                await waiting
+            assert list(serving.channel.waiting()) == []
+            with pytest.raises(Revoked):
+                await call(sender.send(value="c"))

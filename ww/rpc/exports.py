@@ -6,14 +6,20 @@ Holds the names, and the revoking of what was given out under one that is withdr
 import asyncio
 from collections.abc import Callable
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Final
 from weakref import WeakSet
+
+import capnp
 
 from ww import schema
 from ww.errors import NotAdmitted, NotFound, Revoked
 from ww.identity import PeerId
 from ww.rpc.admission import Admission
-from ww.rpc.errors import one_line
+from ww.rpc.errors import call, one_line
+
+# Private names of pycapnp, whose version is pinned: a server class can be had by no other way from a schema alone.
+_Module: Final = capnp.lib.capnp._InterfaceModule
+_Server: Final = capnp.lib.capnp._DynamicCapabilityServer
 
 
 @dataclass(frozen=True, slots=True, eq=False)
@@ -31,7 +37,7 @@ class Peer:
 
 
 Export = Callable[[Peer], Any]
-"""Makes the capability server that one peer gets for a name. Called once a connection and name."""
+"""Makes the capability, a server or a client, that one peer gets for a name. Called once a connection and name."""
 
 
 class Gate:
@@ -69,6 +75,38 @@ class Gate:
         self.is_shut = True
         for task in list(self._calls):
             task.cancel()
+
+
+def _served(capability: Any) -> Any:
+    """Return a server for a capability: itself, or for a client one that passes calls on, since that can be shut."""
+    if isinstance(capability, _Server):
+        return capability
+    handlers = {
+        f"{name}_context": _passing_on(capability, name, signature)
+        for name, signature in capability.schema.methods_inherited.items()
+    }
+    return type("PassedOn", (_Module(capability.schema, "").Server,), handlers)()
+
+
+def _passing_on(client: Any, method: str, signature: Any) -> Callable[[Any, Any], Any]:
+    async def pass_on(self: Any, context: Any) -> None:
+        request = getattr(client, f"{method}_request")()
+        _copy(context.params, request, signature.param_type)
+        _copy(await call(request.send()), context.results, signature.result_type)
+
+    return pass_on
+
+
+def _copy(source: Any, target: Any, struct: Any) -> None:
+    """Copy what a struct holds, capabilities as they are."""
+    for name, field_ in struct.fields.items():
+        if name in struct.union_fields and source.which() != name:
+            continue
+        if field_.proto.which() == "group":
+            inner = target.init(name) if name in struct.union_fields else getattr(target, name)
+            _copy(getattr(source, name), inner, field_.schema)
+        elif source._has(name):
+            setattr(target, name, getattr(source, name))
 
 
 @dataclass(slots=True)
@@ -114,7 +152,7 @@ class Exports:
             if name in self._withdrawn:
                 raise Revoked(f"{name} was withdrawn")
             raise NotFound(f"this node exports nothing named {one_line(name)[:64]!r}")
-        server = entry.make(peer)
+        server = _served(entry.make(peer))
         gate = Gate(server)
         entry.gates.add(gate)
         return server, gate
