@@ -8,7 +8,6 @@ from typing import Any
 
 import pytest
 
-from tests.conftest import until
 from ww import errors, schema
 from ww.caps.channel import Channel
 from ww.caps.facets import SenderServer
@@ -142,9 +141,13 @@ class Serving:
 
 @pytest.fixture
 async def serving() -> AsyncIterator[Serving]:
-    network, here, there = Network(), Identity.generate(), Identity.generate()
+    network, here, there, elsewhere = Network(), *(Identity.generate() for _ in range(3))
     transport = TappedTransport(network, here)
-    async with Vat(here, transport) as vat, Vat(there, MemoryTransport(network, there)) as peer:
+    async with (
+        Vat(here, transport) as vat,
+        Vat(there, MemoryTransport(network, there)) as peer,
+        Vat(elsewhere, MemoryTransport(network, elsewhere)) as other,
+    ):
         channel = Channel(TEXT)
         vat.export("failing", lambda _: FailingWorker())
         vat.export("raising", lambda _: RaisingWorker())
@@ -154,9 +157,9 @@ async def serving() -> AsyncIterator[Serving]:
         addresses = await vat.listen(LOOPBACK)
 
         async def dial() -> Connection:
-            return await peer.dial(vat.peer_id, addresses)
+            return await other.dial(vat.peer_id, addresses)
 
-        async with await dial() as connection:
+        async with await peer.dial(vat.peer_id, addresses) as connection:
             yield Serving(transport, connection, dial)
 
 
@@ -175,7 +178,7 @@ async def test_what_nobody_raised_on_purpose_is_remote_and_says_no_more(
 
 
 async def test_an_export_that_cannot_be_made_is_remote(serving: Serving) -> None:
-    assert type(await serving.error_of(serving.connection.exports.connect("broken"))) is RemoteError
+    assert type(await serving.error_of(serving.connection.link.exports.connect("broken"))) is RemoteError
 
 
 async def test_a_handler_that_was_cancelled_there_is_remote(serving: Serving) -> None:
@@ -218,7 +221,7 @@ async def test_an_argument_of_another_type_is_misuse(serving: Serving) -> None:
 
 
 async def test_a_method_of_an_interface_that_is_not_served_is_another_version(serving: Serving) -> None:
-    worker = (await serving.connection.exports.connect("failing")).capability.as_interface(schema.channel.Sender)
+    worker = (await serving.connection.link.exports.connect("failing")).capability.as_interface(schema.channel.Sender)
     assert type(await serving.error_of(worker.send("text"))) is ProtocolMismatch
 
 
@@ -228,11 +231,11 @@ async def test_a_method_that_the_server_does_not_have_is_remote(serving: Serving
 
 
 async def test_a_name_that_is_not_exported_is_not_found(serving: Serving) -> None:
-    assert type(await serving.error_of(serving.connection.exports.connect("nothing"))) is NotFound
+    assert type(await serving.error_of(serving.connection.link.exports.connect("nothing"))) is NotFound
 
 
 async def test_a_call_on_what_was_not_found_fails_as_that_did(serving: Serving) -> None:
-    found = serving.connection.exports.connect("nothing")
+    found = serving.connection.link.exports.connect("nothing")
     early = found.capability.cast_as(schema.worker.Attempt).cancel()
     assert type(await serving.error_of(early)) is NotFound
     assert type(await serving.error_of(found)) is NotFound
@@ -242,6 +245,8 @@ async def test_a_call_on_what_was_not_found_fails_as_that_did(serving: Serving) 
 async def test_who_does_not_speak_capnp_is_told_no_more(serving: Serving, frame: bytes) -> None:
     before = len(serving.sent)
     async with await serving.dial_again() as connection:
-        connection._stream.write(frame)
-        await until(lambda: b"essage" in serving.sent[before:])
+        assert connection.link is not serving.connection.link
+        connection.link._stream.write(frame)
+        await connection.wait_closed()
+    assert len(serving.sent) > before
     serving.check()
