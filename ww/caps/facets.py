@@ -17,6 +17,7 @@ from ww.caps.channel import Case, Channel, Chosen, ReceiveCase, SendCase
 from ww.caps.value import ANYTHING, Codec
 from ww.errors import Overloaded, UsageError
 from ww.rpc.errors import call
+from ww.rpc.message import listed
 
 T = TypeVar("T")
 
@@ -62,9 +63,9 @@ class _FacetServer(Generic[T]):
             self._presented[nonce] = self
 
     async def select_context(self, context: Any) -> None:
-        asked = list(context.params.cases)
-        if not 1 <= len(asked) <= _CASES_MAX:
-            raise UsageError(f"a select of {len(asked)} cases: expected 1 to {_CASES_MAX}")
+        asked = listed("cases", context.params.cases, _CASES_MAX)
+        if not asked:
+            raise UsageError("a select of nothing: expected cases")
         with self._one_more():
             facets = [await _facet_of(case) for case in asked]
             cases = [_as_case(facet, case) for facet, case in zip(facets, asked, strict=True)]

@@ -16,12 +16,13 @@ from ww import schema
 from ww.clock import Clock
 from ww.cluster.membership import Beat, Membership, Position, Record
 from ww.discovery.packet import HEARTBEAT_BYTES_MAX, Heartbeat, Load, Packet, read, sender_of
-from ww.errors import Conflict, Disconnected, NotFound, Overloaded, UsageError, WwError
+from ww.errors import Conflict, Disconnected, NotFound, Overloaded, WwError
 from ww.identity import PeerId
 from ww.rpc.connection import Link
 from ww.rpc.errors import call
 from ww.rpc.exports import Peer
 from ww.rpc.loop import first_of
+from ww.rpc.message import listed
 
 log = logging.getLogger("ww.cluster")
 
@@ -249,8 +250,6 @@ class Heartbeats:
 
     async def take(self, session: "Session", heartbeats: list[Any], lost: list[Any]) -> None:
         """Take what a session's peer pushed."""
-        if len(heartbeats) > _PUSH_MAX or len(lost) > _PUSH_MAX:
-            raise UsageError(f"more than {_PUSH_MAX} heartbeats in one call")
         for number, told in enumerate(heartbeats):
             if number % _BREATH == _BREATH - 1:
                 await self._clock.sleep(_BREATH * _CHECK_S)
@@ -323,7 +322,9 @@ class NewsServer(schema.cluster.News.Server):  # type: ignore[misc]
             raise Overloaded(f"{_PUSHES_MAX} pushes are under way, the limit")
         session.pushes += 1
         try:
-            await session.heartbeats.take(session, list(context.params.heartbeats), list(context.params.lost))
+            heartbeats = listed("heartbeats", context.params.heartbeats, _PUSH_MAX)
+            lost = listed("lost", context.params.lost, _PUSH_MAX)
+            await session.heartbeats.take(session, heartbeats, lost)
         finally:
             session.pushes -= 1
 
@@ -333,7 +334,5 @@ def _known(peer_id: PeerId, position: Position) -> dict[str, Any]:
 
 
 def _read_digest(known: Any) -> dict[PeerId, Position]:
-    entries = list(known)
-    if len(entries) > _DIGEST_MAX:
-        raise UsageError(f"more than {_DIGEST_MAX} peers in one digest")
+    entries = listed("known", known, _DIGEST_MAX)
     return {PeerId(bytes(entry.peer)): (entry.incarnation, entry.sequence) for entry in entries}

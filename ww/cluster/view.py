@@ -18,6 +18,7 @@ from ww.identity import PeerId
 from ww.rpc.connection import Connection
 from ww.rpc.errors import call
 from ww.rpc.exports import Peer
+from ww.rpc.message import listed
 
 _NEXT_MAX: Final = 256
 _SELECTORS_MAX: Final = 16
@@ -159,9 +160,7 @@ def _fill_member(member: Any, record: Record, now: float) -> None:
 
 
 def _read_query(said: Any) -> Query:
-    selectors = list(said.selectors)
-    if len(selectors) > _SELECTORS_MAX:
-        raise UsageError(f"more than {_SELECTORS_MAX} selectors")
+    selectors = listed("selectors", said.selectors, _SELECTORS_MAX)
     return Query(tuple(_read_selector(selector) for selector in selectors), said.limit, said.reverse)
 
 
@@ -196,7 +195,7 @@ class View:
         _fill_query(request.query, query)
         members = (await call(request.send())).members
         while True:
-            batch = list((await call(members.next(count=_NEXT_MAX))).members)
+            batch = listed("members", (await call(members.next(count=_NEXT_MAX))).members, _NEXT_MAX)
             for member in batch:
                 yield _read_member(member)
             if len(batch) < _NEXT_MAX:

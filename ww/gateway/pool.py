@@ -22,6 +22,7 @@ from ww.gateway.task import Outcome, Spec
 from ww.identity import PeerId
 from ww.rpc.errors import call, one_line
 from ww.rpc.exports import Peer
+from ww.rpc.message import listed
 
 log = logging.getLogger("ww.gateway")
 
@@ -291,11 +292,9 @@ class RegistryServer(schema.worker.Registry.Server):  # type: ignore[misc]
 
     async def register_context(self, context: Any) -> None:
         said = context.params.info
-        labels = list(said.labels)
         if not 0 < said.slots <= _SLOTS_MAX:
             raise UsageError(f"slots: {said.slots} is not from 1 to {_SLOTS_MAX}")
-        if len(labels) > _LABELS_MAX:
-            raise UsageError(f"labels: {len(labels)} are given, at most {_LABELS_MAX} are taken")
+        labels = listed("labels", said.labels, _LABELS_MAX)
         info = WorkerInfo(
             kind=one_line(said.kind)[:32],
             slots=said.slots,

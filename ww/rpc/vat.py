@@ -222,9 +222,13 @@ class Vat:
         try:
             try:
                 async with asyncio.timeout(self._hello_timeout_s):
-                    await bootstrap.greeted_or(stream)
+                    await first_of(stream.wait_closed(), server.on_disconnect(), bootstrap.greeted.wait())
             except TimeoutError:
                 log.warning("refused %s at %s: said no hello in time", peer.peer_id, peer.remote)
+                return
+            if not bootstrap.greeted.is_set():
+                if not stream.is_closing():
+                    log.warning("refused %s at %s: it does not speak Cap'n Proto", peer.peer_id, peer.remote)
                 return
             if bootstrap.refused is not None:
                 log.warning("refused %s at %s: %s", peer.peer_id, peer.remote, bootstrap.refused)
@@ -276,7 +280,8 @@ class VatServer(schema.vat.Vat.Server):  # type: ignore[misc]
         self._vat = vat
         self._peer = peer
         self._exports: ExportsServer | None = None
-        self._greeted = asyncio.Event()
+        self.greeted = asyncio.Event()
+        """Set when the peer said hello."""
         self.refused: str | None = None
 
     async def hello_context(self, context: Any) -> None:
@@ -289,11 +294,7 @@ class VatServer(schema.vat.Vat.Server):  # type: ignore[misc]
             context.results.exports = self._exports
         else:
             context.results.refused = self.refused
-        self._greeted.set()
-
-    async def greeted_or(self, stream: Stream) -> None:
-        """Return when the peer said hello, or is gone."""
-        await first_of(stream.wait_closed(), self._greeted.wait())
+        self.greeted.set()
 
     def forget(self) -> None:
         """Drop what was made for this connection."""
