@@ -88,7 +88,7 @@ async def leave(somebody: Somebody, how: str) -> None:
         somebody.leave()
     else:
         assert somebody.connection is not None
-        somebody.connection._stream.abort()
+        somebody.connection.link._stream.abort()
 
 
 async def test_offers_sent_received_and_dropped_leave_nothing(world: World) -> None:

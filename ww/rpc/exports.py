@@ -17,6 +17,7 @@ from ww.identity import PeerId
 from ww.rpc.admission import Admission
 from ww.rpc.errors import call, one_line
 
+_WITHDRAWN: Final = "the name that this was obtained by was withdrawn"
 # Private names of pycapnp, whose version is pinned: a server class can be had by no other way from a schema alone.
 _Module: Final = capnp.lib.capnp._InterfaceModule
 _Server: Final = capnp.lib.capnp._DynamicCapabilityServer
@@ -43,54 +44,74 @@ Export = Callable[[Peer], Any]
 class Gate:
     """Stands before one server: lets calls in until it is shut, and knows those that are under way."""
 
-    def __init__(self, server: Any) -> None:
-        """Let calls to server, whose handlers take a context, go by this gate."""
+    def __init__(self) -> None:
         self.is_shut = False
-        self._calls: set[asyncio.Task[Any]] = set()
-        for method in server.schema.methods_inherited:
-            handler = getattr(server, f"{method}_context", None)
-            if handler is not None:  # others are answered as unknown
-                setattr(server, f"{method}_context", self._guard(handler))
-
-    def _guard(self, handler: Callable[[Any], Any]) -> Callable[[Any], Any]:
-        async def guarded(context: Any) -> None:
-            if self.is_shut:
-                raise Revoked("what this was obtained under was withdrawn")
-            task = asyncio.current_task()
-            assert task is not None
-            self._calls.add(task)
-            try:
-                await handler(context)
-            except asyncio.CancelledError:
-                if self.is_shut:
-                    raise Revoked("what this was obtained under was withdrawn") from None
-                raise
-            finally:
-                self._calls.discard(task)
-
-        return guarded
+        # Weakly: pycapnp may drop a call's task before its end, and what it holds is to go with it.
+        self.calls: WeakSet[asyncio.Task[Any]] = WeakSet()
 
     def shut(self) -> None:
         """Fail every call from now on, and those that are under way, with Revoked. Idempotent."""
         self.is_shut = True
-        for task in list(self._calls):
+        for task in list(self.calls):
             task.cancel()
+
+
+def guard(server: Any) -> Gate:
+    """Have all calls to a server go by a gate, and return it."""
+    kind = type(server)
+    if kind not in _GUARDED:
+        handlers = {
+            f"{method}_context": _guarded(getattr(kind, f"{method}_context"))
+            for method in server.schema.methods_inherited
+            if hasattr(kind, f"{method}_context")  # others are answered as unknown
+        }
+        _GUARDED[kind] = type(kind.__name__, (kind,), handlers)
+    gate = server._gate = Gate()
+    # A class of its own, not handlers on the object: those would refer back to it, and it could not just be dropped.
+    server.__class__ = _GUARDED[kind]
+    return gate
+
+
+# By the class of a server, of which there are as many as programs define.
+_GUARDED: Final[dict[type, type]] = {}
+
+
+def _guarded(handler: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
+    async def guarded(self: Any, context: Any) -> None:
+        gate = self._gate
+        if gate.is_shut:
+            raise Revoked(_WITHDRAWN)
+        gate.calls.add(asyncio.current_task())
+        try:
+            await handler(self, context)
+        except asyncio.CancelledError:
+            if gate.is_shut:
+                raise Revoked(_WITHDRAWN) from None
+            raise
+
+    return guarded
 
 
 def _served(capability: Any) -> Any:
     """Return a server for a capability: itself, or for a client one that passes calls on, since that can be shut."""
     if isinstance(capability, _Server):
         return capability
-    handlers = {
-        f"{name}_context": _passing_on(capability, name, signature)
-        for name, signature in capability.schema.methods_inherited.items()
-    }
-    return type("PassedOn", (_Module(capability.schema, "").Server,), handlers)()
+    schema_ = capability.schema
+    if schema_.node.id not in _PASSING_ON:
+        handlers = {f"{name}_context": _passing_on(name, m) for name, m in schema_.methods_inherited.items()}
+        _PASSING_ON[schema_.node.id] = type("PassedOn", (_Module(schema_, "").Server,), handlers)
+    server = _PASSING_ON[schema_.node.id]()
+    server._client = capability
+    return server
 
 
-def _passing_on(client: Any, method: str, signature: Any) -> Callable[[Any, Any], Any]:
+# By the id of an interface, of which there are as many as schemas have.
+_PASSING_ON: Final[dict[int, Any]] = {}
+
+
+def _passing_on(method: str, signature: Any) -> Callable[[Any, Any], Any]:
     async def pass_on(self: Any, context: Any) -> None:
-        request = getattr(client, f"{method}_request")()
+        request = getattr(self._client, f"{method}_request")()
         _copy(context.params, request, signature.param_type)
         _copy(await call(request.send()), context.results, signature.result_type)
 
@@ -153,7 +174,7 @@ class Exports:
                 raise Revoked(f"{name} was withdrawn")
             raise NotFound(f"this node exports nothing named {one_line(name)[:64]!r}")
         server = _served(entry.make(peer))
-        gate = Gate(server)
+        gate = guard(server)
         entry.gates.add(gate)
         return server, gate
 
