@@ -104,7 +104,7 @@ async def register_then_say(gateway: Gateway, said: bytes, bound_s: float) -> bo
             request.info.kind, request.info.slots = "native", 1
             registration = (await request.send()).registration
             assert len(await asyncio.to_thread(gateway.workers)) == 2
-            stream = connection._stream
+            stream = connection.link._stream
             stream.write(said)
             try:
                 await asyncio.wait_for(stream.wait_closed(), bound_s)

@@ -87,8 +87,10 @@ class Connection:
         return await self.link.connect(name, interface)
 
     async def wait_closed(self) -> None:
-        """Return when it was closed here, or the link is gone."""
+        """Return when it was closed here, and the link with it where it was the last, or the link is gone."""
         await first_of(self._closed.wait(), self.link.wait_closed())
+        if not self.link.users:
+            await self.link.wait_closed()
 
     def close(self) -> None:
         """Have no share in the link any more; the last one closes it. Idempotent."""
