@@ -1,5 +1,9 @@
-"""The core of channels against a model: whatever is interleaved, nothing is lost, doubled, or left waiting."""
+"""The core of channels against a model: whatever is interleaved, nothing is lost, doubled, or left waiting.
 
+WW_EXAMPLES says how many interleavings are tried (1,000; scripts/soak: 100,000).
+"""
+
+import os
 import random
 from collections import Counter
 
@@ -9,6 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 
 from ww.caps.rendezvous import Case, Operation, Receive, Rendezvous, Send, begin
 
+EXAMPLES = int(os.environ.get("WW_EXAMPLES", "1000"))
 CHANNELS = 3
 PARTICIPANTS = 4
 
@@ -222,4 +227,4 @@ class Channels(RuleBasedStateMachine):
 
 
 TestChannels = Channels.TestCase
-TestChannels.settings = settings(max_examples=1000, stateful_step_count=40, deadline=None)
+TestChannels.settings = settings(max_examples=EXAMPLES, stateful_step_count=40, deadline=None)
