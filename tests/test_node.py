@@ -10,7 +10,7 @@ from ww.identity import Identity
 from ww.net.memory import MemoryTransport, Network
 from ww.net.multiaddr import Multiaddr
 from ww.node import Node, NodeConfig
-from ww.rpc.admission import parse_admission
+from ww.rpc.admission import Open, parse_admission
 from ww.rpc.register import Register
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop")]
@@ -49,3 +49,19 @@ async def test_a_node_is_found_by_its_peer_id_while_it_listens(tmp_path: Path) -
                 assert connection.peer_id == serving.peer_id
         with pytest.raises(PeerError, match="no address of 12D3KooW"):
             await calling.dial(serving.peer_id)
+
+
+async def test_an_open_node_beyond_loopback_is_called_what_it_is(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    network = Network()
+    for address, is_open in (("/ip4/0.0.0.0/tcp/0", True), ("/ip4/127.0.0.1/tcp/0", False)):
+        identity = Identity.generate()
+        config = NodeConfig(
+            state_directory=tmp_path, listen=(Multiaddr.parse(address),), admission=Open(),
+            discovery=DiscoveryConfig(multicast=False),
+        )  # fmt: skip
+        caplog.clear()
+        async with Node(config, MemoryTransport(network, identity), identity) as node:
+            await node.listen()
+            assert ("whoever can connect is let in" in caplog.text) is is_open

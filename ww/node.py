@@ -184,6 +184,8 @@ class Node:
         await asyncio.to_thread(self.book.publish, self.peer_id, self.addresses)
         self._stack.callback(self.book.withdraw, self.peer_id)
         self._announce()
+        if isinstance(self._config.admission, Open) and not all(address.is_loopback for address in self.addresses):
+            log.warning("--admit open: whoever can connect is let in, may see what runs are given and forge results")
         for address in self.addresses:
             log.info("listening on %s", address.of_peer(self.peer_id))
         await self.discovery.listening(self.addresses)

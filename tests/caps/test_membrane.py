@@ -256,3 +256,17 @@ async def test_a_call_that_is_cancelled_is_cancelled_inside(world: World) -> Non
     await until(lambda: len(channel.core._sends) == 1 or sending.done())
     sending.cancel()
     await until(lambda: len(channel.core._sends) == 0)
+
+
+@pytest.mark.parametrize("field", ["many", "nested"])
+async def test_a_list_of_millions_is_refused_before_it_is_copied(field: str) -> None:
+    class Flood(TREE.Node.Server):  # type: ignore[misc, name-defined]
+        async def give_context(self, context: Any) -> None:
+            if field == "many":
+                context.results.init("many", 70_000)
+            else:
+                context.results.init("nested", 1).init(0, 70_000)
+
+    reference, _ = revocable(Flood())
+    with pytest.raises(NotAllowed, match="70000 elements"):
+        await call(reference.give("x"))

@@ -27,6 +27,8 @@ _StructSchema: Final = capnp.lib.capnp._StructSchema
 _ListSchema: Final = capnp.lib.capnp._ListSchema
 _Struct: Final = capnp.lib.capnp._StructModule
 _Server: Final = capnp.lib.capnp._DynamicCapabilityServer
+# Elements may have no size on the wire, and then take megabytes when they are copied one by one.
+_LIST_MAX: Final = 65_536
 _REVOKED: Final = "the reference was revoked"
 
 
@@ -199,6 +201,8 @@ class _Membrane:
             inner = _Struct(step.schema, "").new_message()
             self.copy(value.as_struct(step.schema), inner, self.plan(step.schema), outward=outward)
             setattr(target, name, inner)
+        elif kind == "list" and len(value) > _LIST_MAX:
+            raise NotAllowed(f"{name}: {len(value)} elements, a membrane lets {_LIST_MAX} through")
         elif kind == "list":
             self._copy_list(value, target.init(name, len(value)), step.schema, outward=outward)
         elif kind == "struct" or _is_union_member(target, name):
@@ -211,6 +215,8 @@ class _Membrane:
             if isinstance(element, _InterfaceSchema):
                 target[number] = self.wrap(value, element, outward=outward)
             elif isinstance(element, _ListSchema):
+                if len(value) > _LIST_MAX:
+                    raise NotAllowed(f"a list of {len(value)} elements, a membrane lets {_LIST_MAX} through")
                 self._copy_list(value, target.init(number, len(value)), element.elementType, outward=outward)
             else:
                 self.copy(value, target[number], self.plan(element), outward=outward)
