@@ -7,11 +7,13 @@ from typing import Any, Final
 
 import capnp
 
+from ww import schema
+from ww.rpc.frame import WORDS_MAX
+
 _FOLDER: Final = Path(capnp.__file__).parent
 rpc: Final = capnp.load(str(_FOLDER / "rpc.capnp"), imports=[str(_FOLDER.parent)])
 
-# What a message may have in all, its table of segments too: ww.rpc.vat.
-WORDS_MAX: Final = 8 << 20
+SEGMENTS_MAX: Final = 512
 EDGES: Final = (0, 1, 2, 3, 7, 0x7F, 0xFF, 0xFFFF, 0x10000, 0x7FFFFFFF, 0x80000000, 0xFFFFFFFE, 0xFFFFFFFF)
 # Pointers that point nowhere good: lists of very many, a struct of the largest size, far pointers, capabilities.
 POINTERS: Final = (
@@ -36,13 +38,13 @@ def frame_bytes(data: bytes) -> int | None:
     if len(data) < 4:
         return None
     segments = struct.unpack_from("<I", data)[0] + 1
-    table_words = (4 + 4 * segments + 7) // 8
-    if segments == 1 << 32 or table_words > WORDS_MAX:
-        return 0 if len(data) >= 8 else None
-    if len(data) < 8 * table_words:
+    table = (4 + 4 * segments + 7) // 8 * 8
+    if segments > SEGMENTS_MAX:
+        return 0
+    if len(data) < table:
         return None
-    words = table_words + sum(struct.unpack_from(f"<{segments}I", data, 4))
-    return 0 if words > WORDS_MAX else 8 * words
+    words = sum(struct.unpack_from(f"<{segments}I", data, 4))
+    return 0 if words > WORDS_MAX else table + 8 * words
 
 
 def split(data: bytes) -> tuple[list[bytes], bytes]:
@@ -99,6 +101,19 @@ def with_millions_of_cases(frame: bytes) -> bytes | None:
             struct.pack_into("<I", words, at + 4, 8_000_000 << 3)
             return bytes(words)
     return None
+
+
+def call_with_millions_of_capabilities(question: int) -> bytes:
+    """Return a call of hello, on what question 0 will answer, that says it has eight million capabilities."""
+    message = rpc.Message.new_message()
+    call = message.init("call")
+    call.questionId, call.interfaceId = question, schema.vat.Vat.schema.node.id
+    call.target.init("promisedAnswer").questionId = 0
+    call.params.init("capTable", 1)
+    words = bytearray(message.to_bytes())
+    # The pointer to a list of one element, two words long; and after it one of eight million of none.
+    struct.pack_into("<I", words, words.index(struct.pack("<I", 2 << 3 | 7)), 8_000_000 << 3)
+    return bytes(words)
 
 
 class Mutator:
@@ -214,7 +229,7 @@ class Mutator:
         depth = self._rng.choice((0, 0, 1, 31, 2000, 100_000))
         if depth:
             payload.content = _DEEPER * depth
-        for descriptor in payload.init("capTable", self._rng.choice((0, 1, 2, 5, 20_000))):
+        for descriptor in payload.init("capTable", self._rng.choice((0, 1, 2, 5, 5_000, 20_000))):
             self._descriptor(descriptor)
 
     def _descriptor(self, descriptor: Any) -> None:

@@ -233,7 +233,7 @@ async def test_who_does_not_speak_capnp_is_dropped_before_the_time_for_hello_is_
         await serving.start()
         identity = Identity.generate()
         stream = await transports.of(identity).dial(serving.addresses[0], serving.vat.peer_id)
-        stream.write(b"\xff" * 4096)
+        stream.write(bytes(4096))
         await asyncio.wait_for(stream.wait_closed(), 5)
         await until(lambda: f"refused {identity.peer_id}" in caplog.text)
     assert "it does not speak Cap'n Proto" in caplog.text

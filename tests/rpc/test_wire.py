@@ -241,7 +241,7 @@ async def test_a_call_on_what_was_not_found_fails_as_that_did(serving: Serving) 
     assert type(await serving.error_of(found)) is NotFound
 
 
-@pytest.mark.parametrize("frame", [b"\xff" * 4096, bytes(64), b"\0\0\0\0\1\0\0\0" + b"\x20" * 8], ids=["f", "0", "x"])
+@pytest.mark.parametrize("frame", [bytes(64), b"\0\0\0\0\1\0\0\0" + b"\x20" * 8], ids=["zeros", "no pointer"])
 async def test_who_does_not_speak_capnp_is_told_no_more(serving: Serving, frame: bytes) -> None:
     before = len(serving.sent)
     async with await serving.dial_again() as connection:

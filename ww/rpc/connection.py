@@ -15,11 +15,12 @@ from ww.errors import Disconnected
 from ww.identity import PeerId
 from ww.net.transport import Stream
 from ww.rpc.errors import call
+from ww.rpc.frame import WORDS_MAX
 from ww.rpc.loop import first_of
 from ww.rpc.stream import CapnpStream
 
-# 64 MiB a message; a peer that sends more is disconnected.
-TRAVERSAL_LIMIT_WORDS: Final = 8 << 20
+# Whoever sends more in a message is disconnected.
+TRAVERSAL_LIMIT_WORDS: Final = WORDS_MAX
 NESTING_LIMIT: Final = 32
 
 

@@ -7,13 +7,18 @@ Source: facts.md, pycapnp; measured by bench/dispatch.py.
 """
 
 import asyncio
+import logging
 from collections import deque
 from collections.abc import Callable
 from typing import Any
 
 import capnp
 
+from ww.errors import PeerError
 from ww.net.transport import Stream
+from ww.rpc.frame import Guard
+
+log = logging.getLogger("ww.rpc")
 
 
 class CapnpStream:
@@ -23,6 +28,7 @@ class CapnpStream:
         """Carry what comes by stream; inspect sees it first."""
         self._stream = stream
         self._inspect = inspect
+        self._guard = Guard()
         self._loop = asyncio.get_running_loop()
         # Memoryviews, not bytearrays: a sliced bytearray under asyncio's TLS silently loses data.
         self._spare: deque[memoryview] = deque()
@@ -41,6 +47,12 @@ class CapnpStream:
     # A Receiver: what the Stream calls.
 
     def data_received(self, data: bytes) -> None:
+        try:
+            self._guard.take(data)
+        except PeerError as error:
+            log.warning("refused %s at %s: %s", self._stream.peer_id, self._stream.remote, error)
+            self._stream.abort()
+            return
         if self._inspect is not None:
             self._inspect(data)
             if self._stream.is_closing():  # it was not to be let in
