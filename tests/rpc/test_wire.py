@@ -18,6 +18,7 @@ from ww.net.memory import MemoryTransport, Network
 from ww.net.multiaddr import Multiaddr
 from ww.net.transport import Listener, Stream
 from ww.node import LOOPBACK
+from ww.rpc import errors as rpc_errors
 from ww.rpc.errors import call
 from ww.rpc.vat import Connection, Vat
 
@@ -250,3 +251,11 @@ async def test_who_does_not_speak_capnp_is_told_no_more(serving: Serving, frame:
         await connection.wait_closed()
     assert len(serving.sent) > before
     serving.check()
+
+
+def test_failures_are_logged_seldom(caplog: pytest.LogCaptureFixture) -> None:
+    seldom = rpc_errors._Seldom()
+    assert [seldom.may_log(now=1000.0 + number / 100) for number in range(100)] == [True] * 20 + [False] * 80
+    assert caplog.text == ""
+    assert seldom.may_log(now=1061.0)
+    assert "80 more calls failed here" in caplog.text

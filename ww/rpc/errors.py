@@ -8,6 +8,7 @@ logged on this side. Source: facts.md, pycapnp.
 
 import logging
 import re
+import time
 from collections.abc import Awaitable
 from types import TracebackType
 from typing import Any, Final
@@ -19,6 +20,9 @@ from ww import errors
 log = logging.getLogger("ww.rpc")
 
 _MESSAGE_CHARACTERS_MAX: Final = 400
+# Failures with a traceback in the log, within so many seconds.
+_LOGGED_MAX: Final = 20
+_LOGGED_WITHIN_S: Final = 60.0
 _ENCODED = re.compile(r"ww:([a-z_]{1,40}): (.*)", re.DOTALL)
 
 
@@ -38,6 +42,26 @@ def one_line(text: str) -> str:
     return line if len(line) <= _MESSAGE_CHARACTERS_MAX else line[:_MESSAGE_CHARACTERS_MAX] + "..."
 
 
+class _Seldom:
+    """Keeps a peer that makes calls fail from filling the log."""
+
+    def __init__(self) -> None:
+        self._count = 0
+        self._until = 0.0
+
+    def may_log(self, now: float) -> bool:
+        """Whether one more may be logged."""
+        if now >= self._until:
+            if self._count > _LOGGED_MAX:
+                log.error("%d more calls failed here", self._count - _LOGGED_MAX)
+            self._count, self._until = 0, now + _LOGGED_WITHIN_S
+        self._count += 1
+        return self._count <= _LOGGED_MAX
+
+
+_LOGGED: Final = _Seldom()
+
+
 class _OneLine:
     """What pycapnp takes for the traceback module."""
 
@@ -45,7 +69,8 @@ class _OneLine:
     def format_exception(kind: type[BaseException], error: BaseException, traceback: TracebackType | None) -> list[str]:
         if isinstance(error, errors.WwError):
             return [f"ww:{error.code}: {one_line(str(error))}"]
-        log.error("a call failed here", exc_info=(kind, error, traceback))
+        if _LOGGED.may_log(time.monotonic()):
+            log.error("a call failed here", exc_info=(kind, error, traceback))
         return [f"ww:{errors.RemoteError.code}: the peer failed to answer; its log says why"]
 
 
