@@ -253,7 +253,7 @@ async def test_who_does_not_speak_capnp_is_told_no_more(serving: Serving, frame:
     serving.check()
 
 
-def test_failures_are_logged_seldom(caplog: pytest.LogCaptureFixture) -> None:
+async def test_failures_are_logged_seldom(caplog: pytest.LogCaptureFixture) -> None:
     seldom = rpc_errors._Seldom()
     assert [seldom.may_log(now=1000.0 + number / 100) for number in range(100)] == [True] * 20 + [False] * 80
     assert caplog.text == ""
