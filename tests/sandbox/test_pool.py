@@ -17,6 +17,7 @@ from tests.conftest import until
 from tests.guests import FLOOD, GROW_4_GIB, ROOT, SLEEP_FOR_EVER, START_WITH_4_GIB, digest_of, function, guest, wat
 from ww import schema
 from ww.errors import BadModule, ClosedError
+from ww.sandbox.child import Child
 from ww.sandbox.limits import SandboxLimits
 from ww.sandbox.modules import ModuleCache
 from ww.sandbox.pool import SandboxPool
@@ -314,6 +315,21 @@ async def test_no_process_or_descriptor_is_left(tmp_path: Path) -> None:
     assert set(os.listdir("/proc/self/fd")) == descriptors
     with pytest.raises(ClosedError):
         await pool.run(digest, invocation)
+
+
+async def test_a_child_that_is_never_content_costs_its_run_alone(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    descriptors = set(os.listdir("/proc/self/fd"))
+    monkeypatch.setattr(Child, "module", "tests.sandbox.wanting_executor")
+    cache = ModuleCache(tmp_path / "cache", quota_bytes=1 << 30)
+    async with SandboxPool(cache, slots=1) as pool:
+        outcome = await Sandbox(pool, cache).call(guest("noop"), 1, 0)
+        assert str(outcome.reason) == "crash"
+        assert "another question" in outcome.detail
+        monkeypatch.undo()
+        assert (await Sandbox(pool, cache).call(guest("noop"), 1, 0)).result == 1
+    assert set(os.listdir("/proc/self/fd")) == descriptors
 
 
 async def test_a_child_that_keeps_to_its_count_of_runs_is_replaced(tmp_path: Path) -> None:

@@ -153,6 +153,13 @@ def number_32(text: str) -> int:
     return number
 
 
+def niceness(text: str) -> int:
+    """Read how much the processor prefers others: 0 to 19."""
+    if not (text.isascii() and text.isdigit() and int(text[:3]) <= 19):
+        raise UsageError(f"{text[:40]!r}: expected 0 to 19")
+    return int(text)
+
+
 def truth(text: str) -> bool:
     """Read true or false."""
     if text.lower() not in _TRUE + _FALSE:

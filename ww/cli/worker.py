@@ -12,6 +12,7 @@ from ww.cli.options import (
     cache_directory,
     count,
     dialled,
+    niceness,
     node_config,
     seconds,
     size,
@@ -21,6 +22,7 @@ from ww.clock import SystemClock
 from ww.identity import PeerId
 from ww.node import Node
 from ww.rpc.loop import run
+from ww.sandbox.confine import ConfinementConfig
 from ww.sandbox.limits import SandboxLimits
 from ww.sandbox.modules import ModuleCache
 from ww.sandbox.pool import SandboxPool
@@ -36,7 +38,7 @@ def add_to(parser: Parser) -> None:
         " gateway goes away. The first ctrl-C lets running guests finish, the second stops at once."
     )
     add_node_options(parser)
-    config, limits = WorkerConfig(), SandboxLimits()
+    config, limits, confinement = WorkerConfig(), SandboxLimits(), ConfinementConfig()
     parser.option("--dial", PeerId.parse, "peer id of the gateway", metavar="PEER_ID")
     add_ticket_options(parser)
     parser.option("--key", Path, "file of the key pair (a new key each start)", metavar="FILE")
@@ -48,6 +50,10 @@ def add_to(parser: Parser) -> None:
     parser.option(
         "--cache", Path, "directory for modules, shared by the workers of a machine ($XDG_CACHE_HOME/ww)",
         default=cache_directory(), metavar="DIR",
+    )  # fmt: skip
+    parser.option(
+        "--nice", niceness, f"how much the processor prefers others to guests, 0 to 19 ({confinement.nice})",
+        default=confinement.nice, metavar="N",
     )  # fmt: skip
     parser.limits(
         ("--cache-max", size, 1 << 30, "bytes of that directory"),
@@ -82,13 +88,14 @@ async def main(arguments: argparse.Namespace) -> int:
         compile_memory_bytes_max=arguments.compile_memory,
         runs_per_child=arguments.runs_per_process,
     )
+    confinement = ConfinementConfig(nice=arguments.nice)
     task = asyncio.current_task()
     assert task is not None
     modules = ModuleCache(arguments.cache, quota_bytes=arguments.cache_max)
     try:
         async with (
             Node(node_config(arguments, arguments.key, "worker")) as node,
-            SandboxPool(modules, slots=config.slots, limits=limits) as sandbox,
+            SandboxPool(modules, slots=config.slots, limits=limits, confinement=confinement) as sandbox,
         ):
             worker = Worker(node, gateway, sandbox, modules, SystemClock(), config)
             on_stop_signals(worker.drain, task.cancel)

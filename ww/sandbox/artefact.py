@@ -2,14 +2,13 @@
 
 Imports no wasmtime, so that the parent process can name artefacts without loading it. A file is a magic, the sha256 of
 the rest, and wasmtime's serialized module: loading damaged code kills or owns the process, so nothing is loaded
-unchecked.
+unchecked. Files come as descriptors: a sandbox process can open none.
 """
 
 import errno
 import hashlib
 import importlib.metadata
 import platform
-from pathlib import Path
 from typing import Final
 
 _MAGIC: Final = b"ww-cwasm"
@@ -29,10 +28,10 @@ def pack(serialized: bytes) -> bytes:
     return _MAGIC + hashlib.sha256(serialized).digest() + serialized
 
 
-def read(path: Path) -> bytes | None:
-    """Return the serialized module in the file, or None when it is missing or damaged."""
+def read(fd: int) -> bytes | None:
+    """Return the serialized module in a file, or None when it is damaged."""
     try:
-        data = path.read_bytes()
+        data = _read_all(fd)
     except OSError:
         return None
     body = data[_HEADER_BYTES:]
@@ -41,9 +40,20 @@ def read(path: Path) -> bytes | None:
     return body
 
 
-def read_module(path: Path, digest: bytes) -> bytes:
-    """Return a module's bytes. OSError when they are missing or are not what digest names."""
-    data = path.read_bytes()
+def read_module(fd: int, digest: bytes) -> bytes:
+    """Return a module's bytes. OSError when they are not what digest names."""
+    data = _read_all(fd)
     if hashlib.sha256(data).digest() != digest:
         raise OSError(errno.EIO, "damaged")
     return data
+
+
+def write(fd: int, data: bytes) -> None:
+    """Write a file's whole contents. OSError when the disk or a limit does not let it."""
+    with open(fd, "wb", closefd=False) as file:
+        file.write(data)
+
+
+def _read_all(fd: int) -> bytes:
+    with open(fd, "rb", closefd=False) as file:
+        return file.read()

@@ -5,22 +5,28 @@ is trusted: replies have a size limit, and whatever is no reply is the child's e
 """
 
 import asyncio
+import logging
 import os
 import signal
 import socket
 import struct
 import subprocess
 import sys
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, ClassVar, Final
 
 import ww
 from ww import schema
 from ww.errors import WwError
+from ww.sandbox.confine import ConfinementConfig, Protection
 from ww.sandbox.limits import SandboxLimits
+
+log = logging.getLogger("ww.sandbox")
 
 _START_TIMEOUT_S: Final = 30.0
 _KILL_TIMEOUT_S: Final = 10.0
+_LAST_WORDS_MAX: Final = 2000
 
 
 class ChildDied(Exception):
@@ -30,9 +36,13 @@ class ChildDied(Exception):
 class Child(asyncio.Protocol):
     """A process of ww.sandbox.executor. At most one `ask` at a time."""
 
-    def __init__(self, role: str, limits: SandboxLimits) -> None:
+    module: ClassVar[str] = "ww.sandbox.executor"
+    """What the process runs."""
+
+    def __init__(self, role: str, limits: SandboxLimits, confinement: ConfinementConfig) -> None:
         self._role = role
         self._limits = limits
+        self._confinement = confinement
         self._reply_bytes_max = 2 * limits.output_bytes_max + (64 << 10)
         self._buffer = bytearray()
         self._reply: asyncio.Future[bytes] | None = None
@@ -41,8 +51,11 @@ class Child(asyncio.Protocol):
         self._dead = False
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
+        self._socket: socket.socket | None = None
         self.runs = 0
         """Requests it answered."""
+        self.protections: Sequence[Protection] = ()
+        """How it is confined, once it has started."""
 
     async def start(self) -> None:
         """Start the process and wait until it is ready. WwError when it cannot be."""
@@ -55,8 +68,9 @@ class Child(asyncio.Protocol):
         try:
             # Inside: whoever is cancelled from here on has a process to end.
             self._transport, _ = await loop.create_connection(lambda: self, sock=ours)
+            self._socket = ours
             async with asyncio.timeout(_START_TIMEOUT_S):
-                await self._reply
+                self.protections = _read_ready(await self._reply)
         except (ChildDied, TimeoutError) as error:
             await self.aclose()
             raise WwError(f"a sandbox process does not start: {error or 'it says nothing'}") from None
@@ -68,23 +82,28 @@ class Child(asyncio.Protocol):
 
     def _launch(self, fd: int) -> None:
         arguments = [self._role, str(fd), str(os.getpid()), str(self._limits.compile_memory_bytes_max)]
+        arguments += [str(self._confinement.nice), ",".join(self._confinement.without)]
         self._process = subprocess.Popen(
-            [sys.executable, "-s", "-P", "-m", "ww.sandbox.executor", *arguments],
+            [sys.executable, "-s", "-P", "-m", self.module, *arguments],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
+            # Not our own: it may be a terminal, and whoever holds one can read what is typed there.
+            stderr=subprocess.PIPE,
             cwd="/",
             # Nothing of ours but where ww is: it may run from a checkout that nobody installed.
             env={"PYTHONPATH": str(Path(ww.__file__).resolve().parent.parent), "PYTHONDONTWRITEBYTECODE": "1"},
             pass_fds=(fd,),
         )
+        assert self._process.stderr is not None
+        os.set_blocking(self._process.stderr.fileno(), False)
 
     @property
     def is_alive(self) -> bool:
         """Whether it can be asked."""
         return not self._dead
 
-    async def ask(self, request: Any, timeout_s: float) -> bytes:
-        """Send a sandbox.Request and return the bytes of the sandbox.Reply.
+    async def ask(self, request: Any, timeout_s: float, descriptors: Sequence[int] = ()) -> bytes:
+        """Send a sandbox.Request, and copies of descriptors, and return the bytes of the sandbox.Reply.
 
         Raises ChildDied when the child ends instead, TimeoutError when it does not answer in time. After any failure,
         and when cancelled, the child must be closed.
@@ -92,8 +111,11 @@ class Child(asyncio.Protocol):
         if self._dead or self._transport is None:
             raise ChildDied("it is gone")
         data = request.to_bytes()
+        message = struct.pack("<I", len(data)) + data
+        if descriptors:
+            message = self._send_with(descriptors, message)
         self._reply = asyncio.get_running_loop().create_future()
-        self._transport.write(struct.pack("<I", len(data)) + data)
+        self._transport.write(message)
         self._set_deadline(timeout_s)
         try:
             return await self._reply
@@ -101,6 +123,19 @@ class Child(asyncio.Protocol):
             self._deadline = None
             self._reply = None
             self.runs += 1
+
+    def _send_with(self, descriptors: Sequence[int], message: bytes) -> bytes:
+        """Send the length with the descriptors, past the transport, which cannot; return what is left to be sent."""
+        assert self._socket is not None
+        assert self._transport is not None
+        # A child that answered has read what came before, if it is as it should be.
+        if self._transport.get_write_buffer_size():
+            raise ChildDied("it answers what it has not read")
+        try:
+            sent = socket.send_fds(self._socket, [message[:4]], descriptors)
+        except OSError as error:
+            raise ChildDied(f"it takes nothing: {error.strerror}") from None
+        return message[sent:]
 
     def _set_deadline(self, timeout_s: float) -> None:
         """Fail the reply at that time. A timer for each request would cost more than the request: one is kept, and when
@@ -141,7 +176,18 @@ class Child(asyncio.Protocol):
             self._process.kill()
             await asyncio.to_thread(self._process.wait, _KILL_TIMEOUT_S)
             said = _how(self._process.returncode) if had_ended or self._process.returncode != -signal.SIGKILL else ""
+            self._log_last_words()
         return said
+
+    def _log_last_words(self) -> None:
+        assert self._process is not None
+        assert self._process.stderr is not None
+        if self._process.stderr.closed:
+            return
+        with self._process.stderr as stderr:
+            words = (stderr.read() or b"").decode(errors="replace").strip()
+        if words:
+            log.error("a sandbox process said, before it ended: %s", words[-_LAST_WORDS_MAX:])
 
     # asyncio.Protocol
 
@@ -170,6 +216,15 @@ class Child(asyncio.Protocol):
 def read_reply(data: bytes) -> Any:
     """Open a reply, as a context manager; its size was checked."""
     return schema.sandbox.Reply.from_bytes(data, traversal_limit_in_words=len(data) // 4 + 1024)
+
+
+def _read_ready(data: bytes) -> Sequence[Protection]:
+    try:
+        with read_reply(data) as reply:
+            return [Protection(said.name, said.state, said.detail) for said in reply.ready]
+    except Exception:
+        # Of another ww, which was installed in place of this one while it ran.
+        raise ChildDied("it says what no child of ours says") from None
 
 
 def _how(returncode: int | None) -> str:

@@ -1,12 +1,11 @@
 """The main loop of a child process: requests in, guests run or modules compiled, replies out.
 
-Started by pool.py as `python -m ww.sandbox.executor ROLE FD PARENT`. Holds the process's own set-up and the wire format
-of schema/sandbox.capnp. Must not know why a guest runs. An executor that has run guests may be theirs, so it only ever
-reads the module cache; compiling is another child's role, which runs no guest. End of a task's life's way out; the
-outcome goes back the way it came.
+Started by child.py as `python -m ww.sandbox.executor ROLE FD PARENT ...`. Holds the process's own set-up and the wire
+format of schema/sandbox.capnp. Must not know why a guest runs. An executor that has run guests may be theirs, so it is
+confined (confine.py) and cannot so much as open a file; compiling is another child's role, which runs no guest, and is
+as confined. End of a task's life's way out; the outcome goes back the way it came.
 """
 
-import ctypes
 import os
 import resource
 import signal
@@ -17,28 +16,30 @@ import tempfile
 import threading
 import traceback
 from collections import OrderedDict
-from pathlib import Path
+from collections.abc import Sequence
 from typing import Any, Final
 
 import wasmtime
 
 from ww import schema
 from ww.sandbox import artefact
+from ww.sandbox.confine import ConfinementConfig, Protection, confine
 from ww.sandbox.engine import Engine, GuestFault, Invocation, Program, Result, compile_module
 
 _GUEST_STACK_BYTES: Final = 8 << 20
 _LOADED_MAX: Final = 32
 _LOADED_BYTES_MAX: Final = 256 << 20
-_FILE_BYTES_MAX: Final = 256 << 20
-_DESCRIPTORS_MAX: Final = 64
-_NICE: Final = 5
 _WORDS_MAX: Final = 1 << 30
-_PR_SET_PDEATHSIG: Final = 1
-_PR_SET_NO_NEW_PRIVS: Final = 38
+# A request comes with at most two descriptors.
+_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(2 * struct.calcsize("i"))
 
 
 class Missing(Exception):
-    """A compiled module is not there, or not to be used."""
+    """A compiled module is not to be used."""
+
+
+class Wanted(Exception):
+    """A compiled module is needed to go on."""
 
 
 class Wire:
@@ -47,10 +48,20 @@ class Wire:
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
 
-    def receive(self) -> bytes:
-        """Return the next request's bytes; exits when the parent is gone."""
-        (length,) = struct.unpack("<I", self._exactly(4))
-        return self._exactly(length)
+    @property
+    def fd(self) -> int:
+        """The socket's descriptor."""
+        return self._socket.fileno()
+
+    def receive(self) -> tuple[bytes, Sequence[int]]:
+        """Return the next request's bytes and descriptors, which are the caller's to close; exits when the parent is
+        gone."""
+        header, ancillary, _, _ = self._socket.recvmsg(4, _ANCILLARY_BYTES, socket.MSG_WAITALL)
+        if len(header) < 4:
+            os._exit(0)
+        descriptors = struct.unpack(f"{len(ancillary[0][2]) // 4}i", ancillary[0][2]) if ancillary else ()
+        (length,) = struct.unpack("<I", header)
+        return self._exactly(length), descriptors
 
     def send(self, reply: Any) -> None:
         data = reply.to_bytes()
@@ -66,10 +77,12 @@ class Wire:
 class Executor:
     """Runs guests one after the other, keeping the modules of the latest ones loaded."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, ready: Any) -> None:
+        """Serve over wire; ready is the first reply."""
         self._wire = wire
+        self._ready = ready
         self._engine = Engine()
-        self._loaded: OrderedDict[str, Program] = OrderedDict()
+        self._loaded: OrderedDict[bytes, Program] = OrderedDict()
 
     def start(self) -> None:
         """Run guests in a thread with a stack of known size, and watch over them in this one."""
@@ -78,39 +91,46 @@ class Executor:
         self._engine.watchdog.watch()
 
     def _serve(self) -> None:
-        self._wire.send(schema.sandbox.Reply.new_message(ready=None))
+        self._wire.send(self._ready)
         while True:
-            data = self._wire.receive()
+            data, descriptors = self._wire.receive()
             with schema.sandbox.Request.from_bytes(data, traversal_limit_in_words=_WORDS_MAX) as request:
-                reply = self._answer(request.run)
+                reply = self._answer(request.run, descriptors)
+            for fd in descriptors:
+                os.close(fd)
             self._wire.send(reply)
 
-    def _answer(self, request: Any) -> Any:
+    def _answer(self, request: Any, descriptors: Sequence[int]) -> Any:
         reply = schema.sandbox.Reply.new_message()
         try:
-            program = self._program(request.artefact)
+            program = self._program(request.digest, descriptors)
             result = self._engine.run(program, _read_invocation(request.invocation, request.limits))
         except Missing as missing:
             reply.missing = str(missing)
+            return reply
+        except Wanted:
+            reply.wanted = None
             return reply
         except GuestFault as fault:
             result = Result(reason=fault.reason, detail=fault.detail)
         _write_outcome(reply.init("outcome"), result, request.limits.memoryBytes)
         return reply
 
-    def _program(self, path: str) -> Program:
-        known = self._loaded.get(path)
+    def _program(self, digest: bytes, descriptors: Sequence[int]) -> Program:
+        known = self._loaded.get(digest)
         if known is not None:
-            self._loaded.move_to_end(path)
+            self._loaded.move_to_end(digest)
             return known
-        serialized = artefact.read(Path(path))
+        if not descriptors:
+            raise Wanted
+        serialized = artefact.read(descriptors[0])
         if serialized is None:
-            raise Missing("not there, or damaged")
+            raise Missing("damaged")
         try:
             program = self._engine.load(serialized)
         except wasmtime.WasmtimeError:
             raise Missing("compiled for another wasmtime or processor") from None
-        self._loaded[path] = program
+        self._loaded[digest] = program
         while len(self._loaded) > 1 and (
             len(self._loaded) > _LOADED_MAX or sum(p.size_bytes for p in self._loaded.values()) > _LOADED_BYTES_MAX
         ):
@@ -121,22 +141,27 @@ class Executor:
 class Compiler:
     """Compiles modules, and runs none."""
 
-    def __init__(self, wire: Wire) -> None:
+    def __init__(self, wire: Wire, ready: Any) -> None:
+        """Serve over wire; ready is the first reply."""
         self._wire = wire
+        self._ready = ready
 
     def start(self) -> None:
         """Serve for ever."""
-        self._wire.send(schema.sandbox.Reply.new_message(ready=None))
+        self._wire.send(self._ready)
         while True:
-            with schema.sandbox.Request.from_bytes(self._wire.receive()) as request:
-                reply = self._answer(request.compile)
+            data, descriptors = self._wire.receive()
+            with schema.sandbox.Request.from_bytes(data) as request:
+                reply = self._answer(request.compile.digest, *descriptors)
+            for fd in descriptors:
+                os.close(fd)
             self._wire.send(reply)
 
-    def _answer(self, request: Any) -> Any:
+    def _answer(self, digest: bytes, module: int, compiled: int) -> Any:
         reply = schema.sandbox.Reply.new_message()
         try:
-            data = artefact.read_module(Path(request.module), request.digest)
-            Path(request.artefact).write_bytes(artefact.pack(compile_module(data)))
+            data = artefact.read_module(module, digest)
+            artefact.write(compiled, artefact.pack(compile_module(data)))
             reply.compiled = None
         except GuestFault as fault:
             reply.failed = fault.detail
@@ -179,9 +204,9 @@ def _until_death(serve: Any) -> None:
     try:
         serve()
     except BaseException:
-        resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_BYTES_MAX, _FILE_BYTES_MAX))
         traceback.print_exc()
-    os._exit(70)
+    finally:
+        os._exit(70)
 
 
 def _give_away_output() -> None:
@@ -197,37 +222,31 @@ def _give_away_output() -> None:
         os.close(file)
 
 
-def _confine(parent: int) -> None:
-    """Give up what a guest's process does not need, and do not outlive the parent."""
-    if sys.platform == "linux":
-        libc = ctypes.CDLL(None)
-        libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        libc.prctl(_PR_SET_NO_NEW_PRIVS, 1, 0, 0, 0)
-    if os.getppid() != parent:  # it died before the line above
-        os._exit(0)
-    # A folder that is gone already: empty, nothing can be made in it, and nothing is left behind by a kill.
-    nowhere = tempfile.mkdtemp(prefix="ww-sandbox-")
-    os.chdir(nowhere)
-    os.rmdir(nowhere)
-    # Ctrl-C is the parent's to act on: guests may finish.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    os.nice(_NICE)
-    resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
-    resource.setrlimit(resource.RLIMIT_NOFILE, (_DESCRIPTORS_MAX, _DESCRIPTORS_MAX))
-    resource.setrlimit(resource.RLIMIT_FSIZE, (_FILE_BYTES_MAX, _FILE_BYTES_MAX))
+def _ready(protections: Sequence[Protection]) -> Any:
+    reply = schema.sandbox.Reply.new_message()
+    for said, protection in zip(reply.init("ready", len(protections)), protections, strict=True):
+        said.name, said.state, said.detail = protection.name, protection.state, protection.detail
+    return reply
 
 
 def main() -> None:
     """Be a child process until the parent is gone."""
-    role, fd, parent, memory_bytes_max = sys.argv[1], int(sys.argv[2]), int(sys.argv[3]), int(sys.argv[4])
-    _confine(parent)
-    wire = Wire(fd)
+    role, fd, parent, memory_bytes_max, nice, without = sys.argv[1:]
+    wire = Wire(int(fd))
+    # Ctrl-C is the parent's to act on: guests may finish.
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
     if role == "compiler":
         # Address space says nothing (wasmtime reserves gigabytes); private writable memory is what compiling takes.
-        resource.setrlimit(resource.RLIMIT_DATA, (memory_bytes_max, memory_bytes_max))
-        _until_death(Compiler(wire).start)
-    _give_away_output()
-    Executor(wire).start()
+        resource.setrlimit(resource.RLIMIT_DATA, (int(memory_bytes_max),) * 2)
+    else:
+        _give_away_output()
+    config = ConfinementConfig(nice=int(nice), without=without.split(","))
+    ready = _ready(confine(config, descriptors={0, 1, 2, wire.fd, sys.stderr.fileno()}))
+    if os.getppid() != int(parent):  # it died before this process was made to die with it
+        os._exit(0)
+    if role == "compiler":
+        _until_death(Compiler(wire, ready).start)
+    Executor(wire, ready).start()
 
 
 if __name__ == "__main__":

@@ -40,6 +40,14 @@ class ModuleCache:
         """Say where its compiled form is, if it is there."""
         return self._directory / f"{digest.hex()}-{self._fingerprint}.cwasm"
 
+    def open_module(self, digest: bytes) -> int:
+        """Open a module's bytes and return the descriptor. OSError when they are not there."""
+        return os.open(self.module_path(digest), os.O_RDONLY | os.O_CLOEXEC)
+
+    def open_artefact(self, digest: bytes) -> int:
+        """Open its compiled form and return the descriptor. OSError when it is not there."""
+        return os.open(self.artefact_path(digest), os.O_RDONLY | os.O_CLOEXEC)
+
     async def has(self, digest: bytes) -> bool:
         """Tell whether a module's bytes are there, and note that they are used."""
         return await asyncio.to_thread(_touch, self.module_path(digest))

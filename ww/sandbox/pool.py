@@ -7,13 +7,16 @@ executor.py.
 
 import asyncio
 import logging
+import os
 from collections import OrderedDict, deque
-from collections.abc import Coroutine
+from collections.abc import Coroutine, Sequence
+from pathlib import Path
 from typing import Any, Final, Self
 
 from ww import schema
 from ww.errors import BadModule, ClosedError, WwError
 from ww.sandbox.child import Child, ChildDied, read_reply
+from ww.sandbox.confine import MISSING, ConfinementConfig, Protection
 from ww.sandbox.limits import SandboxLimits
 from ww.sandbox.modules import ModuleCache
 
@@ -27,18 +30,26 @@ _RESTART_MAX_S: Final = 10.0
 class SandboxPool:
     """Runs guests. Open it with `async with`; on leaving it no process is left."""
 
-    def __init__(self, cache: ModuleCache, *, slots: int, limits: SandboxLimits | None = None) -> None:
+    def __init__(
+        self,
+        cache: ModuleCache,
+        *,
+        slots: int,
+        limits: SandboxLimits | None = None,
+        confinement: ConfinementConfig | None = None,
+    ) -> None:
         """Run up to slots guests at a time, of modules in cache."""
         self._cache = cache
         self._slots = slots
         self.limits = limits or SandboxLimits()
+        self._confinement = confinement or ConfinementConfig()
         self._children: set[Child] = set()
         self._idle: deque[Child] = deque()
         self._waiting: deque[asyncio.Future[Child]] = deque()
         self._compiler: Child | None = None
         self._compiling: dict[bytes, asyncio.Future[None]] = {}
         self._compile_turn = asyncio.Lock()
-        self._prepared: OrderedDict[bytes, str] = OrderedDict()
+        self._prepared: OrderedDict[bytes, None] = OrderedDict()
         self._tasks: set[asyncio.Task[None]] = set()
         self._closed = False
 
@@ -49,6 +60,7 @@ class SandboxPool:
         except BaseException:
             await self.__aexit__()
             raise
+        _log_missing(self._idle[0].protections if self._idle else ())
         # Beside: a slot can be offered before anything has to be compiled.
         self._spawn(self._start_compiler())
         return self
@@ -91,7 +103,7 @@ class SandboxPool:
         any more, or when more is given to the guest than this node takes.
         """
         for _ in range(2):
-            reply = await self._ask(request)
+            reply = await self._ask(digest, request)
             if reply is not None:
                 return reply
             # The compiled form is gone or damaged: make it anew, once.
@@ -105,8 +117,7 @@ class SandboxPool:
         """Make what is asked of a child for a worker.Invocation, its limits held to this node's."""
         request = schema.sandbox.Request.new_message()
         run = request.init("run")
-        path = self._prepared.get(digest)
-        run.artefact = path or str(self._cache.artefact_path(digest))
+        run.digest = digest
         run.invocation = invocation
         asked, held = invocation.limits, run.limits
         held.durationSeconds = self.limits.duration_s(asked)
@@ -114,19 +125,18 @@ class SandboxPool:
         held.outputBytes = self.limits.output_bytes(asked)
         return request
 
-    async def _ask(self, request: Any) -> Any:
-        """Have an idle child answer; None when it misses the compiled module."""
+    async def _ask(self, digest: bytes, request: Any) -> Any:
+        """Have an idle child answer; None when the compiled module is missing."""
         limits = request.run.limits
         child = await self._take()
         try:
-            data = await child.ask(request, limits.durationSeconds + self.limits.kill_grace_s)
-            with read_reply(data) as reply:
-                kind = reply.which()
-                if kind == "outcome":
-                    return reply.outcome.as_builder()
-                if kind != "missing":
-                    raise ChildDied("it answers another question")
-            return None
+            timeout_s = limits.durationSeconds + self.limits.kill_grace_s
+            kind, outcome = _read_answer(await child.ask(request, timeout_s))
+            if kind == "wanted":
+                kind, outcome = await self._ask_with_artefact(child, digest, request, timeout_s)
+            if kind not in ("outcome", "missing"):
+                raise ChildDied("it answers another question")
+            return outcome
         except TimeoutError:
             await self._end(child)
             return _failure("deadline", "the run took longer than it may and was killed", limits)
@@ -139,6 +149,17 @@ class SandboxPool:
             raise
         finally:
             self._release(child)
+
+    async def _ask_with_artefact(self, child: Child, digest: bytes, request: Any, timeout_s: float) -> tuple[str, Any]:
+        try:
+            artefact = self._cache.open_artefact(digest)
+        except OSError:
+            return "missing", None
+        try:
+            request.clear_write_flag()  # pycapnp warns of a second to_bytes
+            return _read_answer(await child.ask(request, timeout_s, (artefact,)))
+        finally:
+            os.close(artefact)
 
     async def _end(self, child: Child) -> str:
         said = await child.aclose()
@@ -183,7 +204,7 @@ class SandboxPool:
         self._give(await self._start_surely("executor"))
 
     async def _start(self, role: str) -> Child:
-        child = Child(role, self.limits)
+        child = Child(role, self.limits, self._confinement)
         await child.start()
         self._children.add(child)
         return child
@@ -218,7 +239,7 @@ class SandboxPool:
             if not await self._cache.has_artefact(digest):
                 async with self._compile_turn:
                     await self._compile_in_child(digest)
-            self._prepared[digest] = str(self._cache.artefact_path(digest))
+            self._prepared[digest] = None
             if len(self._prepared) > _PREPARED_MAX:
                 self._prepared.popitem(last=False)
         except (WwError, OSError) as error:
@@ -236,19 +257,11 @@ class SandboxPool:
         if self._compiler is None:
             self._compiler = await self._start("compiler")
         temporary = await asyncio.to_thread(self._cache.temporary)
-        request = schema.sandbox.Request.new_message()
-        compile = request.init("compile")
-        compile.module, compile.digest = str(self._cache.module_path(digest)), digest
-        compile.artefact = str(temporary)
         try:
-            data = await self._compiler.ask(request, self.limits.compile_max_s)
-            with read_reply(data) as reply:
-                kind = reply.which()
-                if kind == "failed":
-                    raise BadModule(reply.failed[:300])
-                if kind != "compiled":
-                    self._cache.module_path(digest).unlink(missing_ok=True)
-                    raise WwError("the module's bytes are not in the cache any more")
+            reply = await self._ask_compiler(self._compiler, digest, temporary)
+            if reply == "missing":
+                self._cache.module_path(digest).unlink(missing_ok=True)
+                raise WwError("the module's bytes are not in the cache any more")
             await self._cache.adopt(temporary, self._cache.artefact_path(digest))
         except TimeoutError:
             await self._end_compiler()
@@ -262,10 +275,47 @@ class SandboxPool:
         finally:
             temporary.unlink(missing_ok=True)
 
+    async def _ask_compiler(self, compiler: Child, digest: bytes, artefact: Path) -> str:
+        """Have a module compiled into a file; BadModule when it cannot be."""
+        request = schema.sandbox.Request.new_message()
+        request.init("compile").digest = digest
+        try:
+            read = self._cache.open_module(digest)
+        except OSError:
+            return "missing"
+        try:
+            write = os.open(artefact, os.O_WRONLY | os.O_CLOEXEC)
+            try:
+                data = await compiler.ask(request, self.limits.compile_max_s, (read, write))
+            finally:
+                os.close(write)
+        finally:
+            os.close(read)
+        with read_reply(data) as reply:
+            kind = str(reply.which())
+            if kind == "failed":
+                raise BadModule(reply.failed[:300])
+            if kind not in ("compiled", "missing"):
+                raise ChildDied("it answers another question")
+            return kind
+
     async def _end_compiler(self) -> str:
         assert self._compiler is not None
         child, self._compiler = self._compiler, None
         return await self._end(child)
+
+
+def _read_answer(data: bytes) -> tuple[str, Any]:
+    """Return the kind of a reply, and the outcome when it is one."""
+    with read_reply(data) as reply:
+        kind = str(reply.which())
+        return kind, reply.outcome.as_builder() if kind == "outcome" else None
+
+
+def _log_missing(protections: Sequence[Protection]) -> None:
+    missing = [f"{protection.name} ({protection.detail})" for protection in protections if protection.state == MISSING]
+    if missing:
+        log.warning("this host does not confine the sandbox in every way: %s", ", ".join(missing))
 
 
 def _failure(reason: str, detail: str, limits: Any) -> Any:
