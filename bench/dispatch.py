@@ -15,7 +15,7 @@ import statistics
 import sys
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from pathlib import Path
 from typing import Any, Final
 
@@ -30,12 +30,15 @@ from ww.net.tls import TlsTransport  # noqa: E402
 from ww.rpc.errors import call  # noqa: E402
 from ww.rpc.loop import run  # noqa: E402
 from ww.rpc.vat import Vat  # noqa: E402
+from ww.sandbox.child import Child  # noqa: E402
+from ww.sandbox.confine import ConfinementConfig, Protection  # noqa: E402
 from ww.sandbox.limits import SandboxLimits  # noqa: E402
 from ww.sandbox.modules import ModuleCache  # noqa: E402
 from ww.sandbox.pool import SandboxPool  # noqa: E402
 
 NOOP: Final = (ROOT / "wasm" / "noop" / "noop.wasm").read_bytes()
 _WARM_UP: Final = 50
+_STARTS: Final = 20
 
 
 def report(case: str, **figures: float) -> dict[str, float]:
@@ -145,6 +148,24 @@ async def sandbox_run(count: int, slots: int) -> dict[str, float]:
     return report("sandbox_run", count=count, **quantiles(times_s), slots=slots, runs_per_s=rate)
 
 
+async def sandbox_start(count: int) -> dict[str, float]:
+    """From starting a sandbox process until it is ready, as it is and without confinement, in turn."""
+
+    async def start(confinement: ConfinementConfig) -> tuple[float, Sequence[Protection]]:
+        child = Child("executor", SandboxLimits(), confinement)
+        start = time.perf_counter()
+        await child.start()
+        took_s = time.perf_counter() - start
+        await child.aclose()
+        return took_s, child.protections
+
+    _, protections = await start(ConfinementConfig())
+    bare = ConfinementConfig(without=[protection.name for protection in protections])
+    times_s = [((await start(ConfinementConfig()))[0], (await start(bare))[0]) for _ in range(count)]
+    confined_ms, bare_ms = (statistics.median(column) * 1e3 for column in zip(*times_s, strict=True))
+    return report("sandbox_start", count=count, p50_ms=confined_ms, unconfined_p50_ms=bare_ms)
+
+
 async def store(cache: ModuleCache) -> bytes:
     digest = hashlib.sha256(NOOP).digest()
     async with cache.writer(digest) as writer:
@@ -156,6 +177,7 @@ async def main(arguments: argparse.Namespace) -> int:
     if arguments.serve_nothing:
         await serve_nothing(Identity.generate(), lambda line: print(line, flush=True))
     rpc = await rpc_round_trip(arguments.singles)
+    await sandbox_start(_STARTS)
     sandbox = await sandbox_run(arguments.singles, arguments.slots)
     with cluster(workers=1, slots=arguments.slots) as client:
         single = http_single(client, arguments.singles)

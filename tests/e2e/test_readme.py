@@ -226,9 +226,10 @@ def test_by_hand(shell: Shell) -> None:
 
 
 def test_options(shell: Shell) -> None:
-    gateway_help, worker_help, worker_line = commands("Options")
+    gateway_help, worker_help, doctor, worker_line = commands("Options")
     assert "WW_HTTP" in shell.run(gateway_help)
     assert "WW_SLOTS" in shell.run(worker_help)
+    assert "seccomp" in shell.run(doctor)
     (gateway_line,) = [line for line in commands("By hand") if line.endswith("ww gateway")]
     shell.start_gateway(gateway_line)
     shell.start(worker_line, "joined gateway .* with 1 slot")

@@ -48,7 +48,9 @@ def _rich(columns: Sequence[str], rows: Rows) -> Any:
     from rich.text import Text
 
     is_narrow = shutil.get_terminal_size().columns < _WIDE
-    table = Table(box=box.SIMPLE_HEAD, pad_edge=False, caption=_NARROW if is_narrow and rows else None)
+    table = Table(
+        box=box.SIMPLE_HEAD, pad_edge=False, caption=_NARROW if is_narrow and rows and "PEER" in columns else None
+    )
     for name in columns:
         is_peer = name == "PEER"
         table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold", no_wrap=is_peer)

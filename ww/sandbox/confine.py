@@ -5,7 +5,7 @@ of which stands alone, and the order they have to come in. Must not know wasmtim
 `confine` once, when all that the process needs is imported and before it starts a thread. What a process is to work on
 reaches it as descriptors, over its socket, so that there is nothing at all it has to be able to open.
 
-A host that cannot give a protection costs that one alone: it is reported (pool.py logs it), never
+A host that cannot give a protection costs that one alone: it is reported (pool.py logs it, `ww doctor` shows it), never
 raised.
 """
 

@@ -315,7 +315,7 @@ def _read_answer(data: bytes) -> tuple[str, Any]:
 def _log_missing(protections: Sequence[Protection]) -> None:
     missing = [f"{protection.name} ({protection.detail})" for protection in protections if protection.state == MISSING]
     if missing:
-        log.warning("this host does not confine the sandbox in every way: %s", ", ".join(missing))
+        log.warning("this host does not confine the sandbox in every way, see ww doctor: %s", ", ".join(missing))
 
 
 def _failure(reason: str, detail: str, limits: Any) -> Any:
