@@ -7,7 +7,8 @@
 
 interface Facet {
   present @0 (nonce :Data) -> ();
-  # Tell the vat where the channel lives that the caller holds this facet; part of select, which calls it there.
+  # Tell the vat where the channel lives that the caller holds this facet; part of select, which calls it there, and
+  # holds the call until it is over. A reference that passes calls on must not pass on this one.
 
   select @1 (cases :List(Case), mayWait :Bool) -> (index :Int32, value :AnyPointer, capability :Capability);
   # Do one of the cases, whichever can be done first; index says which, and what follows is what it received. When none

@@ -201,7 +201,8 @@ class Node:
             ways.insert(0, functools.partial(self._dial_known, peer_id, known))
         connection = await race(ways, Connection.close)
         self.discovery.stop_looking(peer_id)
-        if self._config.role and connection.is_first:
+        if self._config.role and not connection.link.has_joined:
+            connection.link.has_joined = True
             self.heartbeats.join(connection.link)
         return connection
 

@@ -2,10 +2,12 @@
 
 import asyncio
 import json
+import logging
 import os
 import socket
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,16 @@ from ww.cli import doctor, main
 from ww.sandbox.confine import ESSENTIAL, ConfinementConfig
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is next to nothing to confine with")
+
+
+@pytest.fixture(autouse=True)
+def logging_as_it_was() -> Iterator[None]:
+    """A command sets up the log of its process, which is that of all tests here."""
+    root, own = logging.getLogger(), logging.getLogger("ww")
+    handlers, level = list(root.handlers), own.level
+    yield
+    root.handlers[:] = handlers
+    own.setLevel(level)
 
 
 @pytest.fixture(autouse=True)

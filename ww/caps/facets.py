@@ -7,7 +7,7 @@ server's last reference going, with its peer's connection for instance, is how a
 import asyncio
 import contextlib
 import secrets
-from collections.abc import Iterator, Sequence
+from collections.abc import AsyncIterator, Iterator, Sequence
 from typing import Any, ClassVar, Final, Generic, TypeVar
 
 from ww import schema
@@ -32,7 +32,7 @@ class _FacetServer(Generic[T]):
     sends = receives = False
     # Facets that a select under way here has asked to present themselves, by its nonce: pycapnp does not tell which
     # server a capability of ours leads to.
-    _presented: ClassVar[dict[bytes, "_FacetServer[Any] | None"]] = {}
+    _presented: ClassVar[dict[bytes, "asyncio.Future[_FacetServer[Any]]"]] = {}
 
     def __init__(self, channel: Channel[T], codec: Codec[T] | None = None, *, waiting_max: int = 1024) -> None:
         """Serve a facet of channel; at most waiting_max operations of whoever holds it may wait at a time."""
@@ -58,18 +58,23 @@ class _FacetServer(Generic[T]):
             self._waiting -= 1
 
     async def present_context(self, context: Any) -> None:
-        nonce = context.params.nonce
-        if nonce in self._presented:
-            self._presented[nonce] = self
+        presented = self._presented.get(context.params.nonce)
+        if presented is not None and not presented.done():
+            presented.set_result(self)
+            # Until the select is over: who withdraws this facet ends this call, and the select with it.
+            await asyncio.Event().wait()
 
     async def select_context(self, context: Any) -> None:
         asked = listed("cases", context.params.cases, _CASES_MAX)
         if not asked:
             raise UsageError("a select of nothing: expected cases")
         with self._one_more():
-            facets = [await _facet_of(case) for case in asked]
-            cases = [_as_case(facet, case) for facet, case in zip(facets, asked, strict=True)]
-            chosen = await channels.choose(cases, may_wait=context.params.mayWait)
+            async with contextlib.AsyncExitStack() as stack:
+                held = [await stack.enter_async_context(_facet_of(case)) for case in asked]
+                facets = [facet for facet, _ in held]
+                cases = [_as_case(facet, case) for facet, case in zip(facets, asked, strict=True)]
+                choosing = asyncio.ensure_future(channels.choose(cases, may_wait=context.params.mayWait))
+                chosen = await _unless_withdrawn(choosing, [presence for _, presence in held])
             if chosen is None:
                 context.results.index = -1
                 return
@@ -131,24 +136,40 @@ class WholeServer(_Sends[T], _Receives[T], _Closes[T], schema.channel.Whole.Serv
     """May do all."""
 
 
-async def _facet_of(case: Any) -> _FacetServer[Any]:
-    """Find the server, here, that a case's capability leads to."""
+@contextlib.asynccontextmanager
+async def _facet_of(case: Any) -> AsyncIterator[tuple[_FacetServer[Any], "asyncio.Future[Any]"]]:
+    """Find the server, here, that a case leads to, and the call that lasts for as long as it may be used."""
     sends = case.which() == "send"
     capability = case.send.sender if sends else case.receive
     nonce = secrets.token_bytes(16)
-    _FacetServer._presented[nonce] = None
+    presented: asyncio.Future[_FacetServer[Any]] = asyncio.get_running_loop().create_future()
+    _FacetServer._presented[nonce] = presented
+    presence = asyncio.ensure_future(call(capability.present(nonce)))
     try:
-        async with asyncio.timeout(_PRESENT_S):
-            await call(capability.present(nonce))
-    except TimeoutError:
-        pass
+        await asyncio.wait((presented, presence), timeout=_PRESENT_S, return_when=asyncio.FIRST_COMPLETED)
+        if not presented.done():
+            if presence.done():
+                presence.result()
+            raise UsageError("a select over channels of several nodes: expected channels of this one")
+        facet = presented.result()
+        if not (facet.sends if sends else facet.receives):
+            raise UsageError("a case's facet does not allow it")
+        yield facet, presence
     finally:
-        facet = _FacetServer._presented.pop(nonce)
-    if facet is None:
-        raise UsageError("a select over channels of several nodes: expected channels of this one")
-    if not (facet.sends if sends else facet.receives):
-        raise UsageError("a case's facet does not allow it")
-    return facet
+        del _FacetServer._presented[nonce]
+        presence.cancel()
+        presented.cancel()
+
+
+async def _unless_withdrawn(choosing: "asyncio.Future[Any]", presences: list["asyncio.Future[Any]"]) -> Any:
+    """Return what is chosen; fail as the first facet that is withdrawn before that does."""
+    try:
+        await asyncio.wait((choosing, *presences), return_when=asyncio.FIRST_COMPLETED)
+        if not choosing.done():
+            next(presence for presence in presences if presence.done()).result()
+        return await choosing
+    finally:
+        choosing.cancel()
 
 
 def _as_case(facet: _FacetServer[Any], case: Any) -> rendezvous.Case:

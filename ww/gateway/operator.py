@@ -6,6 +6,7 @@ how runs are given out.
 
 import asyncio
 import logging
+from collections import defaultdict
 from dataclasses import dataclass
 from typing import Any
 
@@ -33,16 +34,22 @@ class OperatorServer(schema.operator.Operator.Server):  # type: ignore[misc]
         standings = await asyncio.to_thread(self._register.standings)
         connected = {peer.peer_id for peer in self._vat.peers} - {self._vat.peer_id}
         peer_ids = sorted(connected | set(standings), key=str)
+        remotes: defaultdict[PeerId, list[str]] = defaultdict(list)
+        for peer in self._vat.peers:
+            remotes[peer.peer_id].append(peer.remote)
+        slots: defaultdict[PeerId, tuple[int, int]] = defaultdict(lambda: (0, 0))
+        for entry, free in self._pool.workers():
+            before = slots[entry.peer.peer_id]
+            slots[entry.peer.peer_id] = (before[0] + entry.info.slots, before[1] + free)
         for peer_id, row in zip(peer_ids, context.results.init("peers", len(peer_ids)), strict=True):
+            row.remotes = remotes[peer_id]
+            row.slots, row.free = slots[peer_id]
             self._fill(row, peer_id, standings.get(peer_id, Standing()))
 
     def _fill(self, row: Any, peer_id: PeerId, standing: Standing) -> None:
         row.peer = peer_id.public_key
-        row.remotes = [peer.remote for peer in self._vat.peers if peer.peer_id == peer_id]
         if (account := self._vat.accounts.get(peer_id)) is not None:
             row.calls, row.bytes = account.calls, account.bytes
-        workers = [(entry, free) for entry, free in self._pool.workers() if entry.peer.peer_id == peer_id]
-        row.slots, row.free = sum(entry.info.slots for entry, _ in workers), sum(free for _, free in workers)
         row.ticket = standing.ticket or ""
         row.banned, row.draining = standing.is_banned, standing.is_draining
 
@@ -53,7 +60,8 @@ class OperatorServer(schema.operator.Operator.Server):  # type: ignore[misc]
         await asyncio.to_thread(self._register.set_banned, peer_id, value)
         log.info("%s is %s", peer_id, "banned" if value else "banned no longer")
         if value:
-            for peer in [peer for peer in self._vat.peers if peer.peer_id == peer_id]:
+            # Also those that are just being let in: their standing may have been looked up before.
+            for peer in [peer for peer in self._vat.served if peer.peer_id == peer_id]:
                 peer.hang_up()
 
     async def drain_context(self, context: Any) -> None:

@@ -52,7 +52,6 @@ class Meter:
         self._calls: dict[int, int] = {}
         self._head = bytearray()
         self._skip = 0
-        self._nonsense = -1
 
     def read(self, data: bytes | memoryview) -> None:
         """Take note of what has come. Raises Overloaded when it is more than the peer may have outstanding."""
@@ -93,15 +92,15 @@ class Meter:
         count += 1
         if count > _SEGMENTS_MAX:  # pycapnp gives up here, and nothing after it counts
             return _FOR_EVER
-        table = (4 + 4 * count + 7) & ~7
+        table, first = (4 + 4 * count + 7) & ~7, words
         if count > 1:
             if end - start < table:
                 return 0
-            words = sum(struct.unpack_from(f"<{count}I", data, start + 4))
+            words, first = sum(struct.unpack_from(f"<{count}I", data, start + 4)), words
         size = int(table + 8 * words)
         if end - start < min(size, table + _TELLING_BYTES):
             return 0
-        self._count(data, start + table, min(end, start + size), size)
+        self._count(data, start + table, min(end, start + table + 8 * first), size)
         return size
 
     def _count(self, data: bytes | bytearray | memoryview, segment: int, end: int, size: int) -> None:
@@ -125,27 +124,31 @@ class Meter:
     def _kind_and_question(self, data: bytes | bytearray | memoryview, segment: int, end: int) -> tuple[int, int]:
         """Return a message's kind, and of a Call, Bootstrap or Finish which question it is about.
 
-        Both are where every encoder puts them. A message that has them elsewhere counts as a call that never ends.
+        Both are where every encoder puts them, whole and in the first segment. Who puts them elsewhere wants pycapnp to
+        read another question than is read here.
         """
-        if end - segment < 16:
-            return self._oddity()
-        (root,) = _U64.unpack_from(data, segment)
-        message = segment + 8 * (((root & 0xFFFFFFFF) >> 2) + 1)
-        if root & 3 or message + 8 > end:
-            return self._oddity()
+        message, data_words, pointers = _follow(data, segment, end)
+        if not data_words:
+            return 0, 0
         kind = data[message] | data[message + 1] << 8
         if kind not in (_CALL, _FINISH, _BOOTSTRAP):
             return kind, 0
-        data_words = root >> 32 & 0xFFFF
-        pointer_at = message + 8 * data_words
-        if pointer_at + 8 > end:
-            return self._oddity()
-        (pointer,) = _U64.unpack_from(data, pointer_at)
-        body = pointer_at + 8 + 8 * ((pointer & 0xFFFFFFFF) >> 2)
-        if pointer & 3 or body + 4 > end:
-            return self._oddity()
+        body, body_words, _ = _follow(data, message + 8 * data_words, end) if pointers else (0, 0, 0)
+        if not body_words:
+            raise Overloaded("a call that is laid out as no node does it")
         return kind, int.from_bytes(data[body : body + 4], "little")
 
-    def _oddity(self) -> tuple[int, int]:
-        self._nonsense -= 1
-        return _CALL, self._nonsense
+
+def _follow(data: bytes | bytearray | memoryview, pointer_at: int, end: int) -> tuple[int, int, int]:
+    """Return where the struct that a pointer leads to begins, and its words of data and of pointers.
+
+    Zeros for a pointer that leads back, out of the segment or what has come of it, to another segment, or nowhere.
+    """
+    if pointer_at + 8 > end:
+        return 0, 0, 0
+    (pointer,) = _U64.unpack_from(data, pointer_at)
+    offset = (pointer & 0xFFFFFFFF) >> 2
+    at, data_words, pointers = pointer_at + 8 + 8 * offset, pointer >> 32 & 0xFFFF, pointer >> 48
+    if pointer & 3 or offset >> 29 or at + 8 * min(data_words, 1) > end:
+        return 0, 0, 0
+    return at, data_words, pointers

@@ -36,6 +36,8 @@ class Link:
         self.bootstrap: Any = self._client.bootstrap().cast_as(schema.vat.Vat)
         self.exports: Any = None
         self.users = 0
+        self.has_joined = False
+        """Whether heartbeats are exchanged over it."""
 
     @property
     def is_open(self) -> bool:
@@ -71,8 +73,6 @@ class Connection:
 
     def __init__(self, link: Link) -> None:
         self.link = link
-        self.is_first = link.users == 0
-        """Whether nobody else had a share in the link when this one was made."""
         self._closed = asyncio.Event()
         link.users += 1
 
@@ -114,6 +114,8 @@ class Dialling:
     def __init__(self, reaching: Coroutine[Any, Any, Link]) -> None:
         self.task = asyncio.ensure_future(reaching)
         self._waiting = 0
+        self.is_given_up = False
+        """Whether nobody waits for it any more."""
 
     async def share(self) -> Connection:
         """Wait for the link and return a share in it. When nobody waits any more, it is given up."""
@@ -127,6 +129,7 @@ class Dialling:
                 self._give_up()
 
     def _give_up(self) -> None:
+        self.is_given_up = True
         self.task.cancel()
         if self.task.done() and not self.task.cancelled() and self.task.exception() is None:
             link = self.task.result()

@@ -12,7 +12,7 @@ from weakref import WeakSet
 import capnp
 
 from ww import schema
-from ww.errors import NotAdmitted, NotFound, Revoked
+from ww.errors import NotAdmitted, NotAllowed, NotFound, Revoked
 from ww.identity import PeerId
 from ww.rpc.admission import Admission
 from ww.rpc.errors import call, one_line
@@ -56,40 +56,39 @@ class Gate:
             task.cancel()
 
 
-def guard(server: Any) -> Gate:
-    """Have all calls to a server go by a gate, and return it."""
+def guarded(server: Any) -> tuple[Any, Gate]:
+    """Return a server that passes calls on to another's handlers, by a gate of its own."""
     kind = type(server)
     if kind not in _GUARDED:
         handlers = {
-            f"{method}_context": _guarded(getattr(kind, f"{method}_context"))
+            f"{method}_context": _by_gate(f"{method}_context")
             for method in server.schema.methods_inherited
             if hasattr(kind, f"{method}_context")  # others are answered as unknown
         }
-        _GUARDED[kind] = type(kind.__name__, (kind,), handlers)
-    gate = server._gate = Gate()
-    # A class of its own, not handlers on the object: those would refer back to it, and it could not just be dropped.
-    server.__class__ = _GUARDED[kind]
-    return gate
+        _GUARDED[kind] = type(kind.__name__, (_Module(server.schema, "").Server,), handlers)
+    guard = _GUARDED[kind]()
+    guard._server, guard._gate = server, Gate()
+    return guard, guard._gate
 
 
 # By the class of a server, of which there are as many as programs define.
-_GUARDED: Final[dict[type, type]] = {}
+_GUARDED: Final[dict[type, Any]] = {}
 
 
-def _guarded(handler: Callable[[Any, Any], Any]) -> Callable[[Any, Any], Any]:
-    async def guarded(self: Any, context: Any) -> None:
+def _by_gate(name: str) -> Callable[[Any, Any], Any]:
+    async def handle(self: Any, context: Any) -> None:
         gate = self._gate
         if gate.is_shut:
             raise Revoked(_WITHDRAWN)
         gate.calls.add(asyncio.current_task())
         try:
-            await handler(self, context)
+            await getattr(self._server, name)(context)
         except asyncio.CancelledError:
             if gate.is_shut:
                 raise Revoked(_WITHDRAWN) from None
             raise
 
-    return guarded
+    return handle
 
 
 def _served(capability: Any) -> Any:
@@ -111,6 +110,8 @@ _PASSING_ON: Final[dict[int, Any]] = {}
 
 def _passing_on(method: str, signature: Any) -> Callable[[Any, Any], Any]:
     async def pass_on(self: Any, context: Any) -> None:
+        if method == "present":  # what is not itself a facet must not pass for one: see caps/facets.py
+            raise NotAllowed("this reference is no case of a select")
         request = getattr(self._client, f"{method}_request")()
         _copy(context.params, request, signature.param_type)
         _copy(await call(request.send()), context.results, signature.result_type)
@@ -125,9 +126,9 @@ def _copy(source: Any, target: Any, struct: Any) -> None:
             continue
         if field_.proto.which() == "group":
             inner = target.init(name) if name in struct.union_fields else getattr(target, name)
-            _copy(getattr(source, name), inner, field_.schema)
+            _copy(source._get(name), inner, field_.schema)
         elif source._has(name):
-            setattr(target, name, getattr(source, name))
+            setattr(target, name, source._get(name))
 
 
 @dataclass(slots=True)
@@ -173,8 +174,7 @@ class Exports:
             if name in self._withdrawn:
                 raise Revoked(f"{name} was withdrawn")
             raise NotFound(f"this node exports nothing named {one_line(name)[:64]!r}")
-        server = _served(entry.make(peer))
-        gate = guard(server)
+        server, gate = guarded(_served(entry.make(peer)))
         entry.gates.add(gate)
         return server, gate
 

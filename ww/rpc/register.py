@@ -8,6 +8,7 @@ import base64
 import contextlib
 import hashlib
 import hmac
+import logging
 import secrets
 import sqlite3
 from collections.abc import Iterator
@@ -18,6 +19,8 @@ from typing import Final
 
 from ww.errors import Conflict, NotFound, StoreError, UsageError
 from ww.identity import PeerId
+
+log = logging.getLogger("ww.rpc")
 
 _TICKETS_MAX: Final = 10_000
 _PEERS_MAX: Final = 100_000
@@ -106,6 +109,8 @@ class Register:
                 return "the ticket was revoked"
             if expires_at < now:
                 return "the ticket has expired"
+            if database.execute("SELECT 1 FROM peers WHERE peer = ? AND ticket NOTNULL", (str(peer_id),)).fetchone():
+                return None
             if uses_left < 1:
                 return "the ticket was used as often as it may be"
             (count,) = database.execute("SELECT count(*) FROM peers").fetchone()
@@ -132,7 +137,13 @@ class Register:
             query += f" WHERE peer IN ({','.join('?' * len(wanted))})"
         with self._open() as database:
             rows = database.execute(query, wanted).fetchall()
-        return {PeerId.parse(peer): Standing(ticket, bool(ban), bool(drain)) for peer, ticket, ban, drain in rows}
+        found = {}
+        for peer, ticket, is_banned, is_draining in rows:
+            try:
+                found[PeerId.parse(peer)] = Standing(ticket, bool(is_banned), bool(is_draining))
+            except UsageError as error:
+                log.warning("the register of peers has a row that is none: %s", error)
+        return found
 
     def set_banned(self, peer_id: PeerId, value: bool) -> None:
         """Refuse a peer whatever else lets it in, or no longer."""
@@ -174,7 +185,7 @@ class Register:
 
 def read_ticket(text: str) -> tuple[str, str]:
     """Split a ticket into its id and its secret; UsageError, which does not repeat it, when it is none."""
-    parts = text.split("-")
+    parts = text[:_TEXT_MAX].split("-")
     if len(text) > _TEXT_MAX or len(parts) != 3 or parts[0] != _PREFIX or not (parts[1] and parts[2]):
         raise UsageError(f"that is no ticket: expected {_PREFIX}-ID-SECRET, as ww ticket create prints it")
     return parts[1], parts[2]

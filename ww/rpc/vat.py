@@ -15,7 +15,7 @@ from typing import Any, Final, Self
 import capnp
 
 from ww import schema
-from ww.errors import Disconnected, NotAdmitted, Overloaded, PeerError, ProtocolMismatch
+from ww.errors import Conflict, Disconnected, NotAdmitted, Overloaded, PeerError, ProtocolMismatch
 from ww.identity import Identity, PeerId
 from ww.net.multiaddr import Multiaddr
 from ww.net.transport import Listener, Stream, Transport
@@ -31,6 +31,8 @@ from ww.rpc.stream import CapnpStream
 log = logging.getLogger("ww.rpc")
 
 PROTOCOL_VERSION: Final = 1
+# What a peer may send until it is let in.
+_HELLO_BYTES_MAX: Final = 64 << 10
 
 
 class Vat:
@@ -74,6 +76,8 @@ class Vat:
         """What each peer that is connected has outstanding."""
         self.peers: set[Peer] = set()
         """Those that were let in."""
+        self.served: set[Peer] = set()
+        """Those and whoever is still to be."""
 
     async def __aenter__(self) -> Self:
         self._served = await asyncio.TaskGroup().__aenter__()
@@ -127,8 +131,16 @@ class Vat:
         dialling = self._dialling.get(key)
         if dialling is None:
             dialling = self._dialling[key] = Dialling(self._reach(peer_id, addresses, on_failure))
-            dialling.task.add_done_callback(lambda _: self._dialling.pop(key, None))
-        return await dialling.share()
+            dialling.task.add_done_callback(lambda _: self._forget_dialling(key, dialling))
+        try:
+            return await dialling.share()
+        finally:
+            if dialling.is_given_up:
+                self._forget_dialling(key, dialling)
+
+    def _forget_dialling(self, key: tuple[PeerId, tuple[Multiaddr, ...]], dialling: Dialling) -> None:
+        if self._dialling.get(key) is dialling:
+            del self._dialling[key]
 
     async def _reach(
         self, peer_id: PeerId, addresses: Sequence[Multiaddr], on_failure: Callable[[Multiaddr], object]
@@ -205,18 +217,26 @@ class Vat:
     async def _serve(self, stream: Stream) -> None:
         assert stream.peer_id is not None
         peer = Peer(stream.peer_id, stream.remote, stream.abort)
+        bootstrap = VatServer(self, peer)
         account = self.accounts.setdefault(peer.peer_id, Account(self._limits))
         account.connections += 1
         meter = Meter(account)
 
+        unmet = 0
+
         def inspect(data: bytes) -> None:
+            nonlocal unmet
             try:
+                if not bootstrap.greeted.is_set():
+                    unmet += len(data)
+                    if unmet > _HELLO_BYTES_MAX:
+                        raise Overloaded(f"more than {_HELLO_BYTES_MAX} bytes before hello was answered")
                 meter.read(data)
             except Overloaded as error:
                 log.warning("dropped %s at %s: %s", peer.peer_id, peer.remote, error)
                 stream.abort()
 
-        bootstrap = VatServer(self, peer)
+        self.served.add(peer)
         pipe = CapnpStream(stream, inspect)
         server = capnp.TwoPartyServer(pipe.capnp_stream, bootstrap, TRAVERSAL_LIMIT_WORDS, NESTING_LIMIT)
         try:
@@ -245,6 +265,7 @@ class Vat:
         finally:
             peer.closed.set()
             self.peers.discard(peer)
+            self.served.discard(peer)
             bootstrap.forget()
             meter.close()
             account.connections -= 1
@@ -280,17 +301,21 @@ class VatServer(schema.vat.Vat.Server):  # type: ignore[misc]
         self._vat = vat
         self._peer = peer
         self._exports: ExportsServer | None = None
+        self._is_met = False
         self.greeted = asyncio.Event()
         """Set when the peer said hello."""
         self.refused: str | None = None
 
     async def hello_context(self, context: Any) -> None:
+        if self._is_met:
+            raise Conflict("hello was said already")
+        self._is_met = True
         said = context.params
         version, namespace, ticket = said.version, said.namespace, said.ticket
         self._vat.fill_hello(context.results)
         self.refused = await self._vat.judge(self._peer, version, namespace, ticket)
         if self.refused is None:
-            self._exports = self._exports or ExportsServer(self._vat.exports, self._peer)
+            self._exports = ExportsServer(self._vat.exports, self._peer)
             context.results.exports = self._exports
         else:
             context.results.refused = self.refused
