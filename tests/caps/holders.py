@@ -56,6 +56,8 @@ class World:
 
     def __init__(self, kind: str) -> None:
         self.is_remote = kind != "local"
+        self.names = 0
+        self.friend: Somebody | None = None
         self._kind = kind
         self._stack = contextlib.AsyncExitStack()
         self._network = Network()

@@ -1,6 +1,7 @@
 """Channels held here and elsewhere, by the same code: every row of the table in docs/semantics.md."""
 
 import asyncio
+import functools
 import gc
 from collections.abc import AsyncIterator
 from typing import Any
@@ -11,8 +12,9 @@ from tests.caps.holders import SERVERS, World
 from tests.conftest import until
 from ww import schema
 from ww.caps.channel import Channel, Closer, ReceiveCloser, Receiver, SendCloser, Sender, SendReceiver, Whole
+from ww.caps.facets import ReceiverServer, facet_of
 from ww.caps.value import TEXT, interface, struct
-from ww.errors import ChannelClosed, ClosedError, Disconnected, Overloaded, UsageError
+from ww.errors import ChannelClosed, ClosedError, Disconnected, Overloaded, Revoked, UsageError
 from ww.rpc.errors import call
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop"), pytest.mark.timeout(30)]
@@ -466,6 +468,26 @@ async def test_select_is_refused_for_what_a_facet_may_not_do(remote: World) -> N
     with pytest.raises(UsageError, match="does not allow"):
         await call(request.send())
     await waiting(channel)
+
+
+async def test_a_select_ends_with_a_name_that_one_of_its_facets_was_obtained_by(remote: World) -> None:
+    open_, secret = Channel(TEXT), Channel(TEXT)
+    for name, channel in (("open", open_), ("secret", secret)):
+        remote.owner.export(name, functools.partial(served, channel))
+    connection = (await remote.somebody()).connection
+    assert connection is not None
+    facets = [facet_of(await connection.connect(name, schema.channel.Receiver), TEXT) for name in ("open", "secret")]
+    selecting = asyncio.create_task(facets[0].select(*(facet.receiving() for facet in facets)))
+    await waiting(secret, receives=1)
+    remote.owner.embargo("secret")
+    with pytest.raises(Revoked):
+        await selecting
+    await waiting(secret)
+    await waiting(open_)
+
+
+def served(channel: Channel[str], _: Any) -> Any:
+    return ReceiverServer(channel)
 
 
 # Limits.

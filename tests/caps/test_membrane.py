@@ -97,10 +97,13 @@ async def elsewhere(world: World, reference: Any, interface: Any) -> Any:
     """Hand a reference to somebody, who uses it from its own node."""
     if not world.is_remote:
         return reference
-    world.owner.export("reference", lambda _: reference)
-    somebody = await world.somebody()
-    assert isinstance(somebody.connection, Connection)
-    return await somebody.connection.connect("reference", interface)
+    world.names += 1
+    name = f"reference{world.names}"
+    world.owner.export(name, lambda _: reference)
+    world.friend = world.friend or await world.somebody()
+    connection = world.friend.connection
+    assert isinstance(connection, Connection)
+    return await connection.connect(name, interface)
 
 
 @pytest.mark.parametrize("where", PLACES)
@@ -268,5 +271,97 @@ async def test_a_list_of_millions_is_refused_before_it_is_copied(field: str) -> 
                 context.results.init("nested", 1).init(0, 70_000)
 
     reference, _ = revocable(Flood())
-    with pytest.raises(NotAllowed, match="70000 elements"):
+    with pytest.raises(NotAllowed, match="more than 65536 elements"):
         await call(reference.give("x"))
+
+
+async def test_lists_count_together() -> None:
+    class Flood(TREE.Node.Server):  # type: ignore[misc, name-defined]
+        async def give_context(self, context: Any) -> None:
+            lists = context.results.init("nested", 10)
+            for number in range(10):
+                lists.init(number, 10_000)
+
+    reference, _ = revocable(Flood())
+    with pytest.raises(NotAllowed, match="more than 65536 elements"):
+        await call(reference.give("x"))
+
+
+@pytest.mark.parametrize("interface", ["Both", "Derived"])
+async def test_a_name_that_stands_for_two_methods_allows_none(interface: str) -> None:
+    server = type("Server", (getattr(TREE, interface).Server,), {})()
+    with pytest.raises(UsageError, match="declared twice"):
+        attenuate(server, allow={"Base.read"} if interface == "Derived" else {"One.get"})
+    revocable(server)
+
+
+def loaded(name: str) -> Any:
+    """Load a schema beside others that have the same ids."""
+    path = str(Path(__file__).with_name(name))
+    return capnp.SchemaParser().load(path, imports=[str(Path(capnp.__file__).resolve().parent.parent)])
+
+
+async def test_what_a_newer_schema_holds_does_not_slip_through_an_older_one() -> None:
+    older, newer = loaded("older.capnp"), loaded("newer.capnp")
+
+    class Leaf(newer.Leaf.Server):  # type: ignore[misc, name-defined]
+        pass
+
+    class Giver(newer.Giver.Server):  # type: ignore[misc, name-defined]
+        async def plain_context(self, context: Any) -> None:
+            context.results.plain = newer.Plain.new_message(name="known", leaf=Leaf())
+
+        async def numbers_context(self, context: Any) -> None:
+            numbers = context.results.init("numbers", 2)
+            numbers[0].leaf, numbers[1].value = Leaf(), 5
+
+    reference, _ = revocable(newer.Giver._new_client(Giver()).cast_as(older.Giver))
+    giver = reference.cast_as(newer.Giver)
+    plain = (await call(giver.plain())).plain
+    assert (plain.name, plain._has("leaf")) == ("known", False)
+    numbers = (await call(giver.numbers())).numbers
+    assert [(number.value, number._has("leaf")) for number in numbers] == [(0, False), (5, False)]
+
+
+async def test_an_answer_that_comes_just_before_revoking_gives_nothing() -> None:
+    go = asyncio.Event()
+
+    class Slow(TREE.Node.Server):  # type: ignore[misc, name-defined]
+        async def give_context(self, context: Any) -> None:
+            await go.wait()
+            context.results.node = Node("late")
+
+    for turns in range(12):
+        go.clear()
+        reference, revoke = revocable(Slow())
+        giving = asyncio.ensure_future(call(reference.give("x")))
+        for _ in range(6):
+            await asyncio.sleep(0)
+        go.set()
+        for _ in range(turns):
+            await asyncio.sleep(0)
+        revoke()
+        try:
+            late = (await giving).node
+        except Revoked:
+            continue
+        with pytest.raises(Revoked):
+            await call(late.who())
+
+
+async def test_a_select_does_not_go_around_a_membrane(world: World) -> None:
+    secret, own = Channel(TEXT), Channel(TEXT)
+    reference, revoke = revocable(WholeServer(secret))
+    whole = await elsewhere(world, reference, schema.channel.Whole)
+    asking = await elsewhere(world, schema.channel.Whole._new_client(WholeServer(own)), schema.channel.Whole)
+    for kind in ("receive", "send"):
+        request = asking.select_request()
+        request.mayWait = True
+        case = request.init("cases", 1)[0]
+        if kind == "receive":
+            case.receive = whole.cast_as(schema.channel.Receiver)
+        else:
+            case.init("send").sender = whole.cast_as(schema.channel.Sender)
+        with pytest.raises(NotAllowed, match="no case of a select"):
+            await call(request.send())
+    revoke()

@@ -3,6 +3,7 @@
 WW_EXAMPLES says how many interleavings are tried (1,000; scripts/soak: 100,000).
 """
 
+import bisect
 import os
 import random
 from collections import Counter
@@ -26,12 +27,15 @@ class Model:
         self.capacity = capacity
         self.sent: list[tuple[int, Operation | None]] = []
         """Values, each with the send that waits, or None when it is buffered: its sender was told that it is sent."""
+        self.returned: list[int] = []
+        """Of the first of these, received by somebody who was gone: which one it was of all that were received."""
+        self.handed = 0
         self.receives: list[Operation] = []
         self.is_closed = False
 
     @property
     def buffered(self) -> int:
-        return sum(operation is None for _, operation in self.sent)
+        return sum(operation is None for _, operation in self.sent) - len(self.returned)
 
 
 class Channels(RuleBasedStateMachine):
@@ -48,7 +52,7 @@ class Channels(RuleBasedStateMachine):
         self.told_closed: set[int] = set()
         self.withdrawn: set[int] = set()
         self.received: Counter[int] = Counter()
-        self.undone: list[tuple[Operation, Model]] = []
+        self.just_received: list[tuple[Operation, Model, int]] = []
 
     # What participants do.
 
@@ -108,13 +112,17 @@ class Channels(RuleBasedStateMachine):
             self.note(ended)
             self.hand_over(model, value, at_front=False)
 
-    @precondition(lambda self: self.undone)
-    @rule()
-    def be_cancelled_just_after_receiving(self) -> None:
-        operation, model = self.undone.pop()
+    @precondition(lambda self: self.just_received)
+    @rule(data=st.data())
+    def be_cancelled_just_after_receiving(self, data: st.DataObject) -> None:
+        entry = data.draw(st.sampled_from(self.just_received))
+        self.just_received.remove(entry)
+        operation, model, handed = entry
         self.received[operation.value] -= 1
-        model.sent.insert(0, (operation.value, None))
-        self.note(model.channel.put_back(operation.value))
+        place = bisect.bisect(model.returned, handed)
+        model.returned.insert(place, handed)
+        model.sent.insert(place, (operation.value, None))
+        self.note(model.channel.put_back(operation))
 
     # What must come of it.
 
@@ -140,6 +148,7 @@ class Channels(RuleBasedStateMachine):
                 assert model.buffered >= model.capacity
             for receiver in model.receives:
                 assert not model.buffered
+                assert not model.returned
                 assert all(sender is receiver for sender in senders)
 
     # The model.
@@ -189,12 +198,14 @@ class Channels(RuleBasedStateMachine):
                 model.sent = [(v, None if v == case.value else o) for v, o in model.sent]
             else:
                 self.hand_over(model, operation.value, at_front=True)
-                self.undone = [(operation, model)]
+                self.just_received = [*self.just_received, (operation, model, model.handed)][-4:]
 
     def hand_over(self, model: Model, value: int, *, at_front: bool) -> None:
         values = [sent for sent, _ in model.sent]
         if at_front:
             assert values[:1] == [value], "the oldest first"
+            model.handed += 1
+            model.returned = model.returned[1:]
         model.sent = [(sent, operation) for sent, operation in model.sent if sent != value]
         self.received[value] += 1
         self.told_sent.add(value)

@@ -10,6 +10,24 @@ interface Node {
   wait @4 () -> ();
 }
 
+interface One {
+  get @0 () -> (name :Text);
+}
+
+interface Other {
+  get @0 () -> (name :Text);
+}
+
+interface Both extends(One, Other) {}
+
+interface Base {
+  read @0 () -> (name :Text);
+}
+
+interface Derived extends(Base) {
+  read @0 () -> (name :Text);
+}
+
 struct Held {
   label @0 :Text;
   node @1 :Node;

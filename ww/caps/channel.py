@@ -86,7 +86,7 @@ async def perform(*cases: rendezvous.Case) -> Operation:
         except asyncio.CancelledError:
             case = operation.cases[operation.index]
             if operation.has_ended and isinstance(case, rendezvous.Receive) and not operation.is_closed:
-                _wake(case.channel.put_back(operation.value))
+                _wake(case.channel.put_back(operation))
             operation.withdraw()
             raise
     if operation.is_closed:

@@ -27,8 +27,8 @@ _StructSchema: Final = capnp.lib.capnp._StructSchema
 _ListSchema: Final = capnp.lib.capnp._ListSchema
 _Struct: Final = capnp.lib.capnp._StructModule
 _Server: Final = capnp.lib.capnp._DynamicCapabilityServer
-# Elements may have no size on the wire, and then take megabytes when they are copied one by one.
-_LIST_MAX: Final = 65_536
+# Of the lists of one message. Elements may have no size on the wire, and then take seconds when they are copied.
+_ELEMENTS_MAX: Final = 65_536
 _REVOKED: Final = "the reference was revoked"
 
 
@@ -88,7 +88,10 @@ class _Step:
 
     name: str
     kind: str
-    """plain: as it is, it holds no capability. Or interface, struct, group, list, opaque."""
+    """plain: a number, text or bytes. Or interface, struct, group, list, opaque.
+
+    Structs and lists are always taken apart: a newer schema than is known here may have capabilities in them.
+    """
     schema: Any = None
     is_pointer: bool = False
     """Whether it may be unset."""
@@ -101,6 +104,7 @@ class _Membrane:
     allowed: frozenset[str] | None
     types: Mapping[str, Any]
     is_revoked: bool = False
+    _left: int = 0
     proxies: "WeakSet[Any]" = field(default_factory=WeakSet)
     under_way: set["asyncio.Future[Any]"] = field(default_factory=set)
     _plans: dict[tuple[int, str], list[_Step]] = field(default_factory=dict)
@@ -116,6 +120,8 @@ class _Membrane:
 
     def wrap(self, target: Any, schema: Any, *, outward: bool) -> Any:
         """Return a client of a proxy of target; outward: for those that the membrane keeps from what is inside."""
+        if self.is_revoked:
+            raise Revoked(_REVOKED)
         key = (schema.node.id, outward)
         kind = self._classes.get(key)
         if kind is None:
@@ -129,7 +135,10 @@ class _Membrane:
         """Raise UsageError when something is named that cannot be reached from an interface."""
         methods: set[str] = set()
         fields: set[str] = set()
-        for interface in _reachable(self, schema):
+        reachable = _reachable(self, schema)
+        if self.allowed is not None:
+            _refuse_ambiguous(reachable)
+        for interface in reachable:
             for method, signature in interface.methods_inherited.items():
                 names = _names_of(interface, method)
                 methods |= names
@@ -168,58 +177,87 @@ class _Membrane:
         is_pointer = kind in ("text", "data", "list", "struct", "interface")
         if kind == "interface":
             return _Step(name, kind, field.schema, is_pointer)
-        if kind in ("struct", "list") and _holds_capability(field.schema, set()):
-            return _Step(name, kind, field.schema if kind == "struct" else field.schema.elementType, is_pointer)
+        if kind == "struct":
+            return _Step(name, kind, field.schema, is_pointer)
+        if kind == "list":
+            element = field.proto.slot.type.list.elementType
+            while element.which() == "list":
+                element = element.list.elementType
+            if element.which() == "anyPointer":
+                return _Step(name, "opaque", None, is_pointer)
+            return _Step(name, kind, _element(field.schema), is_pointer)
         return _Step(name, "plain", None, is_pointer)
 
     def copy(self, source: Any, target: Any, steps: list[_Step], *, outward: bool) -> None:
-        """Copy a struct's fields, wrapping the capabilities. Raises NotAllowed for what cannot be seen into."""
-        for step in steps:
-            if step.is_pointer and not _is_set(source, step.name):
-                continue
-            if step.kind == "plain":
-                if _is_active(source, step.name):
-                    setattr(target, step.name, getattr(source, step.name))
-            else:
-                self._copy_field(source, target, step, outward=outward)
+        """Copy a message's content, wrapping the capabilities. Raises NotAllowed for what cannot be seen into."""
+        if self.is_revoked:
+            raise Revoked(_REVOKED)
+        self._left = _ELEMENTS_MAX
+        self._copy_struct(source, target, steps, outward=outward)
 
-    def _copy_field(self, source: Any, target: Any, step: _Step, *, outward: bool) -> None:
+    def _copy_struct(self, source: Any, target: Any, steps: list[_Step], *, outward: bool) -> None:
+        union = source.schema.union_fields
+        active = source.which() if union else None
+        for step in steps:
+            is_member = step.name in union
+            if is_member and step.name != active:
+                continue
+            if step.is_pointer and not source._has(step.name):
+                if is_member:
+                    _choose_unset(target, step)
+                continue
+            self._copy_field(source._get(step.name), target, step, is_member=is_member, outward=outward)
+
+    def _copy_field(self, value: Any, target: Any, step: _Step, *, is_member: bool, outward: bool) -> None:
         name, kind = step.name, step.kind
         if kind == "opaque":
-            raise NotAllowed(
-                f"{name} cannot be seen into: a membrane lets nothing through that its schema does not name"
-            )
-        if not _is_active(source, name):
-            return
-        value = getattr(source, name)
-        if kind == "interface":
+            raise NotAllowed(f"{name} cannot be seen into: a membrane lets nothing through that no schema names")
+        if kind == "plain":
+            setattr(target, name, value)
+        elif kind == "interface":
             setattr(target, name, self.wrap(value, step.schema, outward=outward))
         elif kind == "seen interface":
-            client = value.as_interface(step.schema)
-            setattr(target, name, self.wrap(client, step.schema, outward=outward))
+            setattr(target, name, self.wrap(value.as_interface(step.schema), step.schema, outward=outward))
         elif kind == "seen struct":
             inner = _Struct(step.schema, "").new_message()
-            self.copy(value.as_struct(step.schema), inner, self.plan(step.schema), outward=outward)
+            self._copy_struct(value.as_struct(step.schema), inner, self.plan(step.schema), outward=outward)
             setattr(target, name, inner)
-        elif kind == "list" and len(value) > _LIST_MAX:
-            raise NotAllowed(f"{name}: {len(value)} elements, a membrane lets {_LIST_MAX} through")
         elif kind == "list":
-            self._copy_list(value, target.init(name, len(value)), step.schema, outward=outward)
-        elif kind == "struct" or _is_union_member(target, name):
-            self.copy(value, target.init(name), self.plan(step.schema), outward=outward)
+            self._copy_list(value, target.init(name, self._counted(value)), step.schema, outward=outward)
         else:
-            self.copy(value, getattr(target, name), self.plan(step.schema), outward=outward)
+            inner = target.init(name) if kind == "struct" or is_member else target._get(name)
+            self._copy_struct(value, inner, self.plan(step.schema), outward=outward)
+
+    def _counted(self, value: Any) -> int:
+        """Return how many elements a list has. NotAllowed when they are too many, with those of the whole message."""
+        self._left -= len(value)
+        if self._left < 0:
+            raise NotAllowed(f"lists of more than {_ELEMENTS_MAX} elements in a message: too many for a membrane")
+        return len(value)
 
     def _copy_list(self, source: Any, target: Any, element: Any, *, outward: bool) -> None:
         for number, value in enumerate(source):
-            if isinstance(element, _InterfaceSchema):
+            if element is None:
+                target[number] = value
+            elif isinstance(element, _InterfaceSchema):
                 target[number] = self.wrap(value, element, outward=outward)
             elif isinstance(element, _ListSchema):
-                if len(value) > _LIST_MAX:
-                    raise NotAllowed(f"a list of {len(value)} elements, a membrane lets {_LIST_MAX} through")
-                self._copy_list(value, target.init(number, len(value)), element.elementType, outward=outward)
+                inner = target.init(number, self._counted(value))
+                self._copy_list(value, inner, _element(element), outward=outward)
             else:
-                self.copy(value, target[number], self.plan(element), outward=outward)
+                self._copy_struct(value, target[number], self.plan(element), outward=outward)
+
+
+def _choose_unset(target: Any, step: _Step) -> None:
+    """Say that a union has a member which is a pointer that was not set."""
+    if step.kind == "plain":
+        setattr(target, step.name, "")
+    elif step.kind == "struct":
+        target.init(step.name)
+    elif step.kind == "list":
+        target.init(step.name, 0)
+    else:
+        raise NotAllowed(f"{step.name} is chosen and not set, which a membrane cannot pass on")
 
 
 def _proxy_class(membrane: _Membrane, schema: Any, outward: bool) -> Any:
@@ -240,6 +278,9 @@ def _handler(membrane: _Membrane, method: str, signature: Any, names: set[str], 
             raise Revoked(_REVOKED)
         if not is_allowed:
             raise NotAllowed(f"this reference does not allow {min(names)}")
+        if "Facet.present" in names:
+            # By it a facet is used in a select, which would go around the membrane: see facets.py.
+            raise NotAllowed("a reference through a membrane is no case of a select")
         request = getattr(self.target, f"{method}_request")()
         membrane.copy(context.params, request, asked, outward=not outward)
         answering = asyncio.ensure_future(call(request.send()))
@@ -283,26 +324,18 @@ def _reachable(membrane: _Membrane, schema: Any) -> list[Any]:
     return list(found.values())
 
 
-def _holds_capability(schema: Any, visited: set[int]) -> bool:
-    """Tell whether a struct or list may hold a capability anywhere, or something that cannot be seen into."""
-    if isinstance(schema, _InterfaceSchema):
-        return True
-    if isinstance(schema, _ListSchema):
-        element = _element(schema)
-        return element is not None and _holds_capability(element, visited)
-    if schema.node.id in visited:
-        return False
-    visited.add(schema.node.id)
-    return any(_field_holds_capability(field, visited) for field in schema.fields.values())
-
-
-def _field_holds_capability(field: Any, visited: set[int]) -> bool:
-    if field.proto.which() == "group":
-        return _holds_capability(field.schema, visited)
-    kind = field.proto.slot.type.which()
-    return kind in ("anyPointer", "interface") or (
-        kind in ("struct", "list") and _holds_capability(field.schema, visited)
-    )
+def _refuse_ambiguous(interfaces: list[Any]) -> None:
+    """Raise UsageError when one name would stand for two methods: a name could not say which is allowed."""
+    ids: dict[str, int] = {}
+    for interface in interfaces:
+        declared: dict[str, int] = {}
+        for ancestor in _lineage(interface):
+            name, number = _name(ancestor), ancestor.node.id
+            if ids.setdefault(name, number) != number:
+                raise UsageError(f"two interfaces are named {name}: what is allowed cannot be told by name")
+            for method in ancestor.methods:
+                if declared.setdefault(method, number) != number:
+                    raise UsageError(f"{name}.{method} is declared twice: what is allowed cannot be told by name")
 
 
 def _element(schema: Any) -> Any:
@@ -311,16 +344,3 @@ def _element(schema: Any) -> Any:
         return schema.elementType
     except capnp.KjException:
         return None
-
-
-def _is_active(source: Any, name: str) -> bool:
-    """Tell whether a field is there: always, but for members of a union."""
-    return name not in source.schema.union_fields or source.which() == name
-
-
-def _is_union_member(source: Any, name: str) -> bool:
-    return name in source.schema.union_fields
-
-
-def _is_set(source: Any, name: str) -> bool:
-    return _is_active(source, name) and source._has(name)

@@ -5,6 +5,7 @@ An event comes in (an operation begins or is withdrawn, a channel is closed) and
 the order in which they ended; channel.py wakes those who wait for them. Semantics: docs/semantics.md.
 """
 
+import bisect
 import random
 from collections import OrderedDict, deque
 from collections.abc import Callable, Iterator, Sequence
@@ -48,6 +49,8 @@ class Operation:
     """Whether it ended because that case's channel is closed: then nothing was sent or received."""
     is_gone: Callable[[], bool] = lambda: False
     """Tells that nobody waits for it any more, though it was not withdrawn yet: nothing is to be matched with it."""
+    handed: int = 0
+    """Which of its channel's values it received, counted from the first."""
     _places: "list[tuple[_Queue, int]]" = field(default_factory=list)
 
     @property
@@ -106,6 +109,9 @@ class Rendezvous:
         self._capacity = capacity
         self._waiting_max = waiting_max
         self._buffer: deque[Any] = deque()
+        # Received by somebody who is gone, with which of the values each was: they are the next, in that order.
+        self._returned: list[tuple[int, Any]] = []
+        self._handed = 0
         # OrderedDict: taking the first out of a dict over and over gets slower the more were taken.
         self._sends: _Queue = OrderedDict()
         self._receives: _Queue = OrderedDict()
@@ -131,13 +137,13 @@ class Rendezvous:
         operation._end(index)
         return case.value, [operation]
 
-    def put_back(self, value: Any) -> list[Operation]:
-        """Undo a receive that nobody is left to have had: the value goes to the next, before all others."""
+    def put_back(self, operation: Operation) -> list[Operation]:
+        """Undo a receive that nobody is left to have had: the value goes to the next, before all later ones."""
+        bisect.insort(self._returned, (operation.handed, operation.value), key=lambda entry: entry[0])
         if (other := self._oldest(self._receives)) is None:
-            self._buffer.appendleft(value)
             return []
         receiver, index = other
-        receiver._end(index, value)
+        self._hand(receiver, index, self._returned.pop(0)[1])
         return [receiver]
 
     def close(self) -> list[Operation]:
@@ -154,7 +160,7 @@ class Rendezvous:
         if isinstance(case, Send):
             has_room = len(self._buffer) < self._capacity
             return self.is_closed or has_room or self._oldest(self._receives) is not None
-        return bool(self._buffer) or self.is_closed or self._oldest(self._sends) is not None
+        return bool(self._returned or self._buffer) or self.is_closed or self._oldest(self._sends) is not None
 
     def _commit(self, operation: Operation, index: int) -> list[Operation]:
         case = operation.cases[index]
@@ -171,12 +177,15 @@ class Rendezvous:
             self._buffer.append(value)
             return [operation]
         receiver, place = other
-        receiver._end(place, value)
+        self._hand(receiver, place, value)
         return [receiver, operation]
 
     def _commit_receive(self, operation: Operation, index: int) -> list[Operation]:
+        if self._returned:
+            self._hand(operation, index, self._returned.pop(0)[1])
+            return [operation]
         if self._buffer:
-            operation._end(index, self._buffer.popleft())
+            self._hand(operation, index, self._buffer.popleft())
             return [operation, *self._refill()]
         if (other := self._oldest(self._sends)) is None:
             operation._end(index, is_closed=True)
@@ -185,8 +194,13 @@ class Rendezvous:
         case = sender.cases[place]
         assert isinstance(case, Send)
         sender._end(place)
-        operation._end(index, case.value)
+        self._hand(operation, index, case.value)
         return [sender, operation]
+
+    def _hand(self, operation: Operation, index: int, value: Any) -> None:
+        self._handed += 1
+        operation.handed = self._handed
+        operation._end(index, value)
 
     def _refill(self) -> list[Operation]:
         """Move the oldest waiting value into the room that a receive has made."""
