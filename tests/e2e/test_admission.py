@@ -29,8 +29,9 @@ def done(cluster: Cluster, *arguments: str) -> str:
 
 def ticket_file(cluster: Cluster, tmp_path: Path, *options: str) -> Path:
     path = tmp_path / "ticket"
-    path.touch(mode=0o600)
-    path.write_text(done(cluster, "ticket", "create", *options))
+    assert done(cluster, "ticket", "create", "--out", str(path), *options) == ""
+    again = ww(cluster, "ticket", "create", "--out", str(path))
+    assert "--out ticket: File exists" in again.stderr
     return path
 
 
@@ -99,6 +100,9 @@ def test_a_revoked_ticket_lets_nobody_in(cluster: Cluster, tmp_path: Path) -> No
     ("text", "mode", "says"),
     [
         ("nonsense", 0o600, "ticket: that is no ticket"),
+        ("/p2p/x/ticket/wwt1-a-b\n/p2p/x/ticket/wwt1-a-c\n", 0o600, "that is 2 tickets"),
+        ("/p2p/x/ticket/wwt1-a-b/ticket/wwt1-a-c", 0o600, "that is no ticket"),
+        ("", 0o600, "that is 0 tickets"),
         ("/p2p/12D3KooW/ticket/wwt1-a-b", 0o600, "no peer id"),
         ("/ip4/127.0.0.1/tcp/1/ticket/wwt1-a-b", 0o600, "whose ticket"),
         ("wwt1-a-b", 0o644, "can be read by others"),
@@ -121,10 +125,17 @@ def test_a_ticket_file_that_is_none(cluster: Cluster, tmp_path: Path, text: str 
     ("arguments", "code", "says"),
     [
         (("ticket", "create", "--uses", "0"), 2, "--uses"),
-        (("ticket", "create", "--ttl", "0"), 1, "--ttl 0"),
-        (("ticket", "revoke", "none"), 1, "no ticket 'none'"),
+        (("ticket", "create", "--ttl", "0"), 2, "more than no time"),
+        (("ticket", "create", "--ttl", "999999999d"), 2, "at most 3650d"),
+        (("ticket", "create", "--addr", "/ip4/0.0.0.0/tcp/9100"), 2, "nowhere to dial"),
+        (("ticket", "create", "--addr", "/ip4/192.0.2.1/tcp/0"), 2, "nowhere to dial"),
+        (("ticket", "create"), 1, "no key gateway.key there: start the gateway first"),
+        (("ticket", "create", "--key", "none/at/all"), 1, "no key all there"),
+        (("ticket", "revoke", "none"), 2, "no ticket's id"),
+        (("ticket", "revoke", "\udcff"), 2, "no ticket's id"),
+        (("ticket", "revoke", "abc"), 1, "no ticket 'abc'"),
         (("peers", "ban", "somebody"), 2, "no peer id"),
-        (("peers", "ls"), 1, "does not answer"),
+        (("peers", "ls"), 1, "no gateway has run with this state directory"),
     ],
 )
 def test_wrong_usage_is_one_line(cluster: Cluster, arguments: tuple[str, ...], code: int, says: str) -> None:
@@ -132,6 +143,7 @@ def test_wrong_usage_is_one_line(cluster: Cluster, arguments: tuple[str, ...], c
     assert ended.returncode == code, ended.stderr
     (line,) = ended.stderr.splitlines()
     assert says in line
+    assert not list(cluster.state.glob("*.key"))
 
 
 def test_a_banned_worker_is_put_out_and_stays_out(cluster: Cluster, tmp_path: Path) -> None:

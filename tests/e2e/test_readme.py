@@ -250,7 +250,9 @@ def test_two_machines(tmp_path: Path) -> None:
     ):
 
         def bring_ticket(make: str, shell: Shell = b) -> None:
+            (a.directory / "ticket.txt").unlink(missing_ok=True)
             a.run(make)
+            assert (a.directory / "ticket.txt").stat().st_mode & 0o077 == 0
             if shell is not a:
                 shutil.copy(a.directory / "ticket.txt", shell.directory / "ticket.txt")
             shell.run(protect)

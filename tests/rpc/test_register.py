@@ -1,6 +1,8 @@
 """Tickets and who is let in by them: durable, limited, and secret."""
 
 import asyncio
+import contextlib
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -137,3 +139,20 @@ def test_what_an_operator_says_of_a_peer_lasts(register: Register, tmp_path: Pat
     again = Register(tmp_path / "state" / "peers.db")
     assert again.standings() == {PEERS[0]: Standing(is_draining=True), PEERS[1]: Standing(is_banned=True)}
     assert again.standings([PEERS[1], PEERS[2]]) == {PEERS[1]: Standing(is_banned=True)}
+
+
+def test_a_row_that_is_none_is_passed_over(
+    register: Register, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    register.set_banned(PEERS[0], True)
+    with contextlib.closing(sqlite3.connect(tmp_path / "state" / "peers.db")) as database:
+        database.execute("INSERT INTO peers (peer, banned) VALUES ('nonsense', 1)")
+        database.commit()
+    assert register.standings() == {PEERS[0]: Standing(is_banned=True)}
+    assert "a row that is none" in caplog.text
+
+
+def test_a_peer_uses_a_ticket_once(register: Register) -> None:
+    ticket = register.create_ticket(60.0, 2, now=0.0)
+    assert [register.enrol(PEERS[0], ticket, 1.0) for _ in range(5)] == [None] * 5
+    assert register.tickets()[0].uses_left == 1

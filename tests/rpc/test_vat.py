@@ -15,6 +15,7 @@ from ww.caps.channel import Channel
 from ww.caps.facets import SenderServer
 from ww.caps.value import TEXT
 from ww.errors import (
+    Conflict,
     Disconnected,
     NotAdmitted,
     NotFound,
@@ -409,3 +410,62 @@ async def test_a_capability_of_elsewhere_is_exported_and_withdrawn_too(transport
             assert list(serving.channel.waiting()) == []
             with pytest.raises(Revoked):
                 await call(sender.send(value="c"))
+
+
+# What strangers try.
+
+
+async def test_hello_is_said_once(transports: Transports) -> None:
+    serving, identity = Serving(transports), Identity.generate()
+    async with serving.vat, Vat(identity, transports.of(identity)) as vat:
+        await serving.start()
+        async with await vat.dial(serving.identity.peer_id, serving.addresses) as connection:
+            with pytest.raises(Conflict, match="hello was said already"):
+                await call(connection.link.bootstrap.hello(version=1, namespace="ww"))
+            await connection.connect("channel", schema.channel.Sender)
+
+
+async def test_a_hello_of_megabytes_is_not_read(transports: Transports, caplog: pytest.LogCaptureFixture) -> None:
+    serving, identity = Serving(transports), Identity.generate()
+    tickets = {serving.identity.peer_id: "-" * 1_000_000}
+    async with serving.vat, Vat(identity, transports.of(identity), ticket_for=tickets) as vat:
+        await serving.start()
+        with pytest.raises(PeerError, match="before saying hello"):
+            await vat.dial(serving.identity.peer_id, serving.addresses)
+        await until(lambda: "65536 bytes before hello" in caplog.text)
+        await until(lambda: not serving.vat.served)
+
+
+async def test_a_server_that_several_names_give_is_revoked_by_each_for_itself(transports: Transports) -> None:
+    serving, identity = Serving(transports), Identity.generate()
+    shared = SenderServer(serving.channel)
+    async with serving.vat, Vat(identity, transports.of(identity)) as vat:
+        await serving.start()
+        for name in "ab":
+            serving.vat.export(name, lambda peer: shared)
+        async with await vat.dial(serving.identity.peer_id, serving.addresses) as connection:
+            one, other = [await connection.connect(name, schema.channel.Sender) for name in "ab"]
+            serving.vat.embargo("a")
+            serving.vat.export("a", lambda peer: shared)
+            again = await connection.connect("a", schema.channel.Sender)
+            with pytest.raises(Revoked):
+                await call(one.send(value="x"))
+            for sender in (other, again):
+                sending = asyncio.ensure_future(call(sender.send(value="y")))
+                assert await serving.channel.receive() == "y"
+                await sending
+
+
+async def test_who_dials_again_just_after_giving_up_is_not_given_up(transports: Transports) -> None:
+    serving, identity = Serving(transports), Identity.generate()
+    async with serving.vat, Vat(identity, transports.of(identity)) as vat:
+        await serving.start()
+        for turns in range(5):
+            first = asyncio.ensure_future(vat.dial(serving.identity.peer_id, serving.addresses))
+            for _ in range(turns):
+                await asyncio.sleep(0)
+            first.cancel()
+            await asyncio.wait((first,))
+            (await vat.dial(serving.identity.peer_id, serving.addresses)).close()
+            if not first.cancelled():
+                first.result().close()

@@ -15,7 +15,7 @@ from ww.caps import channel as channels
 from ww.caps import rendezvous
 from ww.caps.channel import Case, Channel, Chosen, ReceiveCase, SendCase
 from ww.caps.value import ANYTHING, Codec
-from ww.errors import Overloaded, UsageError
+from ww.errors import ClosedError, Overloaded, UsageError
 from ww.rpc.errors import call
 from ww.rpc.message import listed
 
@@ -198,7 +198,7 @@ class RemoteEnd(Generic[T]):
         await call(self._client.close())
 
     async def select(self, cases: Sequence[Case], *, may_wait: bool) -> Chosen | None:
-        request = self._client.select_request()
+        request = self.client.select_request()
         request.mayWait = may_wait
         for case, asked in zip(cases, request.init("cases", len(cases)), strict=True):
             end = case.end
@@ -206,10 +206,10 @@ class RemoteEnd(Generic[T]):
                 raise UsageError("a select over channels of several nodes: expected channels of one")
             if isinstance(case, SendCase):
                 send = asked.init("send")
-                send.sender = end._client
+                send.sender = end.client
                 end._codec.write(case.value, send)
             else:
-                asked.receive = end._client
+                asked.receive = end.client
         answer = await call(request.send())
         return None if answer.index < 0 else Chosen(answer.index, _received(cases[answer.index], answer))
 
@@ -218,6 +218,13 @@ class RemoteEnd(Generic[T]):
 
     def release(self, *, sends: bool) -> None:
         self._client = None
+
+    @property
+    def client(self) -> Any:
+        """The capability; ClosedError when the facet was released."""
+        if self._client is None:
+            raise ClosedError("the facet was released")
+        return self._client
 
 
 def _received(case: Case, answer: Any) -> Any:

@@ -35,8 +35,13 @@ def write_dial_string(peer_id: PeerId, address: Multiaddr | None, ticket: str) -
 
 def read_dial_string(text: str) -> DialString:
     """Read the text form, or a ticket alone. UsageError, which does not repeat the secret, when it is neither."""
-    where, _, ticket = text.strip().rpartition("/ticket/")
+    lines = text.split()
+    if len(lines) != 1:
+        raise UsageError(f"that is {len(lines)} tickets: expected one line, as ww ticket create prints it")
+    where, _, ticket = lines[0].rpartition("/ticket/")
     read_ticket(ticket)
+    if "wwt1-" in where:  # what is wrong with the rest would be repeated
+        raise UsageError("that is no ticket: expected one, as ww ticket create prints it")
     if not where:
         return DialString(ticket)
     if where.startswith("/p2p/"):

@@ -9,6 +9,7 @@ from ww.cli.connect import add_connect_options, connected, own_identity
 from ww.cli.options import Parser, argument
 from ww.cli.process import log_to_stderr
 from ww.cli.table import show
+from ww.errors import UsageError
 from ww.gateway.operator import Operator, PeerRow
 from ww.identity import PeerId
 from ww.rpc.loop import run
@@ -56,6 +57,8 @@ async def main_set(arguments: argparse.Namespace, what: str) -> int:
 
 async def _ask(arguments: argparse.Namespace, question: Any) -> Any:
     if arguments.dial is None:
+        if arguments.key is None and not (arguments.state / "gateway.key").exists():
+            raise UsageError("no gateway has run with this state directory: see --state", "state")
         identity = await asyncio.to_thread(own_identity, arguments)
         arguments.dial = identity.peer_id
     async with connected(arguments) as connection:

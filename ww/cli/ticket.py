@@ -1,10 +1,16 @@
 """`ww ticket`: make and take back what lets a worker in at a gateway with --admit ticket."""
 
 import argparse
+import contextlib
 import json
+import os
+import re
+import sys
 import time
+from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import Final, TextIO
 
 from ww.cli.dial_string import write_dial_string
 from ww.cli.options import Parser, argument, number_32, seconds, state_directory
@@ -14,6 +20,7 @@ from ww.identity import Identity
 from ww.net.multiaddr import Multiaddr
 from ww.rpc.register import Register, Ticket
 
+_TTL_MAX_S: Final = 3650 * 86_400.0
 _COLUMNS = ("TICKET", "STATE", "USES", "MADE", "EXPIRES")
 
 
@@ -30,15 +37,18 @@ def add_to(group: Parser) -> None:
     _add_state(create)
     create.option("--key", Path, "file of the gateway's key pair (gateway.key in the state directory)", metavar="FILE")
     create.add_argument(
+        "--out", type=Path, metavar="FILE", help="write it to a new file that nobody else can read, instead"
+    )
+    create.add_argument(
         "--ttl",
-        type=argument(seconds),
+        type=argument(_ttl),
         default=86_400.0,
         metavar="N",
         help="how long it may be used: 30m, 24h, 7d (24h)",
     )
     create.add_argument("--uses", type=argument(number_32), default=1, metavar="N", help="by how many peers (1)")
     create.add_argument(
-        "--addr", type=argument(Multiaddr.parse), metavar="ADDR",
+        "--addr", type=argument(_reachable), metavar="ADDR",
         help="where the gateway can be reached from there, when not by discovery: /ip4/HOST/tcp/PORT",
     )  # fmt: skip
     create.set_defaults(run=main_create)
@@ -50,7 +60,7 @@ def add_to(group: Parser) -> None:
         "revoke", help="let nobody in by a ticket any more; who is in stays (ww peers ban)"
     )
     _add_state(revoke)
-    revoke.add_argument("ticket", metavar="TICKET", help="its id, as ww ticket ls shows it")
+    revoke.add_argument("ticket", type=argument(_ticket_id), metavar="TICKET", help="its id, as ww ticket ls shows it")
     revoke.set_defaults(run=main_revoke)
 
 
@@ -67,12 +77,49 @@ def register_in(state: Path) -> Register:
 
 def main_create(arguments: argparse.Namespace) -> int:
     """Make one."""
-    if not arguments.ttl:
-        raise UsageError("--ttl 0: expected more than no time", "ttl")
-    identity = Identity.load(arguments.key or arguments.state / "gateway.key", lock=False)
-    ticket = register_in(arguments.state).create_ticket(arguments.ttl, arguments.uses, time.time())
-    print(write_dial_string(identity.peer_id, arguments.addr, ticket))
+    key = arguments.key or arguments.state / "gateway.key"
+    if not key.exists():
+        raise UsageError(f"there is no key {key.name} there: start the gateway first, or see --state and --key", "key")
+    identity = Identity.load(key, lock=False)
+    with _output(arguments.out) as output:
+        ticket = register_in(arguments.state).create_ticket(arguments.ttl, arguments.uses, time.time())
+        print(write_dial_string(identity.peer_id, arguments.addr, ticket), file=output)
     return 0
+
+
+@contextlib.contextmanager
+def _output(path: Path | None) -> Iterator[TextIO]:
+    if path is None:
+        yield sys.stdout
+        return
+    try:
+        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise UsageError(f"--out {path.name}: {error.strerror}", "out") from None
+    with os.fdopen(fd, "w") as file:
+        yield file
+
+
+def _ttl(text: str) -> float:
+    if not 0 < (ttl_s := seconds(text)) <= _TTL_MAX_S:
+        raise UsageError(f"{text[:40]!a}: expected more than no time, and at most {_TTL_MAX_S / 86_400:g}d")
+    return ttl_s
+
+
+def _reachable(text: str) -> Multiaddr:
+    address = Multiaddr.parse(text)
+    if address.is_unspecified or not address.port:
+        raise UsageError(f"{text[:80]!a} is nowhere to dial: expected an address of the gateway's, and its port")
+    return address
+
+
+def _ticket_id(text: str) -> str:
+    """Read a ticket's id, or take it from the whole ticket, of which what is secret is not repeated."""
+    parts = text.rpartition("/")[2].split("-")
+    number = parts[1] if len(parts) == 3 else text
+    if not re.fullmatch(r"[0-9a-f]{1,16}", number):
+        raise UsageError("that is no ticket's id: see ww ticket ls")
+    return number
 
 
 def main_ls(arguments: argparse.Namespace) -> int:
@@ -89,9 +136,7 @@ def main_ls(arguments: argparse.Namespace) -> int:
 
 def main_revoke(arguments: argparse.Namespace) -> int:
     """Take one back."""
-    # The whole ticket is taken too; what is secret of it is not repeated.
-    parts = arguments.ticket.rpartition("/")[2].split("-")
-    register_in(arguments.state).revoke_ticket(parts[1] if len(parts) == 3 else arguments.ticket)
+    register_in(arguments.state).revoke_ticket(arguments.ticket)
     return 0
 
 

@@ -99,7 +99,8 @@ class AllowFile:
     async def refusal(self, peer_id: PeerId, ticket: str = "") -> str | None:
         try:
             await asyncio.to_thread(self._refresh)
-        except UsageError:
+        except UsageError as error:
+            log.warning("--admit %s", error)
             return "this node's list of admitted peers cannot be read: nobody is admitted"
         return None if peer_id in self._allowed else f"this node's list of admitted peers does not name {peer_id}"
 
@@ -111,7 +112,7 @@ class AllowFile:
                 return
             if status.st_size > _ALLOW_FILE_BYTES_MAX:
                 raise UsageError(f"allow:{self._path.name}: larger than {_ALLOW_FILE_BYTES_MAX} bytes", "admit")
-            lines = self._path.read_text("utf-8").splitlines()
+            lines = self._path.read_text("utf-8-sig").splitlines()
         except (OSError, UnicodeDecodeError) as error:
             reason = error.strerror if isinstance(error, OSError) else "no text"
             raise UsageError(f"allow:{self._path.name}: {reason}", "admit") from None
