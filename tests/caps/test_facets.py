@@ -152,6 +152,26 @@ async def test_calls_are_made_on_a_capability_before_it_is_received(remote: Worl
     assert worker.loads == [b"early"]
 
 
+@pytest.mark.parametrize(
+    ("codec", "value", "says"),
+    [
+        (TEXT, 5, "expected text"),
+        (struct(schema.worker.Offer), "text", "expected a Offer"),
+        (struct(schema.worker.Offer), {"none": 1}, "fields that no Offer has"),
+        (struct(schema.worker.Offer), schema.worker.WorkerInfo.new_message(), "expected a Offer"),
+        (interface(schema.worker.Worker), b"bytes", "expected a Worker"),
+    ],
+)
+async def test_what_is_no_such_value_is_not_sent(world: World, codec: Any, value: Any, says: str) -> None:
+    channel: Channel[Any] = Channel(codec, capacity=1)
+    (sender,) = await held(world, channel, Sender)
+    with pytest.raises(UsageError, match=says):
+        await sender.send(value)
+    with pytest.raises(UsageError, match=says):
+        await sender.select(sender.sending(value))
+    assert not channel.core._buffer
+
+
 async def test_what_is_no_such_value_is_refused_and_changes_nothing(remote: World) -> None:
     channel = Channel(interface(schema.worker.Worker))
     sender, receiver = await held(remote, channel, Sender, Receiver)

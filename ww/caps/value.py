@@ -15,6 +15,8 @@ from ww.errors import UsageError
 
 T = TypeVar("T")
 
+_STRUCTS = (capnp.lib.capnp._DynamicStructBuilder, capnp.lib.capnp._DynamicStructReader)
+
 
 @dataclass(frozen=True, slots=True)
 class Codec(Generic[T]):
@@ -25,7 +27,7 @@ class Codec(Generic[T]):
     read: Callable[[Any], T]
     """Reads one from a message that is about to be gone. Raises UsageError for what is no such value."""
     normalise: Callable[[Any], T] = lambda value: value
-    """Makes of what is sent what is received, where no message is between the two."""
+    """Makes of what is sent what is received, where no message is between. Raises UsageError for what is no value."""
 
 
 class _Nowhere(schema.channel.Sender.Server):  # type: ignore[misc]
@@ -53,8 +55,14 @@ ANYTHING: Codec[Any] = Codec(_pass_on, lambda message: hold(message).as_reader()
 """Any struct or capability, unseen: a value has `value.as_struct(...)` and `capability.as_interface(...)`."""
 
 
+def _text(value: Any) -> str:
+    if not isinstance(value, str):
+        raise UsageError(f"the value is {type(value).__name__}: expected text")
+    return value
+
+
 def _write_text(value: str, message: Any) -> None:
-    message.value = value
+    message.value = _text(value)
 
 
 def _read_text(message: Any) -> str:
@@ -64,7 +72,7 @@ def _read_text(message: Any) -> str:
         raise UsageError("the value cannot be read: expected text") from None
 
 
-TEXT: Codec[str] = Codec(_write_text, _read_text)
+TEXT: Codec[str] = Codec(_write_text, _read_text, _text)
 """Text."""
 
 
@@ -76,7 +84,14 @@ def struct(kind: Any) -> Codec[Any]:
     name = kind.schema.node.displayName.rpartition(":")[2]
 
     def normalise(value: Any) -> Any:
-        return kind.new_message(**value) if isinstance(value, dict) else value
+        if isinstance(value, dict):
+            try:
+                return kind.new_message(**value)
+            except (capnp.KjException, AttributeError, TypeError, ValueError):
+                raise UsageError(f"the value has fields that no {name} has") from None
+        if not isinstance(value, _STRUCTS) or value.schema.node.id != kind.schema.node.id:
+            raise UsageError(f"the value is {type(value).__name__}: expected a {name}")
+        return value
 
     def write(value: Any, message: Any) -> None:
         message.value = normalise(value)
@@ -95,15 +110,17 @@ def interface(kind: Any) -> Codec[Any]:
     name = kind.schema.node.displayName.rpartition(":")[2]
 
     def normalise(value: Any) -> Any:
-        if not isinstance(value, capnp.lib.capnp._DynamicCapabilityServer):
+        if isinstance(value, capnp.lib.capnp._DynamicCapabilityClient):
             return value
+        if not isinstance(value, capnp.lib.capnp._DynamicCapabilityServer):
+            raise UsageError(f"the value is {type(value).__name__}: expected a {name}")
         # By a message: it may serve more than this interface, and a client made of it for this one could not.
         held = _message()
         held.capability = value
         return held.as_reader().capability.as_interface(kind)
 
     def write(value: Any, message: Any) -> None:
-        message.capability = value
+        message.capability = normalise(value)
 
     def read(message: Any) -> Any:
         if not message._has("capability"):
