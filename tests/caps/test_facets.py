@@ -11,8 +11,9 @@ import pytest
 from tests.caps.holders import SERVERS, World
 from tests.conftest import until
 from ww import schema
-from ww.caps.channel import Channel, Closer, ReceiveCloser, Receiver, SendCloser, Sender, SendReceiver, Whole
-from ww.caps.facets import ReceiverServer, facet_of
+from ww.caps import rendezvous
+from ww.caps.channel import Channel, Closer, ReceiveCloser, Receiver, SendCloser, Sender, SendReceiver, Whole, choose
+from ww.caps.facets import ReceiverServer, _ended_by, facet_of
 from ww.caps.value import TEXT, interface, struct
 from ww.errors import ChannelClosed, ClosedError, Disconnected, Overloaded, Revoked, UsageError
 from ww.rpc.errors import call
@@ -488,6 +489,35 @@ async def test_select_is_refused_for_what_a_facet_may_not_do(remote: World) -> N
     with pytest.raises(UsageError, match="does not allow"):
         await call(request.send())
     await waiting(channel)
+
+
+@pytest.mark.parametrize("end", ["cancelled", "cancelled just after", "withdrawn", "both"])
+async def test_a_select_that_ends_takes_nothing_with_it(end: str) -> None:
+    channel = Channel(TEXT)
+    presence: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+
+    async def select() -> Any:
+        with _ended_by([presence]):
+            return await choose([rendezvous.Receive(channel.core)], may_wait=True)
+
+    selecting = asyncio.create_task(select())
+    await waiting(channel, receives=1)
+    if end in ("withdrawn", "both"):
+        presence.set_exception(Revoked("withdrawn"))
+        await asyncio.sleep(0)  # what waits for it is told
+    if end == "cancelled just after":
+        await channel.send("a")  # handed to it, and it has not run yet
+    if end != "withdrawn":
+        selecting.cancel()
+    with pytest.raises(Revoked if end == "withdrawn" else asyncio.CancelledError):
+        await selecting
+    await waiting(channel)
+    if end != "cancelled just after":
+        sending = asyncio.create_task(channel.send("a"))
+        await waiting(channel, sends=1)
+    assert await channel.receive() == "a"
+    if end != "cancelled just after":
+        await sending
 
 
 async def test_a_select_ends_with_a_name_that_one_of_its_facets_was_obtained_by(remote: World) -> None:

@@ -73,8 +73,8 @@ class _FacetServer(Generic[T]):
                 held = [await stack.enter_async_context(_facet_of(case)) for case in asked]
                 facets = [facet for facet, _ in held]
                 cases = [_as_case(facet, case) for facet, case in zip(facets, asked, strict=True)]
-                choosing = asyncio.ensure_future(channels.choose(cases, may_wait=context.params.mayWait))
-                chosen = await _unless_withdrawn(choosing, [presence for _, presence in held])
+                with _ended_by([presence for _, presence in held]):
+                    chosen = await channels.choose(cases, may_wait=context.params.mayWait)
             if chosen is None:
                 context.results.index = -1
                 return
@@ -161,15 +161,32 @@ async def _facet_of(case: Any) -> AsyncIterator[tuple[_FacetServer[Any], "asynci
         presented.cancel()
 
 
-async def _unless_withdrawn(choosing: "asyncio.Future[Any]", presences: list["asyncio.Future[Any]"]) -> Any:
-    """Return what is chosen; fail as the first facet that is withdrawn before that does."""
+@contextlib.contextmanager
+def _ended_by(presences: list["asyncio.Future[Any]"]) -> Iterator[None]:
+    """End what is awaited inside, as a cancel would, when one of presences fails; and raise what that failed with."""
+    task = asyncio.current_task()
+    assert task is not None
+    failed: list[asyncio.Future[Any]] = []
+
+    def end(presence: "asyncio.Future[Any]") -> None:
+        if not presence.cancelled():
+            presence.exception()  # looked at, though another may be what ends it
+        if not failed:
+            failed.append(presence)
+            task.cancel()
+
+    for presence in presences:
+        presence.add_done_callback(end)
     try:
-        await asyncio.wait((choosing, *presences), return_when=asyncio.FIRST_COMPLETED)
-        if not choosing.done():
-            next(presence for presence in presences if presence.done()).result()
-        return await choosing
+        yield
+    except asyncio.CancelledError:
+        # Cancelled by nobody else: as asyncio.timeout does it.
+        if failed and not task.uncancel():
+            failed[0].result()
+        raise
     finally:
-        choosing.cancel()
+        for presence in presences:
+            presence.remove_done_callback(end)
 
 
 def _as_case(facet: _FacetServer[Any], case: Any) -> rendezvous.Case:

@@ -171,13 +171,10 @@ class _Membrane:
             given = next((self.types[f"{owner}.{name}"] for owner in owners if f"{owner}.{name}" in self.types), None)
             if given is None:
                 return _Step(name, "opaque", None, is_pointer=True)
-            return _Step(
-                name, "seen " + ("interface" if isinstance(given, _InterfaceSchema) else "struct"), given, True
-            )
+            what = "seen interface" if isinstance(given, _InterfaceSchema) else "seen struct"
+            return _Step(name, what, given, is_pointer=True)
         is_pointer = kind in ("text", "data", "list", "struct", "interface")
-        if kind == "interface":
-            return _Step(name, kind, field.schema, is_pointer)
-        if kind == "struct":
+        if kind in ("struct", "interface"):
             return _Step(name, kind, field.schema, is_pointer)
         if kind == "list":
             element = field.proto.slot.type.list.elementType
