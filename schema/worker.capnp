@@ -65,19 +65,31 @@ interface Blob {
 }
 
 struct Limits {
+  # 0 means the worker's default; more than the worker's maximum means the maximum.
   durationSeconds @0 :Float64;      # wall clock of one run
   memoryBytes @1 :UInt64;           # linear memory
   outputBytes @2 :UInt64;           # of stdout and of stderr, each
+  cpuSeconds @3 :Float64;           # processor time; 0: as long as the run may take
+  fuel @4 :UInt64;                  # WebAssembly instructions, roughly; 0: not counted
+  filesBytes @5 :UInt64;            # the guest's file system, with what was unpacked into it
+  artifactBytes @6 :UInt64;         # all artifacts, before they are compressed
 }
 
 struct Invocation {
   # One run's input. entry is the exported function to call with arguments; empty means the WASI command's _start.
   entry @0 :Text;
-  arguments @1 :List(Int64);        # converted to the parameter types of entry, i32 or i64
+  arguments @1 :List(Int64);        # for a parameter of i32 or i64 its value, for f32 or f64 the bits of a Float64
   args @2 :List(Text);              # argv[1..]; argv[0] is given by the worker
   env @3 :List(KeyValue);
   stdin @4 :Data;
   limits @5 :Limits;
+  files @6 :Data;                   # a zip, unpacked into the guest's file system; none: no file system, see below
+  artifacts @7 :List(Text);         # paths in it to bring back, files or folders
+  dirs @8 :List(Text);              # what the guest may open of it, each under its own name; empty: all of it, as "/"
+  # The guest has a file system, of its own and empty but for files, if any of these three is given.
+  deterministic @9 :Bool;           # the same invocation gives the same outcome on every worker
+  seed @10 :UInt64;                 # of the random numbers of a deterministic run
+  context @11 :Data;                # a reactor's instance serves invocations of one context only; empty: a fresh one
 }
 
 enum Reason {
@@ -89,13 +101,17 @@ enum Reason {
   compile @5;                       # the bytes do not compile or do not link
   crash @6;                         # the sandbox process died under it
   cancelled @7;
+  cpu @8;                           # more processor time than the limit
+  fuel @9;
+  files @10;                        # more in the file system than the limit, or a zip that is not to be unpacked
+  artifacts @11;                    # more artifacts than the limit
 }
 
 struct Outcome {
   reason @0 :Reason;
   detail @1 :Text;                  # one line for people
   hasResult @2 :Bool;
-  result @3 :Int64;                 # what entry returned
+  result @3 :Int64;                 # what entry returned, in the form of Invocation.arguments
   hasExitCode @4 :Bool;
   exitCode @5 :UInt32;
   stdout @6 :Data;
@@ -106,4 +122,12 @@ struct Outcome {
   cpuSeconds @11 :Float64;
   memoryBytes @12 :UInt64;          # linear memory at the end, which is its peak: it never shrinks
   memoryLimitBytes @13 :UInt64;     # the limit that was held
+  isFloat @14 :Bool;                # of result
+  hasFuel @15 :Bool;
+  fuel @16 :UInt64;                 # what was used
+  queueSeconds @17 :Float64;        # at the worker, until it had a process
+  compileSeconds @18 :Float64;      # that the run waited for; 0: it was compiled already
+  instantiateSeconds @19 :Float64;  # of wallSeconds
+  artifacts @20 :Data;              # a zip; empty when none were asked for
+  filesBytes @21 :UInt64;           # in the file system at the end
 }
