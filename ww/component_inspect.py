@@ -1,0 +1,216 @@
+"""What a WebAssembly component is, from its bytes alone: what it imports and exports, and whether ww can run it.
+
+Holds a reader of the outermost layer of the binary format, and the rule for preview 2 commands. As wasm_inspect.py, it
+compiles nothing and runs on the gateway against bytes of strangers: linear in their size, no recursion, no error but
+BadModule. Whether what is inside is valid is for the compiler to say.
+Source: Component Model, Binary.md; WASI 0.2.
+"""
+
+import mmap
+import re
+from dataclasses import dataclass
+from typing import Final
+
+from ww.errors import BadModule
+
+_PREAMBLE: Final = b"\0asm\x0d\0\1\0"
+_SECTIONS_MAX: Final = 12
+_IMPORTS, _EXPORTS = 10, 11
+# By the number that stands before an import's type, or, as a sort, before an export's index.
+_KINDS: Final = {0: "module", 1: "function", 2: "value", 3: "type", 4: "component", 5: "instance"}
+# Far beyond what tools make; keeps hostile counts from costing memory.
+_ENTRIES_MAX: Final = 10_000
+_NAME_BYTES_MAX: Final = 1_000
+
+# What wasmtime's linker has of WASI 0.2 (sandbox/component.py). There is no network behind the sockets.
+_INTERFACES: Final = frozenset(
+    f"wasi:{package}/{name}"
+    for package, names in {
+        "cli": "environment exit stdin stdout stderr terminal-input terminal-output terminal-stdin terminal-stdout "
+        "terminal-stderr",
+        "clocks": "monotonic-clock wall-clock",
+        "filesystem": "preopens types",
+        "io": "error poll streams",
+        "random": "insecure insecure-seed random",
+        "sockets": "instance-network ip-name-lookup network tcp tcp-create-socket udp udp-create-socket",
+    }.items()
+    for name in names.split()
+)
+_RUN: Final = "wasi:cli/run"
+_VERSION: Final = re.compile(r"0\.2\.[0-9]{1,4}", re.ASCII)
+
+
+@dataclass(frozen=True, slots=True)
+class ComponentInfo:
+    """A component from outside. Kinds are module, function, value, type, component and instance."""
+
+    imports: dict[str, str]
+    """Kinds by name."""
+    exports: dict[str, str]
+
+
+def is_component(data: bytes | mmap.mmap) -> bool:
+    """Whether the bytes begin as a component's do."""
+    return data[: len(_PREAMBLE)] == _PREAMBLE
+
+
+def inspect_component(data: bytes | mmap.mmap) -> ComponentInfo:
+    """Read the outermost layer. BadModule says in one line what is wrong with it."""
+    if not is_component(data):
+        raise BadModule("wasm: is no component of version 0x0d")
+    info = ComponentInfo({}, {})
+    reader = _Reader(data, len(_PREAMBLE), len(data), "cut off or damaged: a section")
+    while reader.at < reader.end:
+        number = reader.byte()
+        size = reader.number()
+        start = reader.skip(size)
+        if number > _SECTIONS_MAX:
+            raise BadModule(f"wasm: holds a section of the unknown kind {number}")
+        if number == _IMPORTS:
+            _read_imports(_Reader(data, start, start + size, "an import section"), info.imports)
+        elif number == _EXPORTS:
+            _read_exports(_Reader(data, start, start + size, "an export section"), info.exports)
+    return info
+
+
+def check_command(info: ComponentInfo) -> None:
+    """Return when it is a preview 2 command that ww can run; BadModule says what it is instead, or what it wants."""
+    for name, kind in info.imports.items():
+        interface, _, version = name.partition("@")
+        if interface not in _INTERFACES or kind != "instance":
+            raise BadModule(
+                f"wasm: the component imports the unknown {kind} {_shown(name)}; known is WASI 0.2 for commands"
+            )
+        if not _VERSION.fullmatch(version):
+            raise BadModule(f"wasm: the component imports {_shown(name)}; known is version 0.2")
+    runs = [name for name in info.exports if name.partition("@")[0] == _RUN]
+    for name in runs:
+        if info.exports[name] == "instance" and _VERSION.fullmatch(name.partition("@")[2]):
+            return
+    if runs:
+        raise BadModule(
+            f"wasm: the component exports the {info.exports[runs[0]]} {_shown(runs[0])}; known is version 0.2"
+        )
+    others = ", ".join(_shown(name) for name in list(info.exports)[:3]) or "nothing"
+    raise BadModule(f"wasm: the component is no command: it exports {others}; expected {_RUN}@0.2"[:400])
+
+
+def _read_imports(section: "_Reader", imports: dict[str, str]) -> None:
+    for _ in range(section.count()):
+        name = section.extern_name()
+        kind = section.extern_type()
+        if name in imports:
+            raise section.bad(f"holds the name {_shown(name)} twice")
+        imports[name] = kind
+    section.finish()
+
+
+def _read_exports(section: "_Reader", exports: dict[str, str]) -> None:
+    for _ in range(section.count()):
+        name = section.extern_name()
+        sort = section.byte()
+        kind = _KINDS.get(sort)
+        if kind is None or (sort == 0 and section.byte() != 0x11):
+            raise section.bad("holds an export of an unknown kind")
+        section.number()
+        if section.flag() and section.extern_type() != kind:
+            raise section.bad(f"gives {_shown(name)} a type of another kind")
+        if name in exports:
+            raise section.bad(f"holds the name {_shown(name)} twice")
+        exports[name] = kind
+    section.finish()
+
+
+def _shown(name: str) -> str:
+    return repr(name if len(name) <= 60 else name[:60] + "...")
+
+
+class _Reader:
+    """Reads values from data between two offsets, and complains about what it was reading."""
+
+    def __init__(self, data: bytes | mmap.mmap, start: int, end: int, where: str) -> None:
+        self._data = data
+        self.at = start
+        self.end = end
+        self._where = where
+
+    def bad(self, reason: str) -> BadModule:
+        """Make the error for something wrong here."""
+        return BadModule(f"wasm: {self._where}: {reason}")
+
+    def byte(self) -> int:
+        if self.at >= self.end:
+            raise self.bad("ends in the middle of something")
+        value = self._data[self.at]
+        self.at += 1
+        return value
+
+    def skip(self, count: int) -> int:
+        """Jump over count bytes and return where they began."""
+        if count > self.end - self.at:
+            raise self.bad(f"says {count} bytes, {self.end - self.at} are left")
+        self.at += count
+        return self.at - count
+
+    def number(self, bits: int = 32) -> int:
+        """Read an unsigned LEB128 number."""
+        value = shift = 0
+        while True:
+            byte = self.byte()
+            value |= (byte & 0x7F) << shift
+            shift += 7
+            if not byte & 0x80:
+                break
+            if shift >= bits:
+                raise self.bad("holds a number that is too long")
+        if value >> bits:
+            raise self.bad("holds a number that is too large")
+        return value
+
+    def flag(self) -> bool:
+        value = self.byte()
+        if value > 1:
+            raise self.bad("holds something that is neither there nor left out")
+        return bool(value)
+
+    def count(self) -> int:
+        """Read how many entries follow; each is at least one byte."""
+        count = self.number()
+        if count > min(_ENTRIES_MAX, self.end - self.at):
+            raise self.bad(f"says {count} entries, more than fit")
+        return count
+
+    def extern_name(self) -> str:
+        """Read the name of an import or export."""
+        if self.byte() > 1:
+            raise self.bad("holds a name of an unknown form")
+        length = self.number()
+        if length > _NAME_BYTES_MAX:
+            raise self.bad(f"holds a name of {length} bytes, at most {_NAME_BYTES_MAX} are taken")
+        start = self.skip(length)
+        try:
+            return bytes(self._data[start : self.at]).decode()
+        except UnicodeDecodeError:
+            raise self.bad("holds a name that is not UTF-8") from None
+
+    def extern_type(self) -> str:
+        """Read the type of an import or export, and return its kind."""
+        number = self.byte()
+        kind = _KINDS.get(number)
+        if kind is None or (number == 0 and self.byte() != 0x11):
+            raise self.bad("holds a type of an unknown kind")
+        if kind in ("value", "type"):
+            # One by itself, or one that is another's; of a value, its type, which is a number below 0x40 or signed.
+            if self.flag():
+                if kind == "value":
+                    self.number(33)
+            else:
+                self.number()
+        else:
+            self.number()
+        return kind
+
+    def finish(self) -> None:
+        """See that nothing is left."""
+        if self.at != self.end:
+            raise self.bad("holds more than its entries")
