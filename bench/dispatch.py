@@ -32,6 +32,7 @@ from ww.rpc.loop import run  # noqa: E402
 from ww.rpc.vat import Vat  # noqa: E402
 from ww.sandbox.child import Child  # noqa: E402
 from ww.sandbox.confine import ConfinementConfig, Protection  # noqa: E402
+from ww.sandbox.invocation import Invocation, RunLimits  # noqa: E402
 from ww.sandbox.limits import SandboxLimits  # noqa: E402
 from ww.sandbox.modules import ModuleCache  # noqa: E402
 from ww.sandbox.pool import SandboxPool  # noqa: E402
@@ -128,19 +129,18 @@ async def rpc_round_trip(count: int) -> dict[str, float]:
 
 async def sandbox_run(count: int, slots: int) -> dict[str, float]:
     """A no-op in a sandbox process, asked directly: one at a time, and as many as fit."""
-    invocation = schema.worker.Invocation.new_message(entry="run", arguments=[0, 0])
-    invocation.limits.durationSeconds, invocation.limits.memoryBytes = 60.0, 256 << 20
-    invocation.limits.outputBytes = 64 << 10
+    invocation = Invocation("run", (0, 0))
+    limits = RunLimits(duration_s=60.0, memory_bytes=256 << 20, output_bytes=64 << 10)
     with tempfile.TemporaryDirectory(prefix="ww-bench-") as folder:
         cache = ModuleCache(Path(folder), quota_bytes=1 << 30)
         async with SandboxPool(cache, slots=slots, limits=SandboxLimits()) as pool:
             digest = await store(cache)
             await pool.prepare(digest)
-            times_s = await timed(count, lambda: pool.run(digest, invocation))
+            times_s = await timed(count, lambda: pool.run(digest, invocation, limits))
 
             async def share() -> None:
                 for _ in range(count):
-                    await pool.run(digest, invocation)
+                    await pool.run(digest, invocation, limits)
 
             start = time.perf_counter()
             await asyncio.gather(*(share() for _ in range(slots)))

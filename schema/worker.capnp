@@ -37,9 +37,9 @@ struct Offer {
 
 interface Worker {
   # Good for one slot. Dropping it gives the slot back; calls on it run one after the other.
-  load @0 (digest :Data, blob :Blob) -> (program :Program);
+  load @0 (digest :Data, blob :Blob, metered :Bool) -> (program :Program);
   # Make the module with this sha256 (32 bytes) ready to run. The bytes are read from blob only when the worker does
-  # not have them. Failures: bad_module when the bytes do not hash to digest.
+  # not have them. metered says that its runs will be given fuel, or be deterministic, which takes another code. Failures: bad_module when the bytes do not hash to digest.
 }
 
 interface Program {

@@ -1,16 +1,24 @@
 """Guests for tests: the ones of wasm/, and small ones written as text."""
 
 import hashlib
+import io
+import zipfile
 from pathlib import Path
 
 import wasmtime
 
 ROOT = Path(__file__).resolve().parent.parent
+CONFORMANCE = sorted(path.stem for path in (ROOT / "wasm" / "conformance").glob("*.c"))
 
 
 def guest(name: str) -> bytes:
     """Return the prebuilt guest of that name."""
     return (ROOT / "wasm" / name / f"{name}.wasm").read_bytes()
+
+
+def conformance_guest(name: str) -> bytes:
+    """Return the prebuilt guest of that name that checks preview 1."""
+    return (ROOT / "wasm" / "conformance" / f"{name}.wasm").read_bytes()
 
 
 def wat(text: str) -> bytes:
@@ -21,6 +29,15 @@ def wat(text: str) -> bytes:
 def function(body: str, before: str = "") -> bytes:
     """Assemble a module whose run(input, difficulty) has that body; parameters and result are i32."""
     return wat(f'{before} (func $run (export "run") (param i32 i32) (result i32) {body})')
+
+
+def zipped(**files: bytes) -> bytes:
+    """Make a zip of files by name, in which "__" stands for "/"."""
+    target = io.BytesIO()
+    with zipfile.ZipFile(target, "w", zipfile.ZIP_DEFLATED) as archive:
+        for name, content in files.items():
+            archive.writestr(name.replace("__", "/"), content)
+    return target.getvalue()
 
 
 def digest_of(module: bytes) -> bytes:
@@ -41,7 +58,7 @@ SLEEP_FOR_EVER = wat(
       (i32.store8 (i32.const 8) (i32.const 0))                          ;; a clock
       (i32.store (i32.const 16) (i32.const 1))                          ;; monotonic
       (i64.store (i32.const 24) (i64.const 3600000000000))              ;; an hour
-      (drop (call $poll (i32.const 0) (i32.const 100) (i32.const 1) (i32.const 200))))
+      (drop (call $poll (i32.const 0) (i32.const 104) (i32.const 1) (i32.const 200))))
     """
 )
 FLOOD = wat(

@@ -1,19 +1,20 @@
-"""What a WebAssembly module is, from its bytes alone: imports, exports, and how ww runs it.
+"""What a WebAssembly module is, from its bytes alone: imports, exports, and which kind of guest it makes.
 
-Holds a reader of the binary format and the rule that picks an entry. It compiles nothing and runs on the gateway
+Holds a reader of the binary format and the rule that picks the kind. It compiles nothing and runs on the gateway
 against bytes of strangers: linear in their size, no recursion, no error but BadModule. Whether the code inside is valid
-is for the compiler to say, in a child process of a worker (sandbox/).
+is for the compiler to say, in a child process of a worker (sandbox/). Components: component_inspect.py.
 Source: WebAssembly Core Specification 2.0, 5 (Binary Format); WASI preview 1, witx.
 """
 
+import itertools
 import mmap
+import re
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Final, TypeVar
+from enum import StrEnum
+from typing import Final
 
 from ww.errors import BadModule
-
-T = TypeVar("T")
 
 _MAGIC: Final = b"\0asm"
 _MODULE_VERSION: Final = b"\1\0\0\0"
@@ -27,6 +28,20 @@ _VALUE_TYPES: Final = {
     0x70: "funcref",
     0x6F: "externref",
 }
+_NUMBERS: Final = frozenset({"i32", "i64", "f32", "f64"})
+# What compilers make and workers do not run, so that it is refused here in its own name.
+_OF_PROPOSALS: Final = {
+    "exceptions": {0x69, 0x74},
+    "garbage collection": {0x63, 0x64, 0x6A, 0x6B, 0x6C, 0x6D, 0x6E, 0x71, 0x72, 0x73, 0x77, 0x78},
+}
+_GC_TYPES: Final = frozenset({0x4E, 0x4F, 0x50, 0x5E, 0x5F})
+# The instruction, and the first byte of the number of its memory, which is 0 in one form or another.
+_MEMORY_GROW: Final = re.compile(b"\x40[\x00\x80]")
+_PAGE_BYTES: Final = 1 << 16
+# Compilers export a few functions, hostile modules a hundred thousand, which as objects are a gigabyte.
+CALLABLE_MAX: Final = 5_000
+_MEANT: Final = ("_initialize", "_start", "ProcessStdio", "run")
+_LIMITS_HAVE_MAXIMUM, _LIMITS_SHARED, _LIMITS_64, _LIMITS_PAGE_SIZE = 1, 2, 4, 8
 _KINDS: Final = {0: "function", 1: "table", 2: "memory", 3: "global", 4: "tag"}
 _SECTIONS: Final = {
     1: "type", 2: "import", 3: "function", 4: "table", 5: "memory", 6: "global", 7: "export", 8: "start", 9: "element",
@@ -93,6 +108,36 @@ class ModuleInfo:
 
     imports: tuple[Import, ...]
     exports: dict[str, Export]
+    memory_bytes: int = 0
+    """What its own memory begins with."""
+    may_grow: bool = True
+    """Whether the memory can become larger: False when no instruction of it can be memory.grow."""
+
+
+class Kind(StrEnum):
+    """How a guest is run."""
+
+    FUNCTION = "function"
+    """One of its exported functions is called with numbers."""
+    COMMAND = "command"
+    """Its `_start` is run as a program's main is."""
+    REACTOR = "reactor"
+    """As a command to get ready, and then `ProcessStdio` for each unit of work, which is on stdin."""
+    COMPONENT = "component"
+    """A component, which is run as a command."""
+
+
+@dataclass(frozen=True, slots=True)
+class Guest:
+    """What a module is run as."""
+
+    kind: Kind
+    entry: str = ""
+    """Of a function, its name."""
+    parameters: tuple[str, ...] = ()
+    """Of a function: i32, i64, f32 or f64, each."""
+    result: str | None = None
+    """Of a function that returns something."""
 
 
 def inspect(data: bytes | mmap.mmap) -> ModuleInfo:
@@ -100,37 +145,76 @@ def inspect(data: bytes | mmap.mmap) -> ModuleInfo:
     return _Module(data).info()
 
 
-def entry_of(info: ModuleInfo, wanted: str | None = None) -> str:
-    """Return which exported function is called, or "" when the module is a WASI command.
+def guest_of(info: ModuleInfo, wanted: str | None = None) -> Guest:
+    """Say what a module is run as: the function `wanted`, else the function `run`, else a reactor, else a command.
 
-    That is `wanted`, else `run`, else the command's `_start`. BadModule when there is no such thing, when it does not
-    have the signature that ww calls, or when the module imports what no worker gives.
+    BadModule when it is none of them, or imports what no worker gives.
     """
     for wish in info.imports:
         _check_import(wish)
-    name = wanted or "run"
+    if wanted is not None:
+        signature = _signature(info, wanted)
+        if signature is None:
+            raise BadModule(f"wasm: exports no function {_shown(wanted)}")
+        guest = _function(wanted, signature)
+        if wanted not in callable_of(info):
+            raise BadModule(f"wasm: {_shown(wanted)} is beyond the first {CALLABLE_MAX} functions that it exports")
+        return guest
+    if (signature := _signature(info, "run")) is not None:
+        guest = _function("run", signature)
+        if len(guest.parameters) != 2:
+            expected = "expected two parameters (input, difficulty) and one result or none; entry=run gives it args"
+            raise BadModule(f"wasm: 'run' has the signature {signature}; {expected}"[:400])
+        return guest
+    return _program(info)
+
+
+def callable_of(info: ModuleInfo) -> dict[str, FunctionType]:
+    """Return the exported functions that numbers alone go in and out of: the first CALLABLE_MAX, and those whose names
+    mean something, wherever they are."""
+    known = {
+        name: export.signature
+        for name, export in info.exports.items()
+        if export.signature is not None
+        and {*export.signature.parameters, *export.signature.results} <= _NUMBERS
+        and len(export.signature.results) <= 1
+    }
+    if len(known) <= CALLABLE_MAX:
+        return known
+    chosen = {name: known[name] for name in _MEANT if name in known}
+    return chosen | dict(itertools.islice(known.items(), CALLABLE_MAX))
+
+
+def _signature(info: ModuleInfo, name: str) -> FunctionType | None:
+    """Return the signature of an exported function; None when there is none of that name."""
     export = info.exports.get(name)
-    if export is None or export.kind != "function":
-        if wanted is None and _is_command(info):
-            return ""
+    return export.signature if export is not None else None
+
+
+def _function(name: str, signature: FunctionType) -> Guest:
+    if not {*signature.parameters, *signature.results} <= _NUMBERS or len(signature.results) > 1:
+        expected = "expected parameters, and one result or none, of i32, i64, f32 or f64"
+        raise BadModule(f"wasm: {_shown(name)} has the signature {signature}; {expected}"[:400])
+    return Guest(Kind.FUNCTION, name, signature.parameters, *signature.results)
+
+
+def _program(info: ModuleInfo) -> Guest:
+    """Say what a module is that has no function to call."""
+    start, process = _signature(info, "_start"), _signature(info, "ProcessStdio")
+    if start is None:
+        raise BadModule("wasm: exports no function 'run' and no _start to run instead")
+    if start != FunctionType((), ()):
+        raise BadModule(f"wasm: _start has the signature {start}; a WASI command's takes and returns nothing"[:400])
+    memory = info.exports.get("memory")
+    if memory is None or memory.kind != "memory":
+        raise BadModule("wasm: exports _start but no memory, which WASI commands do as 'memory'")
+    if process is None:
+        return Guest(Kind.COMMAND)
+    if process != FunctionType(("i32",), ()):
         raise BadModule(
-            f"wasm: exports no function {_shown(name)}" + ("" if wanted else " and no _start to run instead")
+            f"wasm: ProcessStdio has the signature {process}; a reactor's takes an i32 and returns nothing"[:400]
         )
-    assert export.signature is not None
-    parameters, results = export.signature.parameters, export.signature.results
-    if {*parameters, *results} <= {"i32", "i64"} and len(parameters) == 2 and len(results) == 1:
-        return name
-    expected = "expected two parameters (input, difficulty) and one result, each i32 or i64"
-    raise BadModule(f"wasm: {_shown(name)} has the signature {export.signature}; {expected}"[:400])
-
-
-def _is_command(info: ModuleInfo) -> bool:
-    start = info.exports.get("_start")
-    if start is None or start.kind != "function":
-        return False
-    if start.signature != FunctionType((), ()):
-        raise BadModule(f"wasm: _start has the signature {start.signature}; a WASI command's takes and returns nothing")
-    return True
+    return Guest(Kind.REACTOR)
 
 
 def _check_import(wish: Import) -> None:
@@ -182,8 +266,8 @@ class _Reader:
         self.at += count
         return self.at - count
 
-    def number(self, bits: int = 32) -> int:
-        """Read an unsigned LEB128 number."""
+    def number(self) -> int:
+        """Read an unsigned LEB128 number of 32 bits."""
         value = shift = 0
         while True:
             byte = self.byte()
@@ -191,9 +275,9 @@ class _Reader:
             shift += 7
             if not byte & 0x80:
                 break
-            if shift >= bits:
+            if shift >= 32:
                 raise self.bad("holds a number that is too long")
-        if value >> bits:
+        if value >> 32:
             raise self.bad("holds a number that is too large")
         return value
 
@@ -214,6 +298,10 @@ class _Reader:
             raise self.bad("holds a name that is not UTF-8") from None
 
 
+def _not_run(section: _Reader, proposal: str, what: str) -> BadModule:
+    return section.bad(f"holds {what} of WebAssembly's {proposal} proposal, which no worker runs")
+
+
 class _Module:
     """A module while it is read: what is known so far, section by section."""
 
@@ -223,6 +311,9 @@ class _Module:
         self._functions: list[int] = []
         self._imports: list[Import] = []
         self._exports: dict[str, tuple[str, int]] = {}
+        self._memories = 0
+        self._memory_pages = 0
+        self._code = (0, 0)
         self._counts: dict[int, int] = {}
 
     def info(self) -> ModuleInfo:
@@ -236,8 +327,11 @@ class _Module:
         for name, (kind, index) in self._exports.items():
             if kind == "function" and index >= len(signatures):
                 raise BadModule(f"wasm: the export section names function {index}, there are {len(signatures)}")
+            if kind == "memory" and index >= self._memories:
+                raise BadModule(f"wasm: the export section names memory {index}, there are {self._memories}")
             exports[name] = Export(name, kind, signatures[index] if kind == "function" else None)
-        return ModuleInfo(tuple(self._imports), exports)
+        may_grow = _MEMORY_GROW.search(self._data, *self._code) is not None
+        return ModuleInfo(tuple(self._imports), exports, self._memory_pages * _PAGE_BYTES, may_grow)
 
     def _read_header(self) -> None:
         head = bytes(self._data[:8])
@@ -253,7 +347,8 @@ class _Module:
     def _read_sections(self) -> None:
         reader = _Reader(self._data, 8, len(self._data), "cut off or damaged: a section")
         reading: dict[int, Callable[[_Reader], None]] = {
-            1: self._read_types, 2: self._read_imports, 3: self._read_functions, 7: self._read_exports,
+            1: self._read_types, 2: self._read_imports, 3: self._read_functions, 4: self._read_tables,
+            5: self._read_memories, 7: self._read_exports, 13: self._read_tags,
         }  # fmt: skip
         last = -1
         while reader.at < reader.end:
@@ -275,6 +370,8 @@ class _Module:
                     raise section.bad("holds more than its entries")
             elif number in (10, 11, 12):
                 self._counts[number] = section.number() if number == 12 else section.count()
+                if number == 10:
+                    self._code = start, start + size
 
     def _check_counts(self) -> None:
         """Notice a file cut off between two sections."""
@@ -288,7 +385,10 @@ class _Module:
 
     def _read_types(self, section: _Reader) -> None:
         for _ in range(section.count()):
-            if section.byte() != 0x60:
+            form = section.byte()
+            if form in _GC_TYPES:
+                raise _not_run(section, "garbage collection", "a type")
+            if form != 0x60:
                 raise section.bad("holds a type that is not a function's")
             self._types.append(FunctionType(self._value_types(section), self._value_types(section)))
 
@@ -297,9 +397,12 @@ class _Module:
 
     def _value_type(self, section: _Reader) -> str:
         byte = section.byte()
-        if byte not in _VALUE_TYPES:
-            raise section.bad(f"holds the unknown value type 0x{byte:02x}")
-        return _VALUE_TYPES[byte]
+        if (known := _VALUE_TYPES.get(byte)) is not None:
+            return known
+        for proposal, types in _OF_PROPOSALS.items():
+            if byte in types:
+                raise _not_run(section, proposal, "a type")
+        raise section.bad(f"holds the unknown value type 0x{byte:02x}")
 
     def _read_imports(self, section: _Reader) -> None:
         for _ in range(section.count()):
@@ -309,28 +412,56 @@ class _Module:
             if kind == "function":
                 signature = self._type(section, section.number())
             elif kind == "table":
-                self._value_type(section)
-                self._skip_limits(section)
+                self._read_table(section)
             elif kind == "memory":
-                self._skip_limits(section)
+                self._read_memory(section)
             elif kind == "global":
                 self._value_type(section)
                 section.byte()
             elif kind == "tag":
-                section.byte()
-                self._type(section, section.number())
+                raise _not_run(section, "exceptions", "a tag")
             else:
                 raise section.bad("holds an import of an unknown kind")
             self._imports.append(Import(module, name, kind, signature))
 
-    def _skip_limits(self, section: _Reader) -> None:
+    def _read_limits(self, section: _Reader, what: str) -> int:
+        """Return the minimum."""
         flags = section.byte()
-        if flags > 7:
+        if flags > 15:
             raise section.bad("holds limits of an unknown form")
-        bits = 64 if flags & 4 else 32
-        section.number(bits)
-        if flags & 1:
-            section.number(bits)
+        if flags & _LIMITS_SHARED:
+            raise _not_run(section, "threads", f"a shared {what}")
+        if flags & _LIMITS_64:
+            raise _not_run(section, "memory64", f"a 64-bit {what}")
+        if flags & _LIMITS_PAGE_SIZE:
+            raise _not_run(section, "custom-page-sizes", f"a {what}")
+        minimum = section.number()
+        if flags & _LIMITS_HAVE_MAXIMUM:
+            section.number()
+        return minimum
+
+    def _read_tables(self, section: _Reader) -> None:
+        for _ in range(section.count()):
+            self._read_table(section)
+
+    def _read_table(self, section: _Reader) -> None:
+        if self._value_type(section) not in ("funcref", "externref"):
+            raise section.bad("holds a table of something else than references")
+        self._read_limits(section, "table")
+
+    def _read_memories(self, section: _Reader) -> None:
+        for _ in range(section.count()):
+            self._read_memory(section)
+
+    def _read_memory(self, section: _Reader) -> None:
+        self._memories += 1
+        if self._memories > 1:
+            raise _not_run(section, "multi-memory", "a second memory")
+        self._memory_pages = self._read_limits(section, "memory")
+
+    def _read_tags(self, section: _Reader) -> None:
+        if section.count():
+            raise _not_run(section, "exceptions", "tags")
 
     def _read_functions(self, section: _Reader) -> None:
         for _ in range(section.count()):

@@ -10,6 +10,7 @@ import logging
 import os
 import platform
 import random
+import time
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -33,9 +34,11 @@ from ww.errors import (
 )
 from ww.identity import PeerId
 from ww.node import Node
+from ww.outcome import outcome_of, read_invocation
 from ww.rpc.connection import Connection
 from ww.rpc.errors import call
 from ww.rpc.loop import first_of
+from ww.sandbox.invocation import Invocation, RunLimits
 from ww.sandbox.modules import ModuleCache
 from ww.sandbox.pool import SandboxPool
 
@@ -198,13 +201,14 @@ class Worker:
         info.host = platform.node()
         info.labels = [{"key": key, "value": value} for key, value in self._config.labels.items()]
 
-    async def prepare(self, digest: bytes, blob: Any) -> None:
-        """Have a module ready to run, reading its bytes from blob when they are not here.
+    async def prepare(self, digest: bytes, blob: Any, *, metered: bool) -> float:
+        """Have a module ready to run, reading its bytes from blob when they are not here; return the seconds that
+        compiling took. metered is for runs that count fuel or are deterministic.
 
         Raises BadModule when they do not compile or are not what digest names, StoreError when the cache takes no more.
         """
-        if self.sandbox.is_prepared(digest):
-            return
+        if self.sandbox.is_prepared(digest, metered=metered):
+            return 0.0
         try:
             if not await self._modules.has(digest):
                 async with self._modules.writer(digest) as writer:
@@ -212,7 +216,7 @@ class Worker:
                         await writer.write(data)
         except OSError as error:
             raise StoreError(f"the worker's module cache: {(error.strerror or 'unusable').lower()}") from None
-        await self.sandbox.prepare(digest)
+        return await self.sandbox.prepare(digest, metered=metered)
 
     def start(self, coroutine: Any) -> "asyncio.Task[Any]":
         """Run a guest beside the others, until it ends, is cancelled or the worker stops."""
@@ -267,24 +271,32 @@ class WorkerServer(schema.worker.Worker.Server):  # type: ignore[misc]
         digest, blob = context.params.digest, context.params.blob
         if len(digest) != 32:
             raise UsageError(f"digest: {len(digest)} bytes, a sha256 has 32")
-        await self._worker.prepare(digest, blob)
-        context.results.program = ProgramServer(self, digest)
+        compile_s = await self._worker.prepare(digest, blob, metered=context.params.metered)
+        context.results.program = ProgramServer(self, digest, compile_s)
 
-    async def _in_turn(self, digest: bytes, request: Any) -> Any:
+    async def _in_turn(self, digest: bytes, invocation: Invocation, limits: RunLimits, compile_s: float) -> Any:
         """Run when the runs before this one have ended, and return the Outcome."""
+        sandbox, begun_at = self._worker.sandbox, time.monotonic()
         async with self._turn:
-            return await self._worker.sandbox.ask(digest, request)
+            if limits.is_metered(invocation) and not sandbox.is_prepared(digest, metered=True):
+                # Nobody said so when it was loaded.
+                compile_s += await sandbox.prepare(digest, metered=True)
+            result = await sandbox.run(digest, invocation, limits)
+        queue_s = max(0.0, time.monotonic() - begun_at - result.wall_s)
+        return outcome_of(result, limits, queue_s=queue_s, compile_s=compile_s)
 
-    def start(self, digest: bytes, invocation: Any) -> "asyncio.Task[Any]":
-        """Begin a run; invocation is read before this returns.
+    def start(self, digest: bytes, message: Any, compile_s: float) -> "asyncio.Task[Any]":
+        """Begin a run; message, a worker.Invocation, is read before this returns.
 
-        Raises Draining when the worker is stopping, Overloaded when too many wait.
+        Raises Draining when the worker is stopping, Overloaded when too many wait, UsageError when it is none.
         """
         if self._worker.is_draining:
             raise Draining("this worker is stopping")
         if len(self._runs) >= _RUNS_MAX:
             raise Overloaded(f"{_RUNS_MAX} runs are on this slot, the limit")
-        run = self._worker.start(self._in_turn(digest, self._worker.sandbox.request(digest, invocation)))
+        invocation = read_invocation(message)
+        limits = self._worker.sandbox.limits.of_run(message.limits, invocation)
+        run = self._worker.start(self._in_turn(digest, invocation, limits, compile_s))
         self._runs.add(run)
         run.add_done_callback(self._runs.discard)
         return run
@@ -296,12 +308,15 @@ class WorkerServer(schema.worker.Worker.Server):  # type: ignore[misc]
 class ProgramServer(schema.worker.Program.Server):  # type: ignore[misc]
     """A module that is ready, on one slot."""
 
-    def __init__(self, slot: WorkerServer, digest: bytes) -> None:
+    def __init__(self, slot: WorkerServer, digest: bytes, compile_s: float) -> None:
         self._slot = slot
         self._digest = digest
+        self._compile_s = compile_s
 
     async def run_context(self, context: Any) -> None:
-        run = self._slot.start(self._digest, context.params.invocation)
+        # The first run is the one that waited for it.
+        compile_s, self._compile_s = self._compile_s, 0.0
+        run = self._slot.start(self._digest, context.params.invocation, compile_s)
         try:
             await _done_within(run, _ANSWER_WITHIN_S)
         except asyncio.CancelledError:  # the connection broke

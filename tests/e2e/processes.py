@@ -17,6 +17,7 @@ from typing import Any
 import httpx
 
 from tests.guests import ROOT
+from ww.sandbox.process import Setup
 
 BOUND_S = 20.0
 
@@ -178,11 +179,13 @@ def sandboxes_of(pid: int, role: str = "") -> list[int]:
     found = []
     for folder in Path("/proc").glob("[0-9]*"):
         with contextlib.suppress(OSError):
-            # ... -m ww.sandbox.executor ROLE DESCRIPTOR PID-OF-THE-NODE BYTES
             words = (folder / "cmdline").read_bytes().decode(errors="replace").split("\0")
-            if "ww.sandbox.executor" in words:
-                its_role, _, node = words[words.index("ww.sandbox.executor") + 1 :][:3]
-                if node == str(pid) and its_role.startswith(role) and is_running(int(folder.name)):
+            if "ww.sandbox.executor" not in words:
+                continue
+            # ... -m ww.sandbox.executor SETUP; that of others, of another ww, is no such text
+            with contextlib.suppress(ValueError, TypeError, IndexError):
+                setup = Setup.from_text(words[words.index("ww.sandbox.executor") + 1])
+                if setup.parent == pid and setup.role.startswith(role) and is_running(int(folder.name)):
                     found.append(int(folder.name))
     return found
 

@@ -16,8 +16,10 @@ from ww.rpc.vat import Vat
 class Run:
     """One run that the gateway asked for."""
 
-    def __init__(self, argument: int) -> None:
-        self.argument = argument
+    def __init__(self, invocation: Any) -> None:
+        self.argument = invocation.arguments[0] if len(invocation.arguments) else 0
+        # What is not there at all is not in to_dict.
+        self.invocation: dict[str, Any] = {"arguments": [], "args": [], "context": b""} | invocation.to_dict()
         self.outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
         self.cancels = 0
 
@@ -116,7 +118,7 @@ class _Program(schema.worker.Program.Server):  # type: ignore[misc]
     async def run_context(self, context: Any) -> None:
         if self._worker.run_error is not None:
             raise self._worker.run_error
-        run = Run(context.params.invocation.arguments[0])
+        run = Run(context.params.invocation)
         self._worker.runs.append(run)
         if self._worker.is_quick:
             await asyncio.sleep(0)

@@ -6,6 +6,7 @@ What is refused: test_http_refusals.py, which uses this file's gateway.
 
 import asyncio
 import hashlib
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -17,8 +18,10 @@ import httpx
 import pytest
 from starlette.types import ASGIApp
 
-from tests.guests import guest
+from tests.components import NOOP as COMPONENT
+from tests.guests import guest, wat, zipped
 from ww.clock import ManualClock
+from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.http import HttpConfig, HttpGateway
 from ww.gateway.modules import ModuleStore
 from ww.gateway.request import RequestLimits
@@ -37,22 +40,29 @@ ABOUT: Final = {"peer": "12D3KooW", "namespace": "ww", "meta": {"rack": "7"}}
 BOUND_S: Final = 20.0
 
 TASK_KEYS: Final = (
-    "id description complete completions duration start delay repeats input difficulty args entry memory output module"
+    "id description complete completions duration start delay repeats input difficulty args kind entry memory output"
+    " module files dirs files_max artifacts artifacts_max deterministic seed fuel cpu_seconds"
     " status runs results results_url created_at finished_at next_run_at"
 )
 RESULT_KEYS: Final = (
-    "run state result exit_code stdout stderr stdout_truncated stderr_truncated reason detail worker attempts queued_at"
-    " started_at finished_at wall_seconds cpu_seconds memory_bytes memory_limit_bytes"
+    "run state result exit_code stdout stderr stdout_bytes stderr_bytes stdout_truncated stderr_truncated reason detail"
+    " worker attempts queued_at"
+    " started_at finished_at wall_seconds cpu_seconds memory_bytes memory_limit_bytes queue_seconds compile_seconds"
+    " instantiate_seconds fuel files_bytes artifacts_url artifacts_bytes"
 )
 
 Parts = list[tuple[str, tuple[str | None, bytes]]]
 
 
-def form(wasm: bytes | None = NOOP, stdin_file: bytes | None = None, **fields: Any) -> Parts:
+def form(
+    wasm: bytes | None = NOOP, stdin_file: bytes | None = None, files: bytes | None = None, **fields: Any
+) -> Parts:
     """Make the parts of a submission; a list gives a field several times."""
     parts: Parts = [] if wasm is None else [("wasm", ("guest.wasm", wasm))]
     if stdin_file is not None:
         parts.append(("stdin", ("input.bin", stdin_file)))
+    if files is not None:
+        parts.append(("files", ("files.zip", files)))
     for name, value in fields.items():
         values = value if isinstance(value, list) else [value]
         parts += [(name, (None, each if isinstance(each, bytes) else str(each).encode())) for each in values]
@@ -68,6 +78,7 @@ class Gateway:
     store: Store
     scheduler: Scheduler
     modules: ModuleStore
+    artifacts: ArtifactStore
     clock: ManualClock
     directory: Path
 
@@ -110,6 +121,9 @@ class Gateway:
     def module_files(self) -> set[str]:
         return {path.name for path in (self.directory / "modules").iterdir()}
 
+    def artifact_files(self) -> set[str]:
+        return {path.name for path in (self.directory / "artifacts").iterdir()}
+
 
 @asynccontextmanager
 async def open_gateway(
@@ -118,6 +132,8 @@ async def open_gateway(
     kind: type[Store] = Store,
     modules_kind: type[ModuleStore] = ModuleStore,
     modules_bytes_max: int = 1 << 30,
+    artifacts_bytes_max: int = 1 << 30,
+    limits: RequestLimits | None = None,
     http: HttpConfig | None = None,
     about: Mapping[str, Any] = ABOUT,
     **config: Any,
@@ -125,16 +141,18 @@ async def open_gateway(
     """Open a gateway on a directory, as serve.py does; config is the scheduler's."""
     clock = ManualClock(wall=WALL)
     modules = modules_kind(directory / "modules", quota_bytes=modules_bytes_max)
+    artifacts = ArtifactStore(directory / "artifacts", quota_bytes=artifacts_bytes_max)
     async with (
         asyncio.timeout(BOUND_S),
         kind(directory / "ww.db") as store,
-        Scheduler(store, modules, clock, SchedulerConfig(**config)) as scheduler,
+        Scheduler(store, modules, artifacts, clock, SchedulerConfig(**config)) as scheduler,
     ):
-        app = HttpGateway(scheduler, store, modules, clock, RequestLimits(), http or HttpConfig(), lambda: about).app()
+        parts = scheduler, store, modules, artifacts, clock
+        app = HttpGateway(*parts, limits or RequestLimits(), http or HttpConfig(), lambda: about).app()
         # An unexpected error is answered, and then raised again for the server's log.
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url=BASE_URL) as client:
-            yield Gateway(app, client, store, scheduler, modules, clock, directory)
+            yield Gateway(app, client, store, scheduler, modules, artifacts, clock, directory)
 
 
 @pytest.fixture
@@ -218,6 +236,121 @@ async def test_a_body_of_exactly_the_limit_is_taken(tmp_path: Path) -> None:
     body = request.read()
     async with open_gateway(tmp_path, http=HttpConfig(upload_bytes_max=len(body))) as gateway:
         await gateway.json("/tasks", 201, "POST", content=body, headers=request.headers)
+
+
+# What a run is given and may use.
+
+ZIP: Final = zipped(data__a=b"one", data__b=b"two")
+ZIP_SHA256: Final = hashlib.sha256(ZIP).hexdigest()
+COMMAND: Final = guest("echo")
+REACTOR: Final = wat('(memory (export "memory") 1) (func (export "_start")) (func (export "ProcessStdio") (param i32))')
+
+
+async def spec_of(gateway: Gateway, id: str) -> Spec:
+    row = await gateway.store.task(id)
+    assert row is not None
+    return row.spec
+
+
+async def test_files_are_kept_beside_modules_and_named_by_the_task(gateway: Gateway) -> None:
+    fields = {"dirs": ["/data/", "tmp"], "artifacts": "out", "files_max": 5000, "artifacts_max": 4000}
+    task = await gateway.added(id="t", wasm=COMMAND, files=ZIP, **fields)
+    shown = {"files": f"sha256:{ZIP_SHA256}", "dirs": ["/data", "tmp"], "artifacts": ["out"], "files_max": 5000}
+    assert task | shown | {"artifacts_max": 4000, "kind": "command"} == task
+    assert f"{ZIP_SHA256}.zip" in gateway.module_files()
+    assert await gateway.modules.read_files(ZIP_SHA256) == ZIP
+    spec = await spec_of(gateway, "t")
+    assert (spec.files, spec.files_bytes, spec.artifact_bytes) == (ZIP_SHA256, 5000, 4000)
+    assert (await gateway.post(id="t", wasm=COMMAND, files=ZIP, **fields)).status_code == 200
+    assert (await gateway.post(id="t", wasm=COMMAND, files=zipped(a=b""), **fields)).status_code == 409
+
+
+async def test_without_files_there_is_no_file_system(gateway: Gateway) -> None:
+    task = await gateway.added(id="t", wasm=COMMAND)
+    nothing = {"files": None, "dirs": [], "artifacts": [], "files_max": None, "artifacts_max": None}
+    assert task | nothing == task
+    assert len(gateway.module_files()) == 1
+
+
+async def test_files_larger_than_memory_for_uploads_are_taken_whole(gateway: Gateway) -> None:
+    content = random.Random(1).randbytes((3 << 20) + 1)
+    data = zipped(a=content)
+    task = await gateway.added(id="t", wasm=COMMAND, files=data)
+    assert await gateway.modules.read_files(task["files"].removeprefix("sha256:")) == data
+
+
+async def test_an_exported_function_may_have_files(gateway: Gateway) -> None:
+    task = await gateway.added(id="t", files=ZIP)
+    assert (task["kind"], task["files"]) == ("function", f"sha256:{ZIP_SHA256}")
+
+
+async def test_limits_and_determinism_are_shown(gateway: Gateway) -> None:
+    fields = {"deterministic": "true", "seed": 2**64 - 1, "fuel": 10**15, "cpu_seconds": "1.5"}
+    task = await gateway.added(id="t", **fields)
+    assert task | {"deterministic": True, "seed": 2**64 - 1, "fuel": 10**15, "cpu_seconds": 1.5} == task
+    task = await gateway.added(id="u")
+    assert task | {"deterministic": False, "seed": None, "fuel": None, "cpu_seconds": None} == task
+
+
+@pytest.mark.parametrize(
+    ("wasm", "kind", "entry"),
+    [(NOOP, "function", "run"), (COMMAND, "command", None), (REACTOR, "reactor", None), (COMPONENT, "component", None)],
+)
+async def test_a_task_shows_of_what_kind_its_guest_is(
+    gateway: Gateway, wasm: bytes, kind: str, entry: str | None
+) -> None:
+    task = await gateway.added(id="t", wasm=wasm)
+    assert (task["kind"], task["entry"]) == (kind, entry)
+    again = await gateway.added(id="u", wasm=None, module=task["module"])
+    assert (again["kind"], again["entry"]) == (kind, entry)
+
+
+async def test_a_function_is_called_by_name_with_numbers(gateway: Gateway) -> None:
+    module = wat('(func (export "f") (param i32 f64) (result f32) (f32.const 1))')
+    task = await gateway.added(id="t", wasm=module, entry="f", args=["-7", "0.5"])
+    assert (task["kind"], task["entry"], task["args"]) == ("function", "f", ["-7", "0.5"])
+    assert (await spec_of(gateway, "t")).arguments == (-7, 0x3FE0000000000000)
+
+
+# Artifacts.
+
+
+async def with_artifacts(gateway: Gateway, id: str, *runs: int, data: bytes = ZIP) -> None:
+    """Have runs of a task end with artifacts."""
+    digest = hashlib.sha256(data).hexdigest()
+
+    async def in_use() -> set[str]:
+        return set()
+
+    await gateway.artifacts.keep(data, digest, in_use)
+    await gateway.end(id, *runs, artifacts=digest, artifacts_bytes=len(data))
+
+
+async def test_artifacts_are_one_zip_a_run(gateway: Gateway) -> None:
+    await gateway.added(id="a:b", wasm=COMMAND, artifacts="out", repeats=2)
+    large = zipped(out=random.Random(1).randbytes(1 << 20))
+    await with_artifacts(gateway, "a:b", 1, data=large)
+    (shown,) = await gateway.json("/tasks/a%3Ab/runs")
+    assert (shown["artifacts_url"], shown["artifacts_bytes"]) == ("/tasks/a%3Ab/runs/1/artifacts", len(large))
+    answer = await gateway.client.get(shown["artifacts_url"])
+    assert (answer.status_code, answer.content) == (200, large)
+    assert answer.headers["content-type"] == "application/zip"
+    assert answer.headers["content-disposition"] == 'attachment; filename="a_b-1.zip"'
+    assert answer.headers["content-length"] == str(len(large))
+    assert answer.headers["x-content-type-options"] == "nosniff"
+    head = await gateway.client.head(shown["artifacts_url"])
+    assert (head.status_code, head.headers["content-length"]) == (200, str(len(large)))
+
+
+async def test_results_say_what_a_run_used(gateway: Gateway) -> None:
+    await gateway.added(id="t", repeats=2)
+    used = {"fuel": 12, "queue_s": 0.5, "compile_s": 0.25, "instantiate_s": 0.125, "files_bytes": 77}
+    await gateway.end("t", 0, result="1.5", **used)
+    await gateway.end("t", 1)
+    first, second = await gateway.json("/tasks/t/runs")
+    shown = {"fuel": 12, "queue_seconds": 0.5, "compile_seconds": 0.25, "instantiate_seconds": 0.125}
+    assert first | shown | {"files_bytes": 77, "result": "1.5"} == first
+    assert (second["fuel"], second["artifacts_url"], second["artifacts_bytes"]) == (None, None, 0)
 
 
 # The same id again.

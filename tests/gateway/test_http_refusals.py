@@ -1,6 +1,7 @@
 """What the HTTP interface refuses: each with its own status and one clear problem, and nothing of it is stored."""
 
 import asyncio
+import hashlib
 import math
 import random
 import shutil
@@ -12,12 +13,14 @@ from urllib.parse import unquote
 import httpx
 import pytest
 
+from tests.components import NOOP as COMPONENT
 from tests.conftest import until
 from tests.gateway.scripted_worker import ScriptedWorker
 from tests.gateway.test_http import BASE_URL, NOOP, NOOP_SHA256, Gateway, form, open_gateway
 from tests.gateway.test_store import refusing, rows
-from tests.guests import function, guest, wat
+from tests.guests import function, guest, wat, zipped
 from ww.gateway.http import HttpConfig
+from ww.gateway.request import RequestLimits
 from ww.identity import Identity
 from ww.net.memory import MemoryTransport, Network
 from ww.node import LOOPBACK
@@ -88,7 +91,7 @@ BODY_KIND: Final = "multipart/form-data; boundary=x1"
         (b"\0asm", "wasm: cut off"),
         (guest("hash")[:-1], "wasm: cut off or damaged"),
         (guest("hash")[: len(guest("hash")) // 2], "wasm: cut off or damaged"),
-        (b"\0asm\x0d\0\1\0", "wasm: is a component; expected a core module"),
+        (b"\0asm\x0d\0\1\0", "wasm: the component is no command: it exports nothing"),
         (wat('(import "env" "now" (func)) (func (export "_start"))'), "wasm: imports the unknown function 'env'.'now'"),
         (wat('(func (export "main"))'), "wasm: exports no function 'run' and no _start"),
         (wat('(func (export "run"))'), "expected two parameters (input, difficulty) and one result"),
@@ -134,6 +137,14 @@ BAD_VALUES: Final = [
     ("id", "is not 1 to 128 letters, digits or . _ : -", ["", "a/b", "..", "-a", "a b", "a\nb", "\u00e9", "x" * 129]),
     ("entry", "expected an exported function's name of 1 to 200 characters", ["", "e" * 201]),
     ("env", "expected NAME=VALUE", ["", "NAME", "=value"]),
+    ("fuel", "is not a whole number from 1 to 1000000000000000", [*NOT_WHOLE, "0", "1000000000000001"]),
+    ("cpu_seconds", "is not a number of seconds from 0 to 86400", [*NOT_SECONDS, "86401"]),
+    ("deterministic", "is not true or false", ["", "1", "yes", "True", "TRUE", " true"]),
+    ("seed", f"is not a whole number from 0 to {2**64 - 1}", [*NOT_WHOLE, str(2**64)]),
+    ("dirs", "the path", ["", "..", "a/..", "a/../../b", "a\\b", "a\nb", "C:/x", "x" * 1025, "y/" + "x" * 256]),
+    ("artifacts", "the path", ["", "..", "../a", "a\\b", "a\tb"]),
+    ("files_max", "given without files, dirs or artifacts", ["1", "x", ""]),
+    ("artifacts_max", "given without artifacts", ["1", "x", ""]),
     ("description", "holds a NUL character", ["a\0b"]),
 ]
 
@@ -145,12 +156,102 @@ async def test_a_bad_value(gateway: Gateway, name: str, says: str, values: list[
         assert answer.json()["detail"].startswith(f"{name}: ")
 
 
+async def test_values_that_mean_nothing_together(gateway: Gateway) -> None:
+    await refused(gateway, 422, "seed: given without deterministic=true", "seed", files=form(seed=1))
+    await refused(
+        gateway, 422, "seed: given without deterministic=true", "seed", files=form(seed=1, deterministic="false")
+    )
+    with_dirs = form(COMPONENT, dirs="a", deterministic="true")
+    await refused(gateway, 422, "deterministic: a component sees when", "deterministic", files=with_dirs)
+    await refused(gateway, 422, "entry: a component is run as a command", "entry", files=form(COMPONENT, entry="f"))
+    for name in ("_start", "_initialize"):
+        says = f"entry: {name} is called by itself"
+        await refused(gateway, 422, says, "entry", files=form(guest("echo"), entry=name))
+    for name in ("files_max", "artifacts_max"):
+        for value in ("0", "-1", "x", "", str(1 << 40)):
+            fields = {"artifacts": "a", name: value}
+            await refused(gateway, 422, f"{name}: ", name, files=form(**fields))
+
+
+async def test_arguments_that_a_function_does_not_take(gateway: Gateway) -> None:
+    module = wat('(func (export "f") (param i32 f32))')
+    says = "args: 'f' takes (i32, f32), 1 were given"
+    await refused(gateway, 422, says, "args", files=form(module, entry="f", args="1"))
+    says = "args: parameter 2 of 'f' is f32: 'x' is not a decimal number"
+    await refused(gateway, 422, says, "args", files=form(module, entry="f", args=["1", "x"]))
+    says = "input: parameter 1 of 'f' is i32: '4294967296' is not a whole number"
+    await refused(gateway, 422, says, "input", files=form(module, entry="f", input=2**32, args="1"))
+    says = "wasm: 'f' has the signature (v128) -> ()"
+    await refused(gateway, 422, says, "wasm", files=form(wat('(func (export "f") (param v128))'), entry="f"))
+
+
+# Files.
+
+
+@pytest.mark.parametrize(
+    ("files", "says"),
+    [
+        (b"", "files: the file is empty; expected a zip"),
+        (b"no zip", "files: the files are no zip"),
+        (zipped(a=b"x")[:-1], "files: the files are no zip"),
+        (zipped(**{"..__a": b"x"}), "files: the zip's entry '../a' has '..' in it"),
+        (zipped(a=bytes(1001)), "files: the zip holds 1001 bytes when it is unpacked, the limit is 1000"),
+        (zipped(a=b"", b=b"", c=b"", d=b""), "files: the zip has 4 entries, the limit is 3"),
+        (bytes(5001), "files: 5001 bytes, at most 5000 are taken"),
+    ],
+)
+async def test_files_that_are_not_to_be_unpacked(tmp_path: Path, files: bytes, says: str) -> None:
+    limits = RequestLimits(files_upload_max_bytes=5000, files_count_max=3)
+    async with open_gateway(tmp_path, limits=limits) as gateway:
+        await refused(gateway, 422, says, "files", files=form(files=files, files_max=1000))
+
+
+async def test_other_ways_to_give_no_files(gateway: Gateway) -> None:
+    says = "files: is a text field; expected a file part (curl: -F files=@FILE.zip)"
+    await refused(gateway, 422, says, "files", files=[*form(), ("files", (None, zipped(a=b"")))])
+    twice = [("files", ("a.zip", zipped(a=b"")))] * 2
+    await refused(gateway, 422, "files: given more than once", "files", files=form() + twice)
+
+
+async def test_more_files_than_there_is_room_for(tmp_path: Path) -> None:
+    data = zipped(a=b"x")
+    async with open_gateway(tmp_path, modules_bytes_max=len(NOOP) + len(data)) as gateway:
+        await gateway.added(id="t", files=data)
+        answer = await gateway.post(id="u", files=zipped(b=b"y"))
+        assert (answer.status_code, answer.json()["code"]) == (429, "overloaded")
+        assert answer.json()["detail"].startswith("files: the zip has no room")
+        assert await gateway.ids() == ["t"]
+        assert gateway.module_files() == {f"{NOOP_SHA256}.wasm", f"{hashlib.sha256(data).hexdigest()}.zip"}
+        await gateway.added(id="u", files=data)
+
+
+async def test_a_disk_that_refuses_files(gateway: Gateway) -> None:
+    await gateway.added(id="t")
+    shutil.rmtree(gateway.directory / "modules")
+    answer = await gateway.post(id="u", wasm=OTHER, files=zipped(a=b"x"))
+    assert (answer.status_code, answer.json()["code"]) == (503, "store")
+    assert str(gateway.directory) not in answer.text
+
+
+async def test_artifacts_that_are_not_there(gateway: Gateway) -> None:
+    await gateway.added(id="t", repeats=2, artifacts="out")
+    await gateway.end("t", 0)
+    get = {"method": "GET"}
+    await refused(gateway, 404, "run 0 of task 't' has no artifacts", path="/tasks/t/runs/0/artifacts", **get)
+    await refused(gateway, 404, "run 1 of task 't' has not ended", path="/tasks/t/runs/1/artifacts", **get)
+    await refused(gateway, 404, "has no run '2'", path="/tasks/t/runs/2/artifacts", **get)
+    await refused(gateway, 404, "has no run '..'", path="/tasks/t/runs/%2e%2e/artifacts", **get)
+    await refused(gateway, 404, "no task 'u'", path="/tasks/u/runs/0/artifacts", **get)
+    await gateway.end("t", 1, artifacts="0" * 64, artifacts_bytes=5)
+    await refused(gateway, 404, "not stored here any more", path="/tasks/t/runs/1/artifacts", **get)
+
+
 async def test_fields_that_are_unknown_or_doubled_or_of_the_wrong_kind(gateway: Gateway) -> None:
     await refused(gateway, 422, "'colour': no such field; known are args", "colour", files=form(colour="red"))
     await refused(gateway, 422, "'Repeats': no such field", "Repeats", files=form(Repeats=1))
     await refused(gateway, 422, "'': no such field", files=[*form(), ("", (None, b"x"))])
-    unknown_file = [*form(), ("files", ("x.zip", b"x"))]
-    await refused(gateway, 422, "'files': no such field", "files", files=unknown_file)
+    unknown_file = [*form(), ("file", ("x.zip", b"x"))]
+    await refused(gateway, 422, "'file': no such field", "file", files=unknown_file)
     for name in ("repeats", "id", "description", "module"):
         await refused(gateway, 422, f"{name}: given more than once", name, files=form(**{name: ["1", "1"]}))
     await refused(gateway, 422, "stdin: given more than once", "stdin", files=form(stdin="a", stdin_file=b"a"))
@@ -342,6 +443,7 @@ async def test_a_path_that_is_not_there(gateway: Gateway, path: str) -> None:
         ("PUT", "/tasks", {"GET", "HEAD", "POST"}),
         ("POST", "/tasks/t", {"GET", "HEAD", "DELETE"}),
         ("DELETE", "/tasks/t/runs/0", {"GET", "HEAD"}),
+        ("PUT", "/tasks/t/runs/0/artifacts", {"GET", "HEAD"}),
         ("POST", "/workers", {"GET", "HEAD"}),
     ],
 )

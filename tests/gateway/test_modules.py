@@ -11,16 +11,19 @@ import pytest
 
 from tests.conftest import until
 from tests.gateway.test_http import open_gateway
-from tests.guests import function, guest, wat
+from tests.guests import function, guest, wat, zipped
 from ww.errors import BadModule, NotFound, Overloaded, StoreError, UsageError, WwError
 from ww.gateway.modules import ModuleStore
 from ww.gateway.store import Store
 from ww.gateway.task import Spec
+from ww.wasm_inspect import Guest, Kind
 
 pytestmark = pytest.mark.anyio
 
 ONE, TWO, THREE = (function(f"(i32.const {number})") for number in (1, 2, 3))
 SIZE = len(ONE)
+COMMAND = Guest(Kind.COMMAND)
+RUN = Guest(Kind.FUNCTION, "run", ("i32", "i32"), "i32")
 
 
 class Modules:
@@ -38,6 +41,12 @@ class Modules:
         file = BytesIO(module)
         digest, _ = await self.store.examine(file, None)
         await self.store.keep(file, digest, self._in_use)
+        return digest
+
+    async def keep_files(self, data: bytes) -> str:
+        file = BytesIO(data)
+        digest = await self.store.examine_files(file, bytes_max=1 << 20, count_max=10)
+        await self.store.keep_files(file, digest, self._in_use)
         return digest
 
     @property
@@ -76,12 +85,12 @@ async def test_keeping_it_again_changes_nothing(modules: Modules) -> None:
 async def test_what_is_kept_is_there_after_a_restart(modules: Modules) -> None:
     digest = await modules.keep(guest("echo"))
     again = Modules(modules.directory)
-    assert await again.store.entry(digest, None) == ""
+    assert await again.store.guest(digest, None) == COMMAND
     assert again.store.path(digest).read_bytes() == guest("echo")
 
 
 async def test_examining_stores_nothing(modules: Modules) -> None:
-    assert await modules.store.examine(BytesIO(ONE), None) == (sha256(ONE), "run")
+    assert await modules.store.examine(BytesIO(ONE), None) == (sha256(ONE), RUN)
     assert modules.files == set()
 
 
@@ -92,10 +101,10 @@ async def test_a_module_of_any_size_is_examined_and_kept_whole(tmp_path: Path, e
     upload = tmp_path / "upload"
     upload.write_bytes(module)
     with upload.open("rb") as file:
-        digest, entry = await modules.store.examine(file, None)
-        assert (digest, entry) == (sha256(module), "run")
+        assert await modules.store.examine(file, None) == (sha256(module), RUN)
+        digest = sha256(module)
         await modules.store.keep(file, digest, modules._in_use)
-    assert await modules.store.entry(digest, None) == "run"
+    assert await modules.store.guest(digest, None) == RUN
     assert modules.store.path(digest).read_bytes() == module
 
 
@@ -120,20 +129,20 @@ async def test_what_cannot_be_run_is_refused_and_named_as_the_file(
     assert str(tmp_path) not in str(caught.value)
 
 
-async def test_the_entry_of_a_stored_module_is_found(modules: Modules) -> None:
+async def test_the_kind_of_a_stored_module_is_found(modules: Modules) -> None:
     digest = await modules.keep(
-        wat('(func (export "f") (param i64 i64) (result i64) i64.const 1) (func (export "_start"))')
+        wat('(memory (export "memory") 1) (func (export "f") (param i64)) (func (export "_start"))')
     )
-    assert await modules.store.entry(digest, None) == ""
-    assert await modules.store.entry(digest, "f") == "f"
+    assert await modules.store.guest(digest, None) == COMMAND
+    assert await modules.store.guest(digest, "f") == Guest(Kind.FUNCTION, "f", ("i64",))
     with pytest.raises(BadModule, match="exports no function 'g'"):
-        await modules.store.entry(digest, "g")
+        await modules.store.guest(digest, "g")
 
 
 async def test_a_module_that_is_not_here_is_not_found(modules: Modules) -> None:
     await modules.keep(ONE)
     with pytest.raises(NotFound, match=f"sha256:{sha256(TWO)}") as error:
-        await modules.store.entry(sha256(TWO), None)
+        await modules.store.guest(sha256(TWO), None)
     assert error.value.field == "module"
 
 
@@ -154,7 +163,7 @@ async def test_past_the_quota_modules_nobody_uses_make_room(tmp_path: Path) -> N
     three = await modules.keep(THREE)
     assert modules.files == {f"{two}.wasm", f"{three}.wasm"}
     with pytest.raises(NotFound):
-        await modules.store.entry(one, None)
+        await modules.store.guest(one, None)
 
 
 async def test_the_quota_may_be_used_up_to_the_last_byte(tmp_path: Path) -> None:
@@ -189,6 +198,60 @@ async def test_a_module_larger_than_the_quota_is_refused(tmp_path: Path) -> None
     assert modules.files == set()
 
 
+async def test_what_goes_on_outside_is_noticed_when_room_is_needed(tmp_path: Path) -> None:
+    modules = Modules(tmp_path / "modules", 2 * SIZE)
+    modules.in_use = {await modules.keep(ONE), await modules.keep(TWO)}
+    modules.store.path(sha256(ONE)).unlink()
+    await modules.keep(THREE)
+    assert modules.files == {f"{sha256(module)}.wasm" for module in (TWO, THREE)}
+
+
+# Files of tasks.
+
+ZIP, OTHER_ZIP = zipped(a=b"one"), zipped(a=b"two")
+
+
+async def test_files_are_kept_beside_modules(modules: Modules) -> None:
+    module, files = await modules.keep(ONE), await modules.keep_files(ZIP)
+    assert await modules.keep_files(ZIP) == files == sha256(ZIP)
+    assert modules.files == {f"{module}.wasm", f"{files}.zip"}
+    again = Modules(modules.directory)
+    assert await again.store.read_files(files) == ZIP
+    with pytest.raises(NotFound):
+        await again.store.guest(files, None)
+    with pytest.raises(StoreError, match=r"^files: the zip cannot be read: No such file"):
+        await again.store.read_files(module)
+
+
+async def test_files_and_modules_share_a_quota(tmp_path: Path) -> None:
+    modules = Modules(tmp_path / "modules", SIZE + len(ZIP))
+    module, files = await modules.keep(ONE), await modules.keep_files(ZIP)
+    modules.in_use = {module, files}
+    with pytest.raises(Overloaded, match=r"^files: the zip has no room: those stored here have reached"):
+        await modules.keep_files(OTHER_ZIP)
+    with pytest.raises(Overloaded, match=r"^wasm: the module has no room"):
+        await modules.keep(TWO)
+    modules.in_use = {module}
+    other = await modules.keep_files(OTHER_ZIP)
+    assert modules.files == {f"{module}.wasm", f"{other}.zip"}
+
+
+@pytest.mark.parametrize(
+    ("data", "says"),
+    [
+        (b"", "the file is empty"),
+        (b"no zip", "the files are no zip"),
+        (zipped(a=bytes((1 << 20) + 1)), "1048577 bytes when it is unpacked, the limit is 1048576"),
+        (zipped(**{f"f{i}": b"" for i in range(11)}), "11 entries, the limit is 10"),
+    ],
+)
+async def test_files_that_are_not_to_be_unpacked_are_refused(modules: Modules, data: bytes, says: str) -> None:
+    with pytest.raises(UsageError, match=f"^files: .*{says}") as error:
+        await modules.keep_files(data)
+    assert error.value.field == "files"
+    assert modules.files == set()
+
+
 # The disk.
 
 
@@ -220,6 +283,13 @@ async def test_a_disk_that_refuses_after_room_was_made_is_the_same_error(tmp_pat
 
     with pytest.raises(StoreError, match=r"^wasm: the module cannot be stored: "):
         await modules.store.keep(BytesIO(TWO), sha256(TWO), in_use)
+
+
+async def test_a_disk_that_refuses_files_is_one_error_without_a_path(modules: Modules, tmp_path: Path) -> None:
+    shutil.rmtree(modules.directory)
+    with pytest.raises(StoreError, match=r"^files: the zip cannot be stored: ") as error:
+        await modules.keep_files(ZIP)
+    assert str(tmp_path) not in str(error.value)
 
 
 # While tasks are being added.
@@ -259,8 +329,8 @@ async def test_a_module_that_is_removed_while_it_is_being_named(tmp_path: Path) 
     class Slow(ModuleStore):
         """Says what it read when it may."""
 
-        async def entry(self, digest: str, entry: str | None) -> str:
-            found = await super().entry(digest, entry)
+        async def guest(self, digest: str, entry: str | None) -> Guest:
+            found = await super().guest(digest, entry)
             was_read.set()
             await may_answer.wait()
             return found

@@ -9,13 +9,21 @@ from hypothesis import strategies as st
 
 from ww.errors import UsageError
 from ww.gateway.request import RequestLimits, read_fields, uuid7
+from ww.wasm_inspect import Guest, Kind
 
 LIMITS = RequestLimits()
+RUN = Guest(Kind.FUNCTION, "run", ("i64", "i64"), "i64")
 
 
-def read(*fields: tuple[str, str], stdin: bytes = b"", has_wasm: bool = True) -> dict[str, object]:
-    submission = read_fields(fields, stdin, has_wasm, LIMITS)
-    spec = submission.spec("0" * 64, submission.entry or "run")
+def read(
+    *fields: tuple[str, str],
+    stdin: bytes = b"",
+    has_wasm: bool = True,
+    files_size: int | None = None,
+    guest: Guest = RUN,
+) -> dict[str, object]:
+    submission = read_fields(fields, stdin, has_wasm, LIMITS, files_size=files_size)
+    spec = submission.spec("0" * 64, guest)
     return {name: getattr(spec, name) for name in spec.__slots__}
 
 
@@ -51,7 +59,12 @@ BAD = [
     ("input", "-1"), ("input", "one"), ("difficulty", "-3"), ("difficulty", "3.0"), ("input", str(2**63)),
     ("complete", "-1"), ("memory", "0"), ("memory", str(1 << 40)), ("output", "-1"), ("id", ""), ("id", "a/b"),
     ("id", "x" * 129), ("id", "-a"), ("id", "a\nb"), ("entry", ""), ("entry", "e" * 201), ("env", "novalue"),
-    ("env", "=x"), ("module", "sha256:00"), ("description", "a\0b"),
+    ("env", "=x"), ("module", "sha256:00"), ("description", "a\0b"), ("fuel", "0"), ("fuel", "-1"), ("fuel", "many"),
+    ("fuel", str(10**15 + 1)), ("cpu_seconds", "-1"), ("cpu_seconds", "nan"), ("cpu_seconds", "86401"),
+    ("deterministic", "yes"), ("deterministic", "1"), ("deterministic", ""), ("deterministic", "True"),
+    ("seed", "1"), ("seed", "-1"), ("seed", str(2**64)), ("files_max", "1000"), ("artifacts_max", "1000"),
+    ("dirs", ""), ("dirs", ".."), ("dirs", "a/../b"), ("dirs", "a\\b"), ("dirs", "x" * 2000), ("dirs", "a\0b"),
+    ("artifacts", ""), ("artifacts", "../x"), ("artifacts", "a\nb"), ("artifacts", "c:/x"),
 ]  # fmt: skip
 
 
@@ -80,6 +93,148 @@ def test_other_mistakes_are_named_too() -> None:
         read(stdin=bytes((1 << 20) + 1))
     with pytest.raises(UsageError, match="the text fields together"):
         read(*[("args", "x" * 1000)] * 70)
+
+
+# The guest's file system.
+
+
+def test_files_make_a_file_system_with_the_gateways_limits() -> None:
+    got = read(files_size=100)
+    assert (got["files_bytes"], got["artifact_bytes"]) == (LIMITS.files_default_bytes, 0)
+    assert read(files_size=0)["files_bytes"] > 0  # refused as no zip, and not as none
+    assert (read()["files_bytes"], read()["artifact_bytes"]) == (0, 0)
+    got = read(("dirs", "/data/"), ("dirs", "./tmp"), ("artifacts", "out//x.txt"), ("artifacts", "log"))
+    assert (got["dirs"], got["artifacts"]) == (("/data", "tmp"), ("out/x.txt", "log"))
+    assert (got["files_bytes"], got["artifact_bytes"]) == (LIMITS.files_default_bytes, LIMITS.artifacts_default_bytes)
+    got = read(("artifacts", "/"), ("files_max", "7"), ("artifacts_max", "8"))
+    assert (got["artifacts"], got["files_bytes"], got["artifact_bytes"]) == (("/",), 7, 8)
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "says"),
+    [
+        ([("files_max", "1")], "files_max", "given without files, dirs or artifacts"),
+        ([("artifacts_max", "1"), ("dirs", "a")], "artifacts_max", "given without artifacts"),
+        ([("dirs", "a"), ("files_max", "0")], "files_max", "is not a whole number from 1 to 1073741824"),
+        ([("dirs", "a"), ("files_max", str(1 << 31))], "files_max", "is not a whole number from 1 to 1073741824"),
+        ([("artifacts", "a"), ("artifacts_max", "33554433")], "artifacts_max", "from 1 to 33554432"),
+        ([("dirs", "a"), ("dirs", "/a/")], "dirs", "'/a/' is given more than once"),
+        ([("dirs", "a"), ("dirs", ".")], "dirs", "'/', which is all there is, is given beside others"),
+        ([("artifacts", f"f{i}") for i in range(257)], "artifacts", "257 are given, at most 256 are taken"),
+    ],
+)
+def test_a_file_system_that_cannot_be_is_refused(fields: list[tuple[str, str]], field: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says) as error:
+        read(*fields)
+    assert error.value.field == field
+    assert str(error.value).startswith(f"{field}: ")
+
+
+def test_a_zip_that_is_too_large_is_refused() -> None:
+    with pytest.raises(UsageError, match=f"files: 33554433 bytes, at most {32 << 20} are taken") as error:
+        read(files_size=(32 << 20) + 1)
+    assert error.value.field == "files"
+
+
+@pytest.mark.parametrize(
+    "limits",
+    [
+        {"files_upload_max_bytes": 64 << 20},
+        {"stdin_max_bytes": 40 << 20},
+        {"artifacts_max_bytes": 48 << 20},
+        {"output_max_bytes": 20 << 20},
+    ],
+)
+def test_limits_that_no_message_holds_are_refused(limits: dict[str, int]) -> None:
+    with pytest.raises(UsageError, match="too large together"):
+        RequestLimits(**limits)
+
+
+# What a run may use, and how it is run.
+
+
+def test_fuel_processor_time_and_determinism_are_read() -> None:
+    got = read(("fuel", "5"), ("cpu_seconds", "1.5"), ("deterministic", "true"), ("seed", str(2**64 - 1)))
+    assert (got["fuel"], got["cpu_s"], got["deterministic"], got["seed"]) == (5, 1.5, True, 2**64 - 1)
+    got = read(("deterministic", "false"), ("cpu_seconds", "0"))
+    assert (got["fuel"], got["cpu_s"], got["deterministic"], got["seed"]) == (0, 0.0, False, 0)
+
+
+def test_a_gateway_may_have_defaults_for_them() -> None:
+    limits = RequestLimits(fuel_default=9, fuel_max=10, cpu_default_s=2.0, cpu_max_s=3.0)
+    spec = read_fields([], b"", True, limits).spec("0" * 64, RUN)
+    assert (spec.fuel, spec.cpu_s) == (9, 2.0)
+    for name, text in (("fuel", "11"), ("cpu_seconds", "3.5")):
+        with pytest.raises(UsageError) as error:
+            read_fields([(name, text)], b"", True, limits)
+        assert error.value.field == name
+
+
+@pytest.mark.parametrize("others", [[("dirs", "a")], [("artifacts", "a")], []])
+def test_a_component_is_deterministic_only_without_files(others: list[tuple[str, str]]) -> None:
+    component, files_size = Guest(Kind.COMPONENT), None if others else 100
+    assert read(*others, files_size=files_size, guest=component)["kind"] == "component"
+    assert read(("deterministic", "true"), guest=component)["deterministic"]
+    assert read(("deterministic", "true"), *others, files_size=files_size)["deterministic"]
+    with pytest.raises(UsageError, match="deterministic: a component sees when") as error:
+        read(("deterministic", "true"), *others, files_size=files_size, guest=component)
+    assert error.value.field == "deterministic"
+
+
+# What a function is called with.
+
+ALL = Guest(Kind.FUNCTION, "f", ("i32", "i64", "f32", "f64"), "f64")
+
+
+def test_run_is_called_with_input_and_difficulty_and_args_are_its_argv() -> None:
+    got = read(("difficulty", "3"), ("args", "x"))
+    assert (got["arguments"], got["args"]) == ((0, 3), ("x",))
+    floats = Guest(Kind.FUNCTION, "run", ("f64", "i32"))
+    assert read(("input", "1"), guest=floats)["arguments"] == (0x3FF0000000000000, 0)
+
+
+def test_a_named_function_is_called_with_what_is_given_in_order() -> None:
+    entry = ("entry", "f")
+    assert read(entry, *[("args", text) for text in ("-1", "2", "0.5", "nan")], guest=ALL)["arguments"] == (
+        -1, 2, 0x3FE0000000000000, 0x7FF8000000000000,
+    )  # fmt: skip
+    got = read(entry, ("args", "0.5"), ("difficulty", "2"), ("input", "4294967295"), ("args", "inf"), guest=ALL)
+    assert got["arguments"] == (-1, 2, 0x3FE0000000000000, 0x7FF0000000000000)
+    assert read(entry, ("difficulty", "7"), guest=Guest(Kind.FUNCTION, "f", ("i32",)))["arguments"] == (7,)
+    assert read(entry, guest=Guest(Kind.FUNCTION, "f"))["arguments"] == ()
+
+
+def test_other_kinds_are_called_with_no_numbers() -> None:
+    for kind in (Kind.COMMAND, Kind.REACTOR, Kind.COMPONENT):
+        got = read(("input", "1"), ("args", "x"), guest=Guest(kind))
+        assert (got["kind"], got["entry"], got["arguments"]) == (kind, "", ())
+
+
+@pytest.mark.parametrize(
+    ("guest", "fields", "field", "says"),
+    [
+        (ALL, [("entry", "f")], "args", "'f' takes (i32, i64, f32, f64), 0 were given: input and difficulty where"),
+        (ALL, [("entry", "f")] + [("args", "1")] * 5, "args", "5 were given"),
+        (Guest(Kind.FUNCTION, "f", ("i32",) * 500), [("entry", "f")], "args", "takes 500 parameters, 0 were given"),
+        (RUN, [("entry", "run")], "args", "'run' takes (i64, i64), 0 were given"),
+        (ALL, [("entry", "f"), ("input", "1")] + [("args", "x")] * 3, "args",
+         "parameter 2 of 'f' is i64: 'x' is not a whole number from -9223372036854775808 to 18446744073709551615"),
+        (ALL, [("entry", "f"), ("input", "4294967296")] + [("args", "1")] * 3, "input",
+         "input: parameter 1 of 'f' is i32: '4294967296' is not a whole number from -2147483648 to 4294967295"),
+        (ALL, [("entry", "f"), *[("args", text) for text in ("1", "1", "1e39", "1")]], "args",
+         "parameter 3 of 'f' is f32: '1e39' is not a decimal number that fits 32 bits, nan or inf"),
+        (ALL, [("entry", "f"), *[("args", text) for text in ("1", "1", "1", "1e309")]], "args", "fits 64 bits"),
+        (Guest(Kind.FUNCTION, "run", ("i64", "i32")), [("difficulty", str(2**32))], "difficulty", "parameter 2 of"),
+    ],
+)  # fmt: skip
+def test_arguments_that_do_not_fit_are_one_error_that_names_the_parameter(
+    guest: Guest, fields: list[tuple[str, str]], field: str, says: str
+) -> None:
+    with pytest.raises(UsageError) as error:
+        read(*fields, guest=guest)
+    assert says in str(error.value)
+    assert error.value.field == field
+    assert len(str(error.value)) < 250
 
 
 def test_an_environment_value_never_shows_in_an_error() -> None:

@@ -3,6 +3,7 @@
 import asyncio
 import contextlib
 import io
+import zipfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -11,10 +12,12 @@ import pytest
 
 from tests.conftest import until
 from tests.gateway.scripted_worker import Run, ScriptedWorker
-from tests.guests import digest_of, guest
+from tests.guests import digest_of, guest, zipped
 from ww.clock import ManualClock
 from ww.errors import BadModule, Conflict, Draining, NotFound, Overloaded, RemoteError, StoreError, UsageError, WwError
+from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.modules import ModuleStore
+from ww.gateway.request import RequestLimits
 from ww.gateway.scheduler import Scheduler, SchedulerConfig
 from ww.gateway.store import Store
 from ww.gateway.task import RunResult, RunState, Spec
@@ -43,12 +46,16 @@ class FlakyStore(Store):
 class Gateway:
     """A scheduler that peers can reach, and a clock that moves when told to."""
 
-    def __init__(self, directory: Path, network: Network, config: SchedulerConfig) -> None:
+    def __init__(
+        self, directory: Path, network: Network, config: SchedulerConfig, artifacts_bytes_max: int = 1 << 20
+    ) -> None:
+        self.directory = directory
         self.clock = ManualClock()
         self._network = network
         self.store = FlakyStore(directory / "ww.db")
         self.modules = ModuleStore(directory / "modules", quota_bytes=1 << 20)
-        self.scheduler = Scheduler(self.store, self.modules, self.clock, config)
+        self.artifacts = ArtifactStore(directory / "artifacts", quota_bytes=artifacts_bytes_max)
+        self.scheduler = Scheduler(self.store, self.modules, self.artifacts, self.clock, config)
         self._identity = Identity.generate()
         self.vat = Vat(self._identity, MemoryTransport(network, self._identity))
         self._stack = contextlib.AsyncExitStack()
@@ -82,12 +89,18 @@ class Gateway:
     def free_slots(self) -> int:
         return len(list(self.scheduler.pool.channel.waiting()))
 
-    async def submit(self, id: str, **values: Any) -> Spec:
-        defaults = {"entry": "run", "duration_s": 10.0, "memory_bytes": 1 << 20, "output_bytes": 100, "input": 7}
+    async def submit(self, id: str, zip: bytes = b"", **values: Any) -> Spec:
+        defaults = {"kind": "function", "entry": "run", "duration_s": 10.0, "memory_bytes": 1 << 20}
+        defaults |= {"output_bytes": 100, "input": 7}
+        defaults["arguments"] = (values.get("input", 7), 0)
+        if zip:
+            defaults |= {"files": digest_of(zip).hex(), "files_bytes": 1 << 20}
         spec = Spec(id=id, module=digest_of(NOOP).hex(), **defaults | values)
 
         async def keep() -> None:
             await self.modules.keep(io.BytesIO(NOOP), spec.module, self.scheduler.modules_in_use)
+            if zip:
+                await self.modules.keep_files(io.BytesIO(zip), spec.files, self.scheduler.modules_in_use)
 
         await self.scheduler.submit(spec, keep)
         return spec
@@ -115,15 +128,25 @@ class Gateway:
         assert row is not None
         return await self.store.results(row.number, limit=1000, after=-1)
 
+    def artifact_files(self) -> set[str]:
+        return {path.name for path in (self.directory / "artifacts").iterdir()}
 
-@pytest.fixture
-async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
-    gateway = Gateway(tmp_path, Network(), SchedulerConfig(tasks_max=3, attempt_slack_s=0.05, cancel_grace_s=5))
+
+@contextlib.asynccontextmanager
+async def open_gateway(directory: Path, **settings: Any) -> AsyncIterator[Gateway]:
+    config = SchedulerConfig(tasks_max=3, attempt_slack_s=0.05, cancel_grace_s=5, keep=settings.pop("keep", 10_000))
+    gateway = Gateway(directory, Network(), config, **settings)
     await gateway.start()
     try:
         yield gateway
     finally:
         await gateway.aclose()
+
+
+@pytest.fixture
+async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
+    async with open_gateway(tmp_path) as gateway:
+        yield gateway
 
 
 async def next_run(worker: ScriptedWorker, count: int = 1) -> Run:
@@ -475,3 +498,300 @@ async def test_the_least_busy_worker_gets_the_next_run(gateway: Gateway) -> None
     first.runs[0].end()
     second.runs[0].end()
     await gateway.ended("a")
+
+
+# What a run is given, and what comes back.
+
+
+async def test_all_that_a_task_asks_for_is_in_its_invocation(gateway: Gateway) -> None:
+    worker = await gateway.worker()
+    await gateway.submit(
+        "a", zip=zipped(a=b"x"), kind="command", entry="", arguments=(), input=7, args=("b",), env=(("K", "v"),),
+        stdin=b"in", artifacts=("out",), artifact_bytes=50, dirs=("data", "out"), deterministic=True, seed=2**64 - 1,
+        fuel=10**15, cpu_s=2.5, files_bytes=70,
+    )  # fmt: skip
+    run = await next_run(worker)
+    assert run.invocation == {
+        "entry": "", "arguments": [], "args": ["7", "b"], "env": [{"key": "K", "value": "v"}], "stdin": b"in",
+        "limits": {
+            "durationSeconds": 10.0, "memoryBytes": 1 << 20, "outputBytes": 100, "cpuSeconds": 2.5, "fuel": 10**15,
+            "filesBytes": 70, "artifactBytes": 50,
+        },
+        "files": zipped(a=b"x"), "artifacts": ["out"], "dirs": ["data", "out"], "deterministic": True,
+        "seed": 2**64 - 1, "context": b"",
+    }  # fmt: skip
+
+
+async def test_numbers_of_a_function_go_as_they_are(gateway: Gateway) -> None:
+    worker = await gateway.worker()
+    await gateway.submit("a", entry="f", arguments=(-1, 2**63 - 1, -(2**63)), args=("x",))
+    run = await next_run(worker)
+    assert run.invocation["arguments"] == [-1, 2**63 - 1, -(2**63)]
+    assert (run.invocation["entry"], run.invocation["args"], run.invocation["context"]) == ("f", ["x"], b"")
+
+
+async def test_runs_of_a_reactor_share_a_context_that_is_their_tasks_alone(gateway: Gateway) -> None:
+    worker = await gateway.worker(slots=2)
+    reactor = {"kind": "reactor", "entry": "", "arguments": ()}
+    await gateway.submit("a", repeats=3, **reactor)
+    await gateway.submit("b", **reactor)
+    await gateway.submit("c", deterministic=True, **reactor)
+    for count in range(1, 6):
+        (await next_run(worker, count)).end()
+        await gateway.pass_time(0)
+    await gateway.ended("a")
+    contexts = [run.invocation["context"] for run in worker.runs]
+    by_context = {context: contexts.count(context) for context in contexts}
+    assert sorted(by_context.values()) == [1, 1, 3]
+    assert by_context.pop(b"") == 1, "a deterministic run depends on none before it"
+    assert {len(context) for context in by_context} == {32}
+
+
+async def test_files_are_read_once_for_all_runs_under_way(gateway: Gateway, monkeypatch: pytest.MonkeyPatch) -> None:
+    reads = []
+    read_files = gateway.modules.read_files
+
+    async def counted(digest: str) -> bytes:
+        reads.append(digest)
+        return await read_files(digest)
+
+    monkeypatch.setattr(gateway.modules, "read_files", counted)
+    data = zipped(a=bytes(100_000))
+    worker = await gateway.worker()
+    await gateway.submit("a", zip=data, repeats=4)
+    for count in range(1, 5):
+        (await next_run(worker, count)).end(wallSeconds=0.0001)
+        await gateway.pass_time(0)
+        assert len(worker.open_runs) <= 1, "what brings files along is not short"
+    await gateway.ended("a")
+    assert [run.invocation["files"] for run in worker.runs] == [data] * 4
+    assert reads == [digest_of(data).hex()]
+
+
+async def test_the_largest_files_and_artifacts_fit_a_message(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = RequestLimits()
+    files, content = bytes(limits.files_upload_max_bytes), bytes(limits.artifacts_max_bytes)
+    artifacts = io.BytesIO()
+    with zipfile.ZipFile(artifacts, "w") as archive:
+        archive.writestr("out", content)
+
+    async def read_files(digest: str) -> bytes:
+        return files
+
+    async with open_gateway(tmp_path, artifacts_bytes_max=1 << 30) as gateway:
+        monkeypatch.setattr(gateway.modules, "read_files", read_files)
+        worker = await gateway.worker()
+        most = {"artifact_bytes": len(content), "output_bytes": limits.output_max_bytes}
+        stdin = bytes(limits.stdin_max_bytes)
+        await gateway.submit("a", zip=zipped(a=b"x"), stdin=stdin, **ASKED | most)
+        run = await next_run(worker)
+        assert (run.invocation["files"], run.invocation["stdin"]) == (files, stdin)
+        output = bytes(limits.output_max_bytes)
+        run.end(artifacts=artifacts.getvalue(), stdout=output, stderr=output)
+        (result,) = await gateway.ended("a")
+        assert (result.state, result.outcome.artifacts_bytes) == ("succeeded", len(artifacts.getvalue()))
+
+
+async def test_files_that_are_gone_lose_the_run(gateway: Gateway) -> None:
+    worker = await gateway.worker(slots=0)
+    await gateway.submit("a", zip=zipped(a=b"x"))
+    for path in (gateway.directory / "modules").glob("*.zip"):
+        path.unlink()
+    async with asyncio.timeout(10):
+        while gateway.scheduler.task("a") is not None:
+            if not gateway.free_slots:
+                worker.offer()
+            await gateway.pass_time(0.5)
+    (result,) = await gateway.ended("a")
+    assert (result.outcome.reason, result.outcome.detail) == (
+        "lost",
+        "files: the zip cannot be read: No such file or directory",
+    )
+    assert worker.runs == []
+
+
+async def test_a_task_that_is_cancelled_while_its_files_are_read_is_not_started(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    reading, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def slow(digest: str) -> bytes:
+        reading.set()
+        await may_answer.wait()
+        return b"x"
+
+    monkeypatch.setattr(gateway.modules, "read_files", slow)
+    worker = await gateway.worker()
+    await gateway.submit("a", zip=zipped(a=b"x"))
+    await reading.wait()
+    await gateway.cancel("a")
+    may_answer.set()
+    await until(lambda: worker.leases_ended == 1)
+    assert worker.runs == []
+
+
+@pytest.mark.parametrize(
+    ("said", "shown"),
+    [
+        ({"result": 0x3FF8000000000000, "isFloat": True}, "1.5"),
+        ({"result": 0x7FF8000000000000, "isFloat": True}, "NaN"),
+        ({"result": -(1 << 52), "isFloat": True}, "-Infinity"),
+        ({"result": -5}, "-5"),
+        ({"hasResult": False}, None),
+    ],
+)
+async def test_results_are_text(gateway: Gateway, said: dict[str, Any], shown: str | None) -> None:
+    worker = await gateway.worker()
+    await gateway.submit("a")
+    (await next_run(worker)).end(**said)
+    (result,) = await gateway.ended("a")
+    assert result.outcome.result == shown
+
+
+async def test_what_a_run_used_is_kept(gateway: Gateway) -> None:
+    worker = await gateway.worker()
+    await gateway.submit("a", repeats=2)
+    used = {"queueSeconds": 0.5, "compileSeconds": 0.25, "instantiateSeconds": 0.125, "filesBytes": 77}
+    (await next_run(worker)).end(hasFuel=True, fuel=2**64 - 1, **used)
+    (await next_run(worker, 2)).end(queueSeconds=float("nan"), compileSeconds=-1.0, filesBytes=2**64 - 1, fuel=5)
+    first, second = (result.outcome for result in await gateway.ended("a"))
+    assert (first.queue_s, first.compile_s, first.instantiate_s, first.files_bytes) == (0.5, 0.25, 0.125, 77)
+    assert (first.fuel, second.fuel) == (2**63 - 1, None)
+    assert (second.queue_s, second.compile_s, second.files_bytes) == (0.0, 0.0, 2**63 - 1)
+
+
+@pytest.mark.parametrize("reason", ["cpu", "fuel", "files", "artifacts"])
+async def test_a_limit_that_is_reached_fails_the_run(gateway: Gateway, reason: str) -> None:
+    worker = await gateway.worker()
+    await gateway.submit("a")
+    (await next_run(worker)).end(reason=reason, detail="too much")
+    (result,) = await gateway.ended("a")
+    assert (result.state, result.outcome.reason, result.attempts) == (RunState.FAILED, reason, 1)
+
+
+# Artifacts.
+
+ASKED: dict[str, Any] = {"artifacts": ("out",), "artifact_bytes": 1000, "files_bytes": 1000}
+
+
+async def test_artifacts_are_on_disk_with_their_result(gateway: Gateway) -> None:
+    worker = await gateway.worker()
+    await gateway.submit("a", repeats=2, **ASKED)
+    data = zipped(out__a=b"x", out__b=b"y" * 500)
+    (await next_run(worker)).end(artifacts=data)
+    (await next_run(worker, 2)).end(reason="exit", hasExitCode=True, exitCode=3, artifacts=data)
+    results = await gateway.ended("a")
+    assert [result.state for result in results] == ["succeeded", "failed"]
+    for result in results:
+        assert (result.outcome.artifacts, result.outcome.artifacts_bytes) == (digest_of(data).hex(), len(data))
+    assert gateway.artifact_files() == {f"{digest_of(data).hex()}.zip"}
+    with await gateway.artifacts.open(digest_of(data).hex()) as file:
+        assert file.read() == data
+    assert not gateway.scheduler._held
+
+
+@pytest.mark.parametrize(
+    ("asked", "sent", "says"),
+    [
+        ({}, zipped(a=b"x"), "asked for none"),
+        (ASKED, b"no zip", "that were not asked for: the files are no zip"),
+        (ASKED, zipped(a=bytes(1001)), "holds 1001 bytes when it is unpacked, the limit is 1000"),
+        (ASKED, zipped(**{"..__a": b"x"}), "'../a'"),
+        (ASKED, bytes((16 << 20) + 1001), "16778217 bytes of artifacts, where 1000 may be"),
+    ],
+)
+async def test_artifacts_that_were_not_asked_for_are_the_workers_fault(
+    gateway: Gateway, caplog: pytest.LogCaptureFixture, asked: dict[str, Any], sent: bytes, says: str
+) -> None:
+    caplog.set_level("INFO", "ww.gateway")
+    hostile = await gateway.worker()
+    await gateway.submit("a", **asked)
+    (await next_run(hostile)).end(artifacts=sent)
+    await until(lambda: says in caplog.text)
+    good = await gateway.worker()
+    async with asyncio.timeout(10):
+        while not good.runs:
+            await gateway.pass_time(0.05)
+    good.runs[0].end(artifacts=zipped(out=b"x") if asked else b"")
+    (result,) = await gateway.ended("a")
+    assert (result.attempts, result.state, bool(result.outcome.artifacts)) == (2, "succeeded", bool(asked))
+    assert len(gateway.artifact_files()) == bool(asked)
+
+
+async def test_artifacts_of_a_forgotten_task_make_room(tmp_path: Path) -> None:
+    one, two, three = (zipped(out=bytes([number]) * 500) for number in (1, 2, 3))
+    size = max(map(len, (one, two, three)))
+    async with open_gateway(tmp_path, artifacts_bytes_max=2 * size, keep=1) as gateway:
+        worker = await gateway.worker(slots=4)
+        for count, (id, data) in enumerate((("a", one), ("b", two)), 1):
+            await gateway.submit(id, **ASKED)
+            (await next_run(worker, count)).end(artifacts=data)
+            await gateway.ended(id)
+        assert gateway.artifact_files() == {f"{digest_of(data).hex()}.zip" for data in (one, two)}
+        await gateway.submit("c", **ASKED)  # forgets the first
+        (await next_run(worker, 3)).end(artifacts=three)
+        (result,) = await gateway.ended("c")
+        assert result.state == "succeeded"
+        assert gateway.artifact_files() == {f"{digest_of(data).hex()}.zip" for data in (two, three)}
+
+
+async def test_artifacts_without_room_fail_the_run(tmp_path: Path) -> None:
+    one, two = (zipped(out=bytes([number]) * 500) for number in (1, 2))
+    async with open_gateway(tmp_path, artifacts_bytes_max=len(one)) as gateway:
+        worker = await gateway.worker()
+        await gateway.submit("a", repeats=3, **ASKED)
+        (await next_run(worker)).end(artifacts=one)
+        await until(lambda: bool(gateway.artifact_files()))
+        (await next_run(worker, 2)).end(artifacts=two)
+        (await next_run(worker, 3)).end(artifacts=one)
+        results = await gateway.ended("a")
+        assert [result.state for result in results] == ["succeeded", "failed", "succeeded"]
+        assert (results[1].outcome.reason, results[1].outcome.artifacts) == ("artifacts", "")
+        assert f"have reached {len(one)} bytes, the limit" in results[1].outcome.detail
+        assert gateway.artifact_files() == {f"{digest_of(one).hex()}.zip"}
+        assert not gateway.scheduler._held
+
+
+async def test_artifacts_wait_for_a_disk_that_refuses(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    worker = await gateway.worker()
+    await gateway.submit("a", **ASKED)
+    (gateway.directory / "artifacts").rmdir()
+    (await next_run(worker)).end(artifacts=zipped(out=b"x"))
+    await until(lambda: "artifacts wait until the disk takes them" in caplog.text)
+    await gateway.pass_time(5)
+    assert str(gateway.directory) not in caplog.text
+    (gateway.directory / "artifacts").mkdir()
+    (result,) = await gateway.ended("a")
+    assert result.outcome.artifacts_bytes == len(zipped(out=b"x"))
+
+
+async def test_artifacts_of_a_cancelled_run_are_not_held(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
+    worker = await gateway.worker()
+    await gateway.submit("a", **ASKED)
+    (gateway.directory / "artifacts").rmdir()
+    (await next_run(worker)).end(artifacts=zipped(out=b"x"))
+    await until(lambda: "artifacts wait until the disk takes them" in caplog.text)
+    await gateway.cancel("a")
+    (gateway.directory / "artifacts").mkdir()
+    async with asyncio.timeout(10):
+        while gateway.scheduler._held:
+            await gateway.pass_time(0.5)
+    assert gateway.artifact_files() == set()
+
+
+async def test_artifacts_on_their_way_to_disk_are_not_removed_for_others(tmp_path: Path) -> None:
+    one, two = (zipped(out=bytes([number]) * 500) for number in (1, 2))
+    async with open_gateway(tmp_path, artifacts_bytes_max=len(one)) as gateway:
+        worker = await gateway.worker()
+        gateway.store.refuses = True
+        await gateway.submit("a", repeats=2, **ASKED)
+        (await next_run(worker)).end(artifacts=one)
+        await until(lambda: bool(gateway.artifact_files()))
+        (await next_run(worker, 2)).end(artifacts=two)
+        task = gateway.scheduler.task("a")
+        assert task is not None
+        await until(lambda: not task.active)
+        gateway.store.refuses = False
+        results = await gateway.ended("a")
+        assert [result.outcome.reason for result in results] == ["", "artifacts"]
+        assert gateway.artifact_files() == {f"{digest_of(one).hex()}.zip"}

@@ -21,7 +21,7 @@ KEEP = 1000
 
 
 def spec(id: str = "t", **values: Any) -> Spec:
-    base: dict[str, Any] = {"id": id, "module": "0" * 64, "entry": "run", "duration_s": 5.0}
+    base: dict[str, Any] = {"id": id, "module": "0" * 64, "kind": "function", "entry": "run", "duration_s": 5.0}
     return Spec(**(base | {"memory_bytes": 1 << 20, "output_bytes": 100} | values))
 
 
@@ -100,8 +100,18 @@ async def test_a_task_is_the_same_after_a_restart(path: Path) -> None:
         args=("", "a b", "\u56db"),
         env=(("K", "v=w"), ("EMPTY", "")),
         stdin=bytes(range(256)),
+        arguments=(0, -(2**63), 2**63 - 1),
+        files="f" * 64,
+        dirs=("data", "\u56db"),
+        files_bytes=1 << 40,
+        artifacts=("/",),
+        artifact_bytes=5,
+        deterministic=True,
+        seed=2**64 - 1,
+        fuel=10**15,
+        cpu_s=0.125,
     )
-    bare = spec("bare", entry="")
+    bare = spec("bare", kind="command", entry="")
     async with Store(path) as store:
         numbers = await add(store, whole, bare)
     async with Store(path) as store:
@@ -119,7 +129,8 @@ async def test_results_are_the_same_after_a_restart(path: Path) -> None:
     full = result(
         1, RunState.FAILED, reason="exit", detail="code 7", result="-9223372036854775808", exit_code=2**32 - 1,
         stdout=b"\0\xff\n", stderr="\u56db".encode(), stdout_truncated=True, stderr_truncated=False, wall_s=0.125,
-        cpu_s=1e-9, memory_bytes=2**63 - 1, memory_limit_bytes=2**63 - 1,
+        cpu_s=1e-9, memory_bytes=2**63 - 1, memory_limit_bytes=2**63 - 1, fuel=2**63 - 1, queue_s=0.5, compile_s=0.25,
+        instantiate_s=0.75, files_bytes=2**63 - 1, artifacts="a" * 64, artifacts_bytes=7,
     )  # fmt: skip
     bare = result(0)
     async with Store(path) as store:
@@ -317,6 +328,24 @@ async def test_modules_are_those_of_the_tasks_that_are_remembered(store: Store) 
     assert await store.modules() == {"b" * 64}
 
 
+async def test_files_are_of_the_tasks_that_are_remembered_as_modules_are(store: Store) -> None:
+    first, _ = await add(store, spec("a", files="f" * 64), spec("b", files="e" * 64))
+    assert await store.modules() == {"0" * 64, "e" * 64, "f" * 64}
+    await end(store, first, result())
+    await add(store, spec("c"), keep=0)
+    assert await store.modules() == {"0" * 64, "e" * 64}
+
+
+async def test_artifacts_are_those_of_the_runs_that_are_remembered(store: Store) -> None:
+    assert await store.artifacts() == set()
+    first, second = await add(store, spec("a", repeats=2), spec("b", repeats=3))
+    await end(store, first, result(0, artifacts="a" * 64), result(1, artifacts="b" * 64))
+    await end(store, second, result(0, artifacts="b" * 64), result(1))
+    assert await store.artifacts() == {"a" * 64, "b" * 64}
+    await add(store, spec("c"), keep=0)
+    assert await store.artifacts() == {"b" * 64}
+
+
 # Reading.
 
 
@@ -408,6 +437,90 @@ async def test_a_database_of_another_version_is_not_touched(path: Path) -> None:
         async with Store(path):
             pass
     assert rows(path, "SELECT id FROM tasks") == [("t",)]
+
+
+VERSION_1 = """
+CREATE TABLE tasks (
+  number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, spec TEXT NOT NULL, repeats INTEGER NOT NULL,
+  created_at REAL NOT NULL, finished_at REAL, cancelled INTEGER NOT NULL DEFAULT 0,
+  succeeded INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0
+);
+CREATE INDEX tasks_open ON tasks (number) WHERE finished_at IS NULL;
+CREATE INDEX tasks_ended ON tasks (number) WHERE finished_at IS NOT NULL;
+CREATE TABLE runs (
+  position INTEGER PRIMARY KEY, task INTEGER NOT NULL, run INTEGER NOT NULL, state TEXT NOT NULL,
+  worker TEXT NOT NULL, attempts INTEGER NOT NULL, queued_at REAL NOT NULL, started_at REAL,
+  finished_at REAL NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, result TEXT, exit_code INTEGER,
+  stdout BLOB NOT NULL, stderr BLOB NOT NULL, stdout_truncated INTEGER NOT NULL, stderr_truncated INTEGER NOT NULL,
+  wall_s REAL NOT NULL, cpu_s REAL NOT NULL, memory_bytes INTEGER NOT NULL, memory_limit_bytes INTEGER NOT NULL
+);
+CREATE UNIQUE INDEX runs_of_task ON runs (task, run);
+CREATE INDEX runs_latest ON runs (task, position);
+INSERT INTO tasks VALUES (1, 'ended', '{"id":"ended","module":"aa","entry":"run","description":"d","complete":0,
+  "duration_s":5.0,"start_s":0.0,"delay_s":0.0,"repeats":1,"input":9223372036854775807,"difficulty":null,"args":[],
+  "env":[],"stdin":"AAE=","memory_bytes":1048576,"output_bytes":100}', 1, 1700000000.0, 1700000000.0, 0, 1, 0);
+INSERT INTO tasks VALUES (2, 'open', '{"id":"open","module":"bb","entry":"","description":"","complete":0,
+  "duration_s":5.0,"start_s":0.0,"delay_s":0.0,"repeats":2,"input":1,"difficulty":null,"args":["x"],
+  "env":[["K","v"]],"stdin":"","memory_bytes":1048576,"output_bytes":100}', 2, 1700000000.0, NULL, 0, 0, 1);
+INSERT INTO runs VALUES (1, 1, 0, 'succeeded', 'w', 1, 1699999998.0, 1699999999.0, 1700000000.0, '', '', '12', NULL,
+  x'00FF', x'', 0, 1, 0.5, 0.25, 65536, 1048576);
+INSERT INTO runs VALUES (2, 2, 1, 'failed', 'w', 1, 1699999998.0, 1699999999.0, 1700000000.0, 'trap', 'd', NULL, NULL,
+  x'', x'', 0, 0, 0.5, 0.25, 65536, 1048576);
+PRAGMA user_version = 1;
+"""
+
+
+def columns(path: Path) -> list[Any]:
+    """Return the columns of a database's tables, in no order, and its indices."""
+    tables = [
+        sorted((table, *row[1:4]) for row in rows(path, f"PRAGMA table_info({table})")) for table in ("tasks", "runs")
+    ]
+    return [*tables, sorted(rows(path, "SELECT name, sql FROM sqlite_master WHERE type = 'index'"))]
+
+
+async def test_an_older_database_keeps_its_tasks_and_goes_on(path: Path, tmp_path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(VERSION_1)
+    common = {"duration_s": 5.0, "memory_bytes": 1 << 20, "output_bytes": 100}
+    called = spec("ended", module="aa", description="d", input=2**63 - 1, arguments=(2**63 - 1, 0), stdin=b"\0\1")
+    program = Spec(
+        id="open", module="bb", kind="command", entry="", repeats=2, input=1, args=("x",), env=(("K", "v"),), **common
+    )
+    for _ in range(2):
+        async with Store(path) as store:
+            assert [row.spec for row in await store.tasks(limit=10)] == [program, called]
+            (task,) = await store.open_tasks(0.0, WALL)
+            assert (task.spec.id, task.spec.argv, task.failed) == ("open", ("1", "x"), 1)
+            (first,) = await store.results(1, limit=10, after=-1)
+            assert first.outcome == Outcome(
+                result="12", stdout=b"\0\xff", stderr_truncated=True, wall_s=0.5, cpu_s=0.25, memory_bytes=65536,
+                memory_limit_bytes=1 << 20,
+            )  # fmt: skip
+            assert await store.modules() == {"aa", "bb"}
+            assert await store.artifacts() == set()
+    async with Store(path) as store:
+        await end(store, 2, result(0, artifacts="a" * 64, fuel=3))
+        assert [row.has_ended for row in await store.tasks(limit=10)] == [True, True]
+        assert await store.artifacts() == {"a" * 64}
+    async with Store(tmp_path / "new.db"):
+        pass
+    assert columns(path) == columns(tmp_path / "new.db")
+
+
+async def test_an_older_database_that_cannot_be_brought_up_is_left_as_it_was(path: Path) -> None:
+    with closing(sqlite3.connect(path)) as connection:
+        connection.executescript(VERSION_1)
+        connection.execute("CREATE TRIGGER full BEFORE UPDATE ON tasks BEGIN SELECT RAISE(ABORT, 'disk full'); END")
+    before = columns(path)
+    with pytest.raises(StoreError, match="cannot be opened: disk full"):
+        async with Store(path):
+            pass
+    assert columns(path) == before
+    assert rows(path, "PRAGMA user_version") == [(1,)]
+    with closing(sqlite3.connect(path)) as connection:
+        connection.execute("DROP TRIGGER full")
+    async with Store(path) as store:
+        assert await ids(store) == ["open", "ended"]
 
 
 async def test_only_its_owner_may_read_the_database(store: Store, path: Path) -> None:

@@ -14,7 +14,7 @@ WALL = 1_000_000.0
 
 
 def make_task(**values: object) -> Task:
-    base: dict[str, object] = {"id": "t", "module": "0" * 64, "entry": "run", "duration_s": 5.0}
+    base: dict[str, object] = {"id": "t", "module": "0" * 64, "kind": "function", "entry": "run", "duration_s": 5.0}
     base |= {"memory_bytes": 1 << 20, "output_bytes": 100}
     spec = Spec(**(base | values))  # type: ignore[arg-type]
     return Task(spec, number=1, created_at=WALL, now=0.0, wall=WALL)

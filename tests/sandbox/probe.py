@@ -7,6 +7,7 @@ name or DONE.
 
 import contextlib
 import ctypes
+import dataclasses
 import errno
 import fcntl
 import json
@@ -15,23 +16,30 @@ import os
 import resource
 import signal
 import socket
+import stat
 import struct
 import sys
 import termios
 import threading
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import partial
 from pathlib import Path
 from typing import Any
 
-from ww.sandbox import executor, linux
+from ww.sandbox import linux
+from ww.sandbox.confine import Protection
+from ww.sandbox.output import Output
+from ww.sandbox.process import Setup, Wire, begin, ready, until_death
 
 DONE = "DONE"
 # Said among what a child is to do without (argv), which is the way to tell it something: be an ordinary user's process
-# though root started it; find a kernel that has nothing; work in the folder that follows.
+# though root started it; find a kernel that has nothing; have a file system, in place of the folder that follows; find
+# that none can be mounted.
 AS_USER = "~as-user"
 WITHOUT_KERNEL = "~without-kernel"
 WORK_IN = "~work-in="
+WITHOUT_MOUNT = "~without-mount"
+SPACE_BYTES, SPACE_COUNT = 8 << 20, 100
 USER = 12_345
 # Unlike PTRACE_ATTACH it stops nobody.
 PTRACE_SEIZE = 0x4206
@@ -186,6 +194,15 @@ def attempts(on: Any) -> dict[str, Callable[[], object]]:
         "type into a terminal": type_into_terminal,
         "hold a capability": lambda: libc("prctl", 47, 2, 13, 0, 0),
         "work with files": work_with_files,
+        "mount another": lambda: linux.mount("tmpfs", ".", 0),
+        "go up": lambda: os.open("../../../../../../etc/passwd", os.O_RDONLY),
+        "link to the key": lambda: os.link(key, "key"),
+        "follow a link": follow_link,
+        "make a device": lambda: os.mknod("device", 0o600 | stat.S_IFCHR, os.makedev(1, 1)),
+        "make a pipe": lambda: os.mkfifo("pipe"),
+        "own it": lambda: os.chown(".", 0, 0),
+        "fill the disk": fill_up,
+        "make files for ever": make_files,
         **{name: lambda name=name: syscall(name, *CALL_ARGUMENTS.get(name, ())) for name in CALLS},
         # What has to work.
         "thread": run_thread,
@@ -215,7 +232,24 @@ def work_with_files() -> None:
     os.rmdir("sub")
 
 
-def answer(wire: executor.Wire) -> None:
+def fill_up() -> None:
+    """Write more than twice what there may be."""
+    with open("filled", "wb") as file:
+        for _ in range(2 * SPACE_BYTES >> 16):
+            file.write(bytes(1 << 16))
+
+
+def make_files() -> None:
+    for number in range(2 * SPACE_COUNT):
+        os.close(os.open(f"made-{number}", os.O_WRONLY | os.O_CREAT, 0o600))
+
+
+def follow_link() -> None:
+    os.symlink("/etc/passwd", "passwd")
+    os.open("passwd", os.O_RDONLY)
+
+
+def answer(wire: Wire) -> None:
     data, _ = wire.receive()
     on = json.loads(data)
     said = {name: outcome(attempt) for name, attempt in attempts(on).items() if name in on.get("only", [name])}
@@ -223,16 +257,27 @@ def answer(wire: executor.Wire) -> None:
     wire._socket.sendall(struct.pack("<I", len(reply)) + reply)
 
 
-def serve(self: Any) -> None:
-    self._wire.send(self._ready)
-    answer(self._wire)
-    self._wire.receive()  # until the parent is gone
+def serve(wire: Wire, setup: Setup, protections: Sequence[Protection]) -> None:
+    if setup.role == "executor":
+        Output(setup.stdout, setup.stderr, nowhere=0)
+    # As in an executor: the guest has a thread, beside that which watches over it.
+    thread = threading.Thread(target=until_death, args=(partial(work, wire, protections),))
+    thread.start()
+    thread.join()
+
+
+def work(wire: Wire, protections: Sequence[Protection]) -> None:
+    wire.send(ready(protections))
+    answer(wire)
+    wire.receive()  # until the parent is gone
 
 
 def become_ordinary_user() -> None:
     os.setgroups([])
     os.setresgid(USER, USER, USER)
     os.setresuid(USER, USER, USER)
+    # As after an exec: the files of /proc/self are its own.
+    linux.prctl(linux.PR_SET_DUMPABLE, 1)
 
 
 def fail(*_: object) -> int:
@@ -240,14 +285,20 @@ def fail(*_: object) -> int:
 
 
 if __name__ == "__main__":
-    executor.Executor._serve = serve  # type: ignore[method-assign]
-    executor.Compiler.start = serve  # type: ignore[method-assign]
-    for word in sys.argv[-1].split(","):
+    setup = Setup.from_text(sys.argv[1])
+    for word in setup.without:
         if word == AS_USER:
             become_ordinary_user()
         elif word == WITHOUT_KERNEL:
             linux._call = fail
             os.chroot = fail
         elif word.startswith(WORK_IN):
-            executor.confine = partial(executor.confine, directory=Path(word.removeprefix(WORK_IN)))
-    executor.main()
+            setup = dataclasses.replace(
+                setup,
+                directory=word.removeprefix(WORK_IN),
+                files_bytes_max=SPACE_BYTES,
+                files_count_max=SPACE_COUNT,
+            )
+        elif word == WITHOUT_MOUNT:
+            linux.mount = fail
+    begin(setup, serve)

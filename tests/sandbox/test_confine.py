@@ -21,13 +21,14 @@ from typing import Any
 import pytest
 
 from tests.guests import FLOOD, GROW_4_GIB, SLEEP_FOR_EVER, START_WITH_4_GIB, function, guest, wat
-from tests.sandbox.probe import AS_USER, DONE, USER, WITHOUT_KERNEL, WORK_IN
+from tests.sandbox.probe import AS_USER, DONE, SPACE_BYTES, SPACE_COUNT, USER, WITHOUT_KERNEL, WITHOUT_MOUNT, WORK_IN
 from tests.sandbox.test_pool import Sandbox, children
 from ww.errors import BadModule, WwError
 from ww.identity import Identity
 from ww.sandbox import confine, linux
 from ww.sandbox.child import Child
 from ww.sandbox.confine import ESSENTIAL, GIVEN, MISSING, NEEDLESS, ConfinementConfig
+from ww.sandbox.directory import make, remove
 from ww.sandbox.limits import SandboxLimits
 from ww.sandbox.modules import ModuleCache
 from ww.sandbox.pool import SandboxPool
@@ -39,8 +40,8 @@ pytestmark = [
 as_root = pytest.mark.skipif(os.getuid() != 0, reason="root alone can be another user")
 
 PROTECTIONS = [
-    "priority", "limits", "descriptors", "network", "directory", "root directory", "user", "capabilities",
-    "privileges", "parent", "files", "system calls",
+    "priority", "limits", "descriptors", "network", "file system size", "directory", "root directory", "user",
+    "capabilities", "privileges", "parent", "files", "system calls",
 ]  # fmt: skip
 HAS_TO_WORK = {"thread", "machine code", "own signal", "lower a limit", "memfd"}
 # What no other protection would refuse. None of it leads out: a process without rights, a socket without a network.
@@ -49,6 +50,9 @@ BY_CALLS_ALONE = {"fork", "socket", "unix socket", "socketpair", "signal by inpu
 WITH = {"directory": "root directory", "network": "root directory"}
 # And what only this one holds.
 BY_ITSELF = {"limits": {"raise NOFILE", "raise FSIZE", "raise CORE"}, "system calls": BY_CALLS_ALONE}
+
+
+NOWHERE = confine._Root(None)
 
 
 class Probe(Child):
@@ -82,7 +86,7 @@ class Probe(Child):
 
 @contextlib.asynccontextmanager
 async def a_probe(role: str = "executor", nice: int = 5, without: tuple[str, ...] = ()) -> AsyncIterator[Probe]:
-    probe = Probe(role, SandboxLimits(), ConfinementConfig(nice, without))
+    probe = Probe(role, SandboxLimits(files_bytes_max=0), ConfinementConfig(nice, without))
     await probe.start()
     try:
         assert list(probe.states) == PROTECTIONS
@@ -217,7 +221,8 @@ async def test_nothing_is_inherited_and_nothing_is_left_open() -> None:
             process = Path(f"/proc/{probe.pid}")
             opened = [os.readlink(fd) for fd in (process / "fd").iterdir()]
             rest = sorted(name.partition(":")[0] for name in opened if name != os.devnull)
-            assert rest == ["/memfd", "/memfd", "pipe", "socket"]
+            # Input, output, errors and artifacts, and the second and third again as 1 and 2.
+            assert rest == ["/memfd"] * 6 + ["pipe", "socket"]
             assert os.readlink(process / "cwd").endswith(" (deleted)")
             assert os.readlink(process / "root").endswith(" (deleted)")
             for kind in ("net", "ipc"):
@@ -225,19 +230,123 @@ async def test_nothing_is_inherited_and_nothing_is_left_open() -> None:
             assert (process / "environ").read_bytes().count(b"\0") == 2
 
 
-@pytest.mark.parametrize("user", [pytest.param(AS_USER, marks=as_root), "~whoever-it-is"])
-async def test_a_folder_of_its_own_is_all_that_it_has(user: str) -> None:
-    owner = USER if user == AS_USER else os.getuid()
-    folder = Path(tempfile.mkdtemp(prefix="ww-test-"))
+@pytest.fixture(params=[pytest.param(AS_USER, marks=as_root), "~whoever-it-is"])
+def user(request: pytest.FixtureRequest) -> str:
+    """Say whose process it is, for a probe."""
+    return str(request.param)
+
+
+def mounts(pid: int | str = "self") -> str:
+    return Path(f"/proc/{pid}/mountinfo").read_text()
+
+
+@contextlib.contextmanager
+def a_folder_for(user: str) -> Iterator[Path]:
+    folder, lock = make()
+    os.close(lock)
     try:
-        os.chown(folder, owner, -1)
-        with ground_of(owner) as ground:
-            async with a_probe(without=(user, f"{WORK_IN}{folder}")) as probe:
-                skip_unless_given(probe)
-                assert await probe.gets(ground) == {"work with files", "write here"}
-        assert sorted(os.listdir(folder)) == ["escaped", "moved"]
+        os.chown(folder, USER if user == AS_USER else os.getuid(), -1)
+        yield folder
     finally:
-        shutil.rmtree(folder)
+        remove(folder)
+        assert not folder.exists()
+
+
+def users_of(user: str) -> int:
+    return USER if user == AS_USER else os.getuid()
+
+
+WITH_FILES = {"work with files", "write here"}
+# As nothing else bounds it, somebody has to watch.
+UNBOUNDED = {"fill the disk", "make files for ever"}
+# Only a list of calls, or a mount, keeps a pipe from being made: in its own directory, between it and itself.
+WITHOUT_THIS_TOO = {"system calls": {*BY_CALLS_ALONE, "make a pipe"}}
+
+
+async def test_a_file_system_of_its_own_is_all_that_it_has(user: str) -> None:
+    with ground_of(users_of(user)) as ground, a_folder_for(user) as folder:
+        async with a_probe(without=(user, f"{WORK_IN}{folder}")) as probe:
+            skip_unless_given(probe)
+            assert await probe.gets(ground) == WITH_FILES
+            said = {p.name: p.detail for p in probe.protections}
+            assert said["limits"].startswith("256 descriptors,")
+            assert said["file system size"] == f"{SPACE_BYTES >> 20} MiB and {SPACE_COUNT} files in memory"
+            assert os.listdir(folder) == [], "it is mounted for the process alone"
+            assert str(folder) not in mounts()
+
+
+@pytest.mark.parametrize("without", ["", "root directory"])
+async def test_the_folder_need_not_be_kept_where_something_is_mounted_over_it(user: str, without: str) -> None:
+    with ground_of(users_of(user)) as ground, a_folder_for(user) as folder:
+        async with a_probe(without=(user, without, f"{WORK_IN}{folder}")) as probe:
+            skip_unless_given(probe, but_for=(without,))
+            remove(folder)
+            assert await probe.gets(ground) == WITH_FILES
+
+
+async def test_the_file_system_takes_no_more_than_it_may(user: str) -> None:
+    with ground_of(users_of(user)) as ground, a_folder_for(user) as folder:
+        async with a_probe(without=(user, f"{WORK_IN}{folder}")) as probe:
+            skip_unless_given(probe)
+            said = await probe.tries(ground, "fill the disk", "make files for ever")
+    assert set(said.values()) == {"ENOSPC"}
+
+
+async def test_where_nothing_can_be_mounted_a_folder_is_all_that_it_has(user: str) -> None:
+    with ground_of(users_of(user)) as ground, a_folder_for(user) as folder:
+        async with a_probe(without=(user, f"{WORK_IN}{folder}", WITHOUT_MOUNT)) as probe:
+            assert {p.name for p in probe.protections if p.state == MISSING} == {"file system size"}
+            assert await probe.gets(ground) == WITH_FILES | UNBOUNDED
+        assert {"escaped", "moved", "filled"} < set(os.listdir(folder))
+
+
+@pytest.mark.parametrize("without", PROTECTIONS)
+async def test_what_is_behind_a_protection_holds_with_files_too(without: str, user: str) -> None:
+    with ground_of(users_of(user)) as ground, a_folder_for(user) as folder:
+        async with a_probe(without=(without, user, f"{WORK_IN}{folder}")) as probe:
+            skip_unless_given(probe, but_for=(without, WITH.get(without, "")))
+            allowed = WITH_FILES | (UNBOUNDED if without == "file system size" else set())
+            allowed |= WITHOUT_THIS_TOO.get(without, BY_ITSELF.get(without, set()))
+            assert await probe.gets(ground) <= allowed
+
+
+async def test_a_process_that_cannot_go_to_its_folder_gets_no_files(ground: dict[str, Any]) -> None:
+    gone, lock = make()
+    os.close(lock)
+    remove(gone)
+    async with a_probe(without=(f"{WORK_IN}{gone}",)) as probe:
+        assert probe.states["directory"] == MISSING
+        assert await probe.gets(ground) == set()
+
+
+async def test_a_user_without_a_number_mounts_nothing(monkeypatch: pytest.MonkeyPatch) -> None:
+    root = confine._Root(confine.Space(Path("/nonexistent"), 1, 1))
+    monkeypatch.setattr(linux, "unshare", lambda _: None)
+    monkeypatch.setattr(os, "geteuid", lambda: 65534)
+    assert confine._take("name", root.mount, ()).detail == "its user has no number in its namespace"
+
+
+async def test_nothing_is_left_of_a_process_that_is_killed(user: str) -> None:
+    before = mounts()
+    with ground_of(users_of(user)) as ground, a_folder_for(user) as folder:
+        async with a_probe(without=(user, f"{WORK_IN}{folder}")) as probe:
+            skip_unless_given(probe)
+            await probe.tries(ground, "fill the disk")
+            os.kill(probe.pid, signal.SIGKILL)
+        assert os.listdir(folder) == []
+        os.rmdir(folder)
+    assert mounts() == before
+
+
+@as_root
+async def test_nothing_else_is_mounted_where_it_is(user: str) -> None:
+    with a_folder_for(user) as folder:
+        async with a_probe(without=(user, f"{WORK_IN}{folder}")) as probe:
+            skip_unless_given(probe)
+            (mounted,) = mounts(probe.pid).splitlines()
+            assert " / / " in mounted
+            for words in ("nosuid", "nodev", "noexec", " - tmpfs ", f"nr_inodes={SPACE_COUNT + 2}"):
+                assert words in mounted
 
 
 async def test_where_the_kernel_gives_nothing_it_is_told_and_the_process_runs() -> None:
@@ -256,8 +365,8 @@ async def test_what_another_system_says_is_no_crash(monkeypatch: pytest.MonkeyPa
         confine._leave_namespaces,
         confine._drop_capabilities,
         confine._end_with_parent,
-        lambda: confine._restrict_files(None),
-        lambda: confine._restrict_calls(None),
+        lambda: confine._restrict_files(NOWHERE),
+        lambda: confine._restrict_calls(NOWHERE),
     ):
         assert confine._take("name", step, ()) == confine.Protection("name", MISSING, "only Linux has it")
     assert confine._take("name", lambda: str(os.setresuid), ()).detail == "this system does not have it"
@@ -277,7 +386,7 @@ async def test_each_landlock_is_asked_for_what_it_knows(
         return version if len(asked) == 1 else os.open(os.devnull, os.O_RDONLY) if len(asked) == 2 else 0
 
     monkeypatch.setattr(linux, "syscall", syscall)
-    assert confine._restrict_files(None) == f"Landlock {version}: none"
+    assert confine._restrict_files(NOWHERE) == f"Landlock {version}: none"
     (ruleset, its_size, _), _ = asked[1:]
     assert (int.from_bytes(ruleset[:8], "little"), its_size) == ((1 << bits) - 1, size)
 
@@ -287,14 +396,14 @@ async def test_a_landlock_that_is_switched_off_is_told(monkeypatch: pytest.Monke
         raise OSError(95, "Operation not supported")
 
     monkeypatch.setattr(linux, "syscall", syscall)
-    taken = confine._take("files", lambda: confine._restrict_files(None), ())
+    taken = confine._take("files", lambda: confine._restrict_files(NOWHERE), ())
     assert "switched off" in taken.detail
 
 
 async def test_a_worker_that_could_not_end_a_child_of_another_user_keeps_it(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(os, "geteuid", lambda: 0)
     monkeypatch.setattr(linux, "effective_capabilities", lambda: ~(1 << 5))
-    assert "CAP_KILL" in confine._take("user", lambda: confine._change_user(None), ()).detail
+    assert "CAP_KILL" in confine._take("user", lambda: confine._change_user(NOWHERE), ()).detail
 
 
 async def test_numbers_that_a_container_does_not_have_are_nobodys() -> None:

@@ -6,9 +6,9 @@ from ww.sandbox import executor
 
 
 def want(*_: Any) -> Any:
-    raise executor.Wanted
+    raise executor._Wanted
 
 
 if __name__ == "__main__":
-    executor.Executor._program = want  # type: ignore[method-assign]
+    executor.Modules.find = want  # type: ignore[method-assign]
     executor.main()

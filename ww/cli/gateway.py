@@ -46,7 +46,8 @@ def add_to(parser: Parser) -> None:
             scheduler.attempt_slack_s,
             "seconds beyond a run's duration until a worker that says nothing has lost it",
         ),
-        ("--modules-max", size, 10 << 30, "bytes of all modules kept"),
+        ("--modules-max", size, 10 << 30, "bytes of all modules and files kept"),
+        ("--artifacts-kept", size, 10 << 30, "bytes of all artifacts kept"),
         ("--repeats-max", count, limits.repeats_max, "runs of one task"),
         ("--duration-default", seconds, limits.duration_default_s, "seconds a run may take when its task does not say"),
         ("--duration-max", seconds, limits.duration_max_s, "seconds a task may ask for"),
@@ -54,6 +55,36 @@ def add_to(parser: Parser) -> None:
         ("--memory-max", size, limits.memory_max_bytes, "bytes of memory a task may ask for"),
         ("--output-max", size, limits.output_max_bytes, "bytes of stdout and of stderr a task may ask for"),
         ("--stdin-max", size, limits.stdin_max_bytes, "bytes of stdin"),
+        ("--files-upload-max", size, limits.files_upload_max_bytes, "bytes of the zip that a task's files come as"),
+        ("--files-count-max", count, limits.files_count_max, "files and folders in it"),
+        (
+            "--files-default",
+            size,
+            limits.files_default_bytes,
+            "bytes of a run's file system when its task does not say",
+        ),
+        ("--files-max", size, limits.files_max_bytes, "bytes of a file system a task may ask for"),
+        (
+            "--artifacts-default",
+            size,
+            limits.artifacts_default_bytes,
+            "bytes of a run's artifacts when its task does not say",
+        ),
+        ("--artifacts-max", size, limits.artifacts_max_bytes, "bytes of artifacts a task may ask for"),
+        (
+            "--cpu-default",
+            seconds,
+            limits.cpu_default_s,
+            "seconds of processor time a run has when its task does not say, 0: as long as it may take",
+        ),
+        ("--cpu-max", seconds, limits.cpu_max_s, "seconds of processor time a task may ask for"),
+        (
+            "--fuel-default",
+            count,
+            limits.fuel_default,
+            "WebAssembly instructions a run has when its task does not say, 0: they are not counted",
+        ),
+        ("--fuel-max", count, limits.fuel_max, "WebAssembly instructions a task may ask for"),
     )
     parser.set_defaults(run=lambda arguments: run(lambda: main(arguments)))
 
@@ -77,6 +108,7 @@ def _config(arguments: argparse.Namespace) -> GatewayConfig:
         http_host=host,
         http_port=port,
         modules_bytes_max=arguments.modules_max,
+        artifacts_bytes_max=arguments.artifacts_kept,
         http_connections_max=arguments.connections,
         http=HttpConfig(
             upload_bytes_max=arguments.upload_max,
@@ -92,6 +124,16 @@ def _config(arguments: argparse.Namespace) -> GatewayConfig:
             output_default_bytes=min(RequestLimits().output_default_bytes, arguments.output_max),
             output_max_bytes=arguments.output_max,
             stdin_max_bytes=arguments.stdin_max,
+            files_upload_max_bytes=arguments.files_upload_max,
+            files_count_max=arguments.files_count_max,
+            files_default_bytes=min(arguments.files_default, arguments.files_max),
+            files_max_bytes=arguments.files_max,
+            artifacts_default_bytes=min(arguments.artifacts_default, arguments.artifacts_max),
+            artifacts_max_bytes=arguments.artifacts_max,
+            cpu_default_s=arguments.cpu_default,
+            cpu_max_s=arguments.cpu_max,
+            fuel_default=arguments.fuel_default,
+            fuel_max=arguments.fuel_max,
         ),
         scheduler=SchedulerConfig(
             tasks_max=arguments.tasks_max, keep=arguments.keep, attempt_slack_s=arguments.attempt_slack
@@ -102,6 +144,7 @@ def _config(arguments: argparse.Namespace) -> GatewayConfig:
 async def main(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
     log_to_stderr(arguments.log)
+    config = _config(arguments)
     key_file = arguments.key or arguments.state / "gateway.key"
     stop = asyncio.Event()
     task = asyncio.current_task()
@@ -110,7 +153,7 @@ async def main(arguments: argparse.Namespace) -> int:
     try:
         async with (
             Node(node_config(arguments, key_file, "gateway")) as node,
-            serve(node, SystemClock(), _config(arguments)),
+            serve(node, SystemClock(), config),
         ):
             print(node.peer_id, flush=True)
             await stop.wait()

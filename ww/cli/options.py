@@ -141,7 +141,7 @@ def seconds(text: str) -> float:
 
 def count(text: str) -> int:
     """Read a whole number above zero."""
-    if not (text.isascii() and text.isdigit() and len(text) <= 12 and int(text)):
+    if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text)):
         raise UsageError(f"{text[:40]!r} is not a whole number above 0")
     return int(text)
 

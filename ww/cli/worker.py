@@ -4,6 +4,7 @@ import argparse
 import asyncio
 import logging
 from pathlib import Path
+from typing import Final
 
 from ww.cli.options import (
     Parser,
@@ -19,6 +20,7 @@ from ww.cli.options import (
 )
 from ww.cli.process import log_to_stderr, on_stop_signals
 from ww.clock import SystemClock
+from ww.errors import UsageError
 from ww.identity import PeerId
 from ww.node import Node
 from ww.rpc.loop import run
@@ -29,6 +31,8 @@ from ww.sandbox.pool import SandboxPool
 from ww.worker import Worker, WorkerConfig
 
 log = logging.getLogger("ww.worker")
+
+_MEMORY_MAX: Final = 4 << 30
 
 
 def add_to(parser: Parser) -> None:
@@ -61,10 +65,20 @@ def add_to(parser: Parser) -> None:
         ("--memory-max", size, limits.memory_bytes_max, "bytes of memory of one run, whatever it asks for"),
         ("--duration-max", seconds, limits.duration_max_s, "seconds of one run, whatever it asks for"),
         ("--output-max", size, limits.output_bytes_max, "bytes kept of a run's stdout and of its stderr"),
-        ("--input-max", size, limits.stdin_bytes_max, "bytes one run is given: stdin, args and env"),
+        ("--input-max", size, limits.input_bytes_max, "bytes one run is given: stdin, args, env and files"),
+        ("--files-max", size, limits.files_bytes_max, "bytes of a run's file system"),
+        ("--files-count", count, limits.files_count_max, "files and folders in it"),
+        ("--artifacts-max", size, limits.artifact_bytes_max, "bytes a run may bring back as artifacts"),
         ("--compile-timeout", seconds, limits.compile_max_s, "seconds compiling a module may take"),
         ("--compile-memory", size, limits.compile_memory_bytes_max, "bytes of memory compiling a module may take"),
         ("--runs-per-process", count, limits.runs_per_child, "runs until a sandbox process is replaced by a fresh one"),
+        ("--growth-per-process", size, limits.growth_bytes_per_child, "bytes it may have grown until it is"),
+        (
+            "--loaded-max",
+            size,
+            limits.module_bytes_max,
+            "bytes of compiled modules a sandbox process keeps loaded",
+        ),
     )
     parser.set_defaults(run=lambda arguments: run(lambda: main(arguments)))
 
@@ -79,14 +93,24 @@ async def main(arguments: argparse.Namespace) -> int:
         grace_s=arguments.grace,
         module_bytes_max=arguments.module_max,
     )
+    for name in ("duration_max", "compile_timeout"):
+        if not getattr(arguments, name):
+            raise UsageError(f"--{name.replace('_', '-')} 0: expected a time above 0", name)
+    if arguments.memory_max > _MEMORY_MAX:
+        raise UsageError("--memory-max: WebAssembly has at most 4G of memory", "memory-max")
     limits = SandboxLimits(
         duration_max_s=arguments.duration_max,
         memory_bytes_max=arguments.memory_max,
         output_bytes_max=arguments.output_max,
-        stdin_bytes_max=arguments.input_max,
+        input_bytes_max=arguments.input_max,
+        files_bytes_max=arguments.files_max,
+        files_count_max=arguments.files_count,
+        artifact_bytes_max=arguments.artifacts_max,
         compile_max_s=arguments.compile_timeout,
         compile_memory_bytes_max=arguments.compile_memory,
         runs_per_child=arguments.runs_per_process,
+        growth_bytes_per_child=arguments.growth_per_process,
+        module_bytes_max=arguments.loaded_max,
     )
     confinement = ConfinementConfig(nice=arguments.nice)
     task = asyncio.current_task()

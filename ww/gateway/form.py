@@ -1,8 +1,8 @@
 """Reading a multipart body, within its limits.
 
-Holds where a submission's fields, stdin and module come from in a form. Must not know what the fields mean: request.py
-does. Text is UTF-8 whatever a header says, stdin is the very bytes that were sent, and what breaks off is no form: its
-missing fields would be taken for defaults.
+Holds where a submission's fields, stdin, module and files come from in a form. Must not know what the fields mean:
+request.py does. Text is UTF-8 whatever a header says, stdin is the very bytes that were sent, and what breaks off is no
+form: its missing fields would be taken for defaults.
 """
 
 import re
@@ -21,6 +21,8 @@ from starlette.types import Message, Receive
 from ww.errors import UsageError
 from ww.gateway.request import FIELDS, shown
 
+# What must be a file part, with how curl sends it.
+_FILE_PARTS: Final = {"wasm": "wasm=@FILE", "files": "files=@FILE.zip"}
 _FIELDS_MAX: Final = 2000
 _FILES_MAX: Final = 8
 # RFC 2046, 5.1.1, without the blank that nobody uses.
@@ -35,6 +37,10 @@ class Form:
     stdin: bytes
     wasm: BinaryIO | None
     """The module's file, open as long as the form."""
+    files: BinaryIO | None
+    """The zip of files, likewise."""
+    files_size: int | None
+    """Its bytes."""
 
 
 class _TooLarge(OSError):
@@ -98,29 +104,37 @@ def _boundary_of(request: Request) -> str:
 
 
 async def _parts(form: FormData) -> Form:
-    """Split a form into text fields, stdin and the wasm file."""
+    """Split a form into text fields, stdin and files."""
     fields: list[tuple[str, str]] = []
     stdin: bytes | None = None
-    wasm: UploadFile | None = None
+    files: dict[str, UploadFile] = {}
     for raw_name, value in form.multi_items():
         name = raw_name.encode("latin-1").decode(errors="replace")
         if name == "stdin":
             if stdin is not None:
                 raise UsageError("stdin: given more than once", "stdin")
             stdin = value.encode("latin-1") if isinstance(value, str) else await value.read()
-        elif name == "wasm":
-            if wasm is not None:
-                raise UsageError("wasm: given more than once", "wasm")
+        elif name in _FILE_PARTS:
+            if name in files:
+                raise UsageError(f"{name}: given more than once", name)
             if isinstance(value, str):
-                raise UsageError("wasm: is a text field; expected a file part (curl: -F wasm=@FILE)", "wasm")
-            wasm = value
+                expected = f"expected a file part (curl: -F {_FILE_PARTS[name]})"
+                raise UsageError(f"{name}: is a text field; {expected}", name)
+            files[name] = value
         elif isinstance(value, str):
             fields.append((name, _text(name, value)))
         elif name in FIELDS:
             raise UsageError(f"{name}: is a file part; expected a text field", name)
         else:
             fields.append((name, ""))  # refused as unknown, with the list of what is known
-    return Form(fields, stdin or b"", wasm.file if wasm is not None else None)
+    wasm, zipped = files.get("wasm"), files.get("files")
+    return Form(
+        fields,
+        stdin or b"",
+        wasm.file if wasm is not None else None,
+        zipped.file if zipped is not None else None,
+        zipped.size if zipped is not None else None,
+    )
 
 
 def _text(name: str, value: str) -> str:

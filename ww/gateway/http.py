@@ -9,18 +9,18 @@ import logging
 from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass
-from typing import Any, Final
-from urllib.parse import quote
+from typing import Any, BinaryIO, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response
+from starlette.responses import JSONResponse, Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ww.clock import Clock
 from ww.errors import BadModule, Conflict, NotFound, Overloaded, StoreError, UsageError, WwError
+from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.form import Form, open_form
 from ww.gateway.modules import ModuleStore
 from ww.gateway.request import RequestLimits, read_fields, shown
@@ -28,7 +28,7 @@ from ww.gateway.same_origin import SameOrigin
 from ww.gateway.scheduler import Scheduler
 from ww.gateway.store import Store, TaskRow
 from ww.gateway.task import RunResult, RunState, Task
-from ww.gateway.view import counts_of_ended, result_json, spec_json, time_text
+from ww.gateway.view import counts_of_ended, result_json, spec_json, task_path, time_text
 
 log = logging.getLogger("ww.gateway")
 
@@ -38,6 +38,7 @@ _PAGE_MAX: Final = 1000
 _RESULTS_SHOWN: Final = 100
 _OUTPUT_SHOWN_BYTES_MAX: Final = 16 << 20
 _STATUSES: Final = tuple(RunState)
+_PIECE_BYTES: Final = 256 << 10
 _CROWDED_RETRY_AFTER_S: Final = 1
 
 
@@ -61,6 +62,7 @@ class HttpGateway:
         scheduler: Scheduler,
         store: Store,
         modules: ModuleStore,
+        artifacts: ArtifactStore,
         clock: Clock,
         limits: RequestLimits,
         config: HttpConfig,
@@ -69,6 +71,7 @@ class HttpGateway:
         self._scheduler = scheduler
         self._store = store
         self._modules = modules
+        self._artifacts = artifacts
         self._clock = clock
         self._limits = limits
         self._config = config
@@ -91,6 +94,7 @@ class HttpGateway:
             _route("/tasks/{id}", GET=self.get_task, DELETE=self.delete_task),
             _route("/tasks/{id}/runs", GET=self.get_runs),
             _route("/tasks/{id}/runs/{run}", GET=self.get_run),
+            _route("/tasks/{id}/runs/{run}/artifacts", GET=self.get_artifacts),
             _route("/workers", GET=self.get_workers),
             _route("/healthz", GET=self.get_health),
         ]
@@ -109,24 +113,32 @@ class HttpGateway:
 
     async def post_task(self, request: Request) -> Response:
         async with self._form(request) as form:
-            wasm = form.wasm
-            submission = read_fields(form.fields, form.stdin, wasm is not None, self._limits)
+            wasm, zipped = form.wasm, form.files
+            submission = read_fields(
+                form.fields, form.stdin, wasm is not None, self._limits, files_size=form.files_size
+            )
             if wasm is None:
                 assert submission.module is not None
                 digest = submission.module
-                entry = await self._modules.entry(digest, submission.entry)
+                guest = await self._modules.guest(digest, submission.entry)
             else:
-                digest, entry = await self._modules.examine(wasm, submission.entry)
-            spec = submission.spec(digest, entry)
+                digest, guest = await self._modules.examine(wasm, submission.entry)
+            files = ""
+            if zipped is not None:
+                most = {"bytes_max": submission.files_bytes, "count_max": self._limits.files_count_max}
+                files = await self._modules.examine_files(zipped, **most)
+            spec = submission.spec(digest, guest, files)
 
-            async def keep_module() -> None:
+            async def keep() -> None:
                 if wasm is None:
                     await self._modules.require(digest)
                 else:
                     await self._modules.keep(wasm, digest, self._scheduler.modules_in_use)
+                if zipped is not None:
+                    await self._modules.keep_files(zipped, files, self._scheduler.modules_in_use)
 
-            created = await self._scheduler.submit(spec, keep_module, is_new=submission.is_id_made)
-        location = {"Location": f"/tasks/{quote(spec.id)}"}
+            created = await self._scheduler.submit(spec, keep, is_new=submission.is_id_made)
+        location = {"Location": task_path(spec.id)}
         return _Json(await self._task_json(spec.id), 201 if created else 200, location)
 
     async def get_tasks(self, request: Request) -> Response:
@@ -163,25 +175,45 @@ class HttpGateway:
         limit = _number(request, "limit", _PAGE_DEFAULT, _PAGE_MAX)
         after = _number(request, "after", -1, 1 << 62, low=0)
         results = await self._store.results(row.number, limit=limit, after=after)
-        return _Json([result_json(result) for result in results])
+        return _Json([result_json(result, row.spec.id) for result in results])
 
     async def get_run(self, request: Request) -> Response:
-        row = await self._row(request.path_params["id"])
-        text = request.path_params["run"]
-        if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) >= row.spec.repeats:
-            raise NotFound(f"task {row.spec.id!r} has no run {shown(text)}: expected 0 to {row.spec.repeats - 1}")
-        run = int(text)
-        results = await self._store.results(row.number, limit=1, after=run - 1)
-        if results and results[0].run == run:
-            return _Json(result_json(results[0]))
+        row, run = await self._row_and_run(request)
+        if (result := await self._result(row, run)) is not None:
+            return _Json(result_json(result, row.spec.id))
         task = await self._current(row)
         if isinstance(task, Task):
             return _Json({"run": run, "state": task.state_of(run, self._clock.now())})
         # It has ended since the results were read, or never ran.
-        results = await self._store.results(row.number, limit=1, after=run - 1)
-        if results and results[0].run == run:
-            return _Json(result_json(results[0]))
+        if (result := await self._result(row, run)) is not None:
+            return _Json(result_json(result, row.spec.id))
         return _Json({"run": run, "state": RunState.CANCELLED})
+
+    async def get_artifacts(self, request: Request) -> Response:
+        row, run = await self._row_and_run(request)
+        result = await self._result(row, run)
+        if result is None:
+            raise NotFound(f"run {run} of task {row.spec.id!r} has not ended, or never ran")
+        if not result.outcome.artifacts:
+            raise NotFound(f"run {run} of task {row.spec.id!r} has no artifacts")
+        name = f"{row.spec.id}-{run}.zip".replace(":", "_")  # which some file systems do not take
+        headers = {
+            "Content-Disposition": f'attachment; filename="{name}"',
+            "Content-Length": str(result.outcome.artifacts_bytes),
+        }
+        file = await self._artifacts.open(result.outcome.artifacts)
+        return _FileResponse(file, headers)
+
+    async def _row_and_run(self, request: Request) -> tuple[TaskRow, int]:
+        row = await self._row(request.path_params["id"])
+        text = request.path_params["run"]
+        if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) >= row.spec.repeats:
+            raise NotFound(f"task {row.spec.id!r} has no run {shown(text)}: expected 0 to {row.spec.repeats - 1}")
+        return row, int(text)
+
+    async def _result(self, row: TaskRow, run: int) -> RunResult | None:
+        results = await self._store.results(row.number, limit=1, after=run - 1)
+        return results[0] if results and results[0].run == run else None
 
     # The cluster.
 
@@ -277,8 +309,8 @@ class HttpGateway:
             **spec_json(task.spec),
             **state,
             "created_at": time_text(task.created_at),
-            "results": [result_json(result) for result in results],
-            "results_url": f"/tasks/{quote(task.spec.id)}/runs",
+            "results": [result_json(result, task.spec.id) for result in results],
+            "results_url": f"{task_path(task.spec.id)}/runs",
         }
 
     def _status(self, task: Task | TaskRow) -> str:
@@ -313,6 +345,23 @@ def _number(request: Request, name: str, default: int, high: int, low: int = 1) 
     if text.isascii() and text.isdigit() and len(text) <= 18 and low <= int(text) <= high:
         return int(text)
     raise UsageError(f"{name}: {shown(text)} is not a whole number from {low} to {high}", name)
+
+
+class _FileResponse(StreamingResponse):
+    """A zip that is open, and is closed afterwards."""
+
+    def __init__(self, file: BinaryIO, headers: dict[str, str]) -> None:
+        super().__init__(_pieces(file), headers=headers, media_type="application/zip")
+        self._file = file
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        with self._file:
+            await super().__call__(scope, receive, send)
+
+
+async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
+    while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
+        yield piece
 
 
 # Errors: every one a problem, RFC 9457.

@@ -5,12 +5,15 @@ offer is used. Must not know tasks' schedules or results: scheduler.py asks for 
 offer belongs to the peer whose connection it came by, whatever it claims.
 """
 
+import hashlib
 import logging
 import math
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
+from weakref import WeakValueDictionary
 
 from ww import schema
 from ww.caps.blob import BlobServer
@@ -18,11 +21,14 @@ from ww.caps.channel import Channel
 from ww.caps.facets import SenderServer
 from ww.caps.value import Codec
 from ww.errors import Conflict, Overloaded, PeerError, RemoteError, UsageError
-from ww.gateway.task import Outcome, Spec
+from ww.gateway import number
+from ww.gateway.request import ZIP_OVERHEAD_BYTES
+from ww.gateway.task import Outcome, Spec, Task
 from ww.identity import PeerId
 from ww.rpc.errors import call, one_line
 from ww.rpc.exports import Peer
 from ww.rpc.message import listed
+from ww.wasm_inspect import Kind
 
 log = logging.getLogger("ww.gateway")
 
@@ -30,8 +36,10 @@ _WORKERS_MAX: Final = 4096
 _SLOTS_MAX: Final = 1024
 _LABELS_MAX: Final = 64
 _PROGRAMS_MAX: Final = 16
+_INT64_MAX: Final = 2**63 - 1
 _REASONS: Final = {"ok": "", "cancelled": "cancelled"} | {
-    name: name for name in ("trap", "exit", "deadline", "memory", "compile", "crash")
+    name: name
+    for name in ("trap", "exit", "deadline", "memory", "compile", "crash", "cpu", "fuel", "files", "artifacts")
 }
 
 
@@ -69,6 +77,16 @@ class Offer:
     """A client of schema interface Worker; holding it holds the slot."""
 
 
+class _Prepared:
+    """The invocation of a task's runs: repeats say the same each time, whoever runs them, and it may be large."""
+
+    __slots__ = ("__weakref__", "message", "task")
+
+    def __init__(self, task: int, message: Any) -> None:
+        self.task = task
+        self.message = message
+
+
 class WorkerPool:
     """Who is connected, and which of their slots are free."""
 
@@ -84,6 +102,27 @@ class WorkerPool:
         self._workers: dict[Peer, WorkerEntry] = {}
         self._on_offer = on_offer
         self._draining: set[PeerId] = set()
+        # Those that a lease holds, by task.
+        self._prepared: WeakValueDictionary[int, _Prepared] = WeakValueDictionary()
+        # Nobody else can name the context of a task's runs, so nobody's guest is given another's instance.
+        self._secret = os.urandom(32)
+
+    def is_prepared(self, task: Task) -> bool:
+        """Whether a run of that task can be started without its files."""
+        return not task.spec.files or task.number in self._prepared
+
+    def prepare(self, task: Task, files: bytes) -> _Prepared:
+        """Make the invocation of a task's runs, or find it made."""
+        prepared = self._prepared.get(task.number)
+        if prepared is None:
+            message = schema.worker.Invocation.new_message()
+            _fill_invocation(message, task.spec, files)
+            if task.spec.kind == Kind.REACTOR and not task.spec.deterministic:
+                # Of a deterministic run nothing may depend on those before it.
+                identity = task.number.to_bytes(8, "big") + task.spec.id.encode()
+                message.context = hashlib.sha256(self._secret + identity).digest()
+            prepared = self._prepared[task.number] = _Prepared(task.number, message)
+        return prepared
 
     def registry_for(self, peer: Peer) -> Any:
         """Make what peer gets as "registry"."""
@@ -161,7 +200,7 @@ class WorkerPool:
         if best is None:
             return None
         offer = self.channel.take(best[1])
-        return Lease(offer, self._workers.get(offer.peer), self._module_path)
+        return Lease(offer, self, self._workers.get(offer.peer), self._module_path)
 
 
 def _never_sent(offer: Offer, message: Any) -> None:
@@ -171,41 +210,50 @@ def _never_sent(offer: Offer, message: Any) -> None:
 class Lease:
     """One slot of one worker, held until `close`."""
 
-    def __init__(self, offer: Offer, entry: WorkerEntry | None, module_path: Callable[[str], Path]) -> None:
+    def __init__(
+        self, offer: Offer, pool: WorkerPool, entry: WorkerEntry | None, module_path: Callable[[str], Path]
+    ) -> None:
         self.peer_id: PeerId = offer.peer.peer_id
         self._worker = offer.worker
+        self._pool = pool
         self._entry = entry
         self._module_path = module_path
-        self._programs: dict[str, tuple[Any, Any]] = {}
-        # Of the task served last: repeats say the same each time.
-        self._spec: Spec | None = None
-        self._invocation: Any = None
+        self._programs: dict[tuple[str, bool], tuple[Any, Any]] = {}
+        """By digest, and whether their runs are metered."""
+        self._prepared: _Prepared | None = None
+        """Of the task served last."""
         if entry is not None:
             entry.leased += 1
 
-    def start(self, spec: Spec) -> "RemoteAttempt":
-        """Start one run of spec. Returns at once; everything travels together, nothing is waited for."""
+    def start(self, task: Task, files: bytes = b"") -> "RemoteAttempt":
+        """Start one run of task. Returns at once; everything travels together, nothing is waited for.
+
+        files is the zip that its spec names; it may be left out when the pool has the task prepared.
+        """
         if self._worker is None:
             raise UsageError("the lease is closed")
-        if spec is not self._spec:
-            self._spec, self._invocation = spec, schema.worker.Invocation.new_message()
-            _fill_invocation(self._invocation, spec)
-        return RemoteAttempt(self._program(spec.module).run(invocation=self._invocation), spec)
+        if self._prepared is None or self._prepared.task != task.number:
+            self._prepared = self._pool.prepare(task, files)
+        spec = task.spec
+        metered = bool(spec.fuel or spec.deterministic)
+        return RemoteAttempt(self._program(spec.module, metered).run(invocation=self._prepared.message), spec)
 
-    def _program(self, digest: str) -> Any:
-        known = self._programs.get(digest)
+    def _program(self, digest: str, metered: bool) -> Any:
+        known = self._programs.get((digest, metered))
         if known is None:
             while len(self._programs) >= _PROGRAMS_MAX:
                 del self._programs[next(iter(self._programs))]
-            loading = self._worker.load(digest=bytes.fromhex(digest), blob=BlobServer(self._module_path(digest)))
+            loading = self._worker.load(
+                digest=bytes.fromhex(digest), blob=BlobServer(self._module_path(digest)), metered=metered
+            )
             # The promise is kept beside what it promises: dropping it would cancel the load.
-            known = self._programs[digest] = (loading, loading.program)
+            known = self._programs[digest, metered] = (loading, loading.program)
         return known[1]
 
     def close(self) -> None:
         """Give the slot back. Idempotent."""
         if self._worker is not None:
-            self._worker = None
+            self._worker = self._prepared = None
             self._programs.clear()
             if self._entry is not None:
                 self._entry.leased -= 1
@@ -220,8 +268,11 @@ class RemoteAttempt:
         self._spec = spec
         self._has_ended = False
 
-    async def outcome(self) -> Outcome:
-        """Return how the run ended. Raises BadModule, Draining, or another WwError when the worker cannot say."""
+    async def outcome(self) -> tuple[Outcome, bytes]:
+        """Return how the run ended, and the zip of its artifacts, of which the outcome says nothing yet.
+
+        Raises BadModule, Draining, or another WwError when the worker cannot say.
+        """
         answer = await call(self._promise)
         self._has_ended = answer.ended
         if not answer.ended:
@@ -238,9 +289,9 @@ class RemoteAttempt:
                 raise
 
 
-def _fill_invocation(invocation: Any, spec: Spec) -> None:
+def _fill_invocation(invocation: Any, spec: Spec, files: bytes) -> None:
     invocation.entry = spec.entry
-    if spec.entry:
+    if spec.arguments:
         invocation.arguments = spec.arguments
     if argv := spec.argv:
         invocation.args = argv
@@ -248,24 +299,40 @@ def _fill_invocation(invocation: Any, spec: Spec) -> None:
         invocation.env = [{"key": key, "value": value} for key, value in spec.env]
     if spec.stdin:
         invocation.stdin = spec.stdin
+    if files:
+        invocation.files = files
+    if spec.artifacts:
+        invocation.artifacts = spec.artifacts
+    if spec.dirs:
+        invocation.dirs = spec.dirs
+    invocation.deterministic = spec.deterministic
+    invocation.seed = spec.seed
     limits = invocation.limits
     limits.durationSeconds = spec.duration_s
     limits.memoryBytes = spec.memory_bytes
     limits.outputBytes = spec.output_bytes
+    limits.cpuSeconds = spec.cpu_s
+    limits.fuel = spec.fuel
+    limits.filesBytes = spec.files_bytes
+    limits.artifactBytes = spec.artifact_bytes
 
 
-def _read_outcome(outcome: Any, spec: Spec) -> Outcome:
+def _read_outcome(outcome: Any, spec: Spec) -> tuple[Outcome, bytes]:
     """Read what a worker says; sizes are held to the spec again, since a worker may say anything."""
     reason = _REASONS.get(str(outcome.reason))
     if reason is None:
         raise PeerError("the worker gave a reason that this gateway does not know")
     # Read once: pycapnp counts every read of a field against the message's limit.
-    stdout, stderr = outcome.stdout, outcome.stderr
+    stdout, stderr, artifacts = outcome.stdout, outcome.stderr, outcome.artifacts
+    if artifacts and not spec.artifacts:
+        raise PeerError("the worker sent artifacts of a run that was asked for none")
+    if len(artifacts) > spec.artifact_bytes + ZIP_OVERHEAD_BYTES:
+        raise PeerError(f"the worker sent {len(artifacts)} bytes of artifacts, where {spec.artifact_bytes} may be")
     most = spec.output_bytes
-    return Outcome(
+    read = Outcome(
         reason=reason,
         detail=one_line(outcome.detail),
-        result=str(outcome.result) if outcome.hasResult else None,
+        result=number.from_bits(outcome.result, is_float=outcome.isFloat) if outcome.hasResult else None,
         exit_code=outcome.exitCode if outcome.hasExitCode else None,
         stdout=stdout[:most],
         stderr=stderr[:most],
@@ -273,9 +340,15 @@ def _read_outcome(outcome: Any, spec: Spec) -> Outcome:
         stderr_truncated=outcome.stderrTruncated or len(stderr) > most,
         wall_s=_finite(outcome.wallSeconds),
         cpu_s=_finite(outcome.cpuSeconds),
-        memory_bytes=min(outcome.memoryBytes, 2**63 - 1),
-        memory_limit_bytes=min(outcome.memoryLimitBytes, 2**63 - 1),
+        memory_bytes=min(outcome.memoryBytes, _INT64_MAX),
+        memory_limit_bytes=min(outcome.memoryLimitBytes, _INT64_MAX),
+        fuel=min(outcome.fuel, _INT64_MAX) if outcome.hasFuel else None,
+        queue_s=_finite(outcome.queueSeconds),
+        compile_s=_finite(outcome.compileSeconds),
+        instantiate_s=_finite(outcome.instantiateSeconds),
+        files_bytes=min(outcome.filesBytes, _INT64_MAX),
     )
+    return read, artifacts
 
 
 def _finite(number: float) -> float:
@@ -299,7 +372,7 @@ class RegistryServer(schema.worker.Registry.Server):  # type: ignore[misc]
             kind=one_line(said.kind)[:32],
             slots=said.slots,
             cpus=_finite(said.cpus),
-            memory_bytes=min(said.memoryBytes, 2**63 - 1),
+            memory_bytes=min(said.memoryBytes, _INT64_MAX),
             labels={one_line(label.key)[:64]: one_line(label.value)[:256] for label in labels},
             host=one_line(said.host)[:256],
         )

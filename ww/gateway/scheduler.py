@@ -10,13 +10,14 @@ Next in a task's life: pool.py, then worker.py.
 import asyncio
 import contextlib
 import logging
-from collections import deque
+from collections import Counter, deque
 from collections.abc import Awaitable, Callable, Coroutine
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self
 
 from ww.clock import Clock
 from ww.errors import BadModule, Conflict, Draining, NotFound, Overloaded, StoreError, WwError
+from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.modules import ModuleStore
 from ww.gateway.pool import Lease, RemoteAttempt, WorkerPool
 from ww.gateway.request import shown
@@ -70,8 +71,14 @@ class _Slot:
 class Scheduler:
     """The queue of runs. Open it with `async with`."""
 
-    def __init__(self, store: Store, modules: ModuleStore, clock: Clock, config: SchedulerConfig) -> None:
+    def __init__(
+        self, store: Store, modules: ModuleStore, artifacts: ArtifactStore, clock: Clock, config: SchedulerConfig
+    ) -> None:
         self._store = store
+        self._modules = modules
+        self._artifacts = artifacts
+        self._held: Counter[str] = Counter()
+        """Digests of artifacts whose results are not on disk yet."""
         self._clock = clock
         self._config = config
         self._wake = asyncio.Event()
@@ -158,10 +165,15 @@ class Scheduler:
         return sum(task.counts(now)[RunState.QUEUED] for task in self._ready)
 
     async def modules_in_use(self) -> set[str]:
-        """Return the digests of the modules that a task here names, or is about to."""
+        """Return the digests of the modules and files that a task here names, or is about to."""
         # Looked at before the disk is: what is added while it is read may be in neither afterwards.
-        being_added = {spec.module for spec, _ in self._being_added.values()}
+        being_added = {digest for spec, _ in self._being_added.values() for digest in (spec.module, spec.files)}
         return await self._store.modules() | being_added
+
+    async def _artifacts_in_use(self) -> set[str]:
+        """Return the digests of the artifacts that a remembered run has, or is about to."""
+        held = set(self._held)
+        return await self._store.artifacts() | held
 
     async def cancel(self, id: str) -> None:
         """End a task: queued runs never start, running guests are stopped. Does nothing when it has ended.
@@ -337,10 +349,14 @@ class Scheduler:
             slot.is_usable = False
         else:
             if task.is_active(attempt):
-                slot.is_short = outcome.wall_s < _SHORT_S
+                # What brings files along or back is long on its way.
+                moves_files = bool(task.spec.files or task.spec.artifacts)
+                slot.is_short = outcome.wall_s < _SHORT_S and not moves_files
             else:
                 self.late_outcomes += 1
             result = task.end(attempt, outcome, self._clock.now(), self._clock.wall())
+            if result is None:
+                self._let_go(outcome)
         if result is not None:
             while len(self._unwritten) >= _UNWRITTEN_MAX:
                 await self._next_write()
@@ -349,17 +365,55 @@ class Scheduler:
         self._enqueue(task)
 
     async def _outcome(self, slot: _Slot, attempt: Attempt) -> Outcome:
-        remote = slot.attempts[attempt] = slot.lease.start(attempt.task.spec)
-        patience_s = attempt.task.spec.duration_s + self._config.attempt_slack_s
+        task, files = attempt.task, b""
+        if not self.pool.is_prepared(task):
+            files = await self._modules.read_files(task.spec.files)
+            if not task.is_active(attempt):
+                return Outcome(reason="cancelled")
+        remote = slot.attempts[attempt] = slot.lease.start(task, files)
+        del files
+        patience_s = task.spec.duration_s + self._config.attempt_slack_s
         try:
             async with asyncio.timeout(patience_s):
-                return await remote.outcome()
+                outcome, artifacts = await remote.outcome()
         except BadModule as error:
             return Outcome(reason="compile", detail=str(error))
         except TimeoutError:
             raise WwError(f"the worker said nothing for {patience_s:g} s") from None
         finally:
             del slot.attempts[attempt]
+        return await self._with_artifacts(attempt, outcome, artifacts) if artifacts else outcome
+
+    async def _with_artifacts(self, attempt: Attempt, outcome: Outcome, data: bytes) -> Outcome:
+        """Store a run's artifacts, however long the disk refuses, and return its outcome with them.
+
+        PeerError when they are not what was asked for. When there is no room for them the run has failed.
+        """
+        digest = await self._artifacts.examine(data, bytes_max=attempt.task.spec.artifact_bytes)
+        outcome = replace(outcome, artifacts=digest, artifacts_bytes=len(data))
+        self._held[digest] += 1
+        refused = False
+        while attempt.task.is_active(attempt):
+            try:
+                await self._artifacts.keep(data, digest, self._artifacts_in_use)
+                break
+            except Overloaded as error:
+                self._let_go(outcome)
+                reason, detail = outcome.reason or "artifacts", outcome.detail or str(error)
+                return replace(outcome, reason=reason, detail=detail, artifacts="", artifacts_bytes=0)
+            except StoreError as error:
+                if not refused:
+                    log.error("artifacts wait until the disk takes them: %s", error)
+                refused = True
+                await self._clock.sleep(_STORE_RETRY_S)
+        return outcome
+
+    def _let_go(self, outcome: Outcome) -> None:
+        """Note that an outcome's artifacts are on disk with it, or that it does not count."""
+        if outcome.artifacts:
+            self._held[outcome.artifacts] -= 1
+            if not self._held[outcome.artifacts]:
+                del self._held[outcome.artifacts]
 
     async def _unstick(self) -> None:
         """Send runs that wait behind a long one back to the queue, for ever."""
@@ -405,6 +459,7 @@ class Scheduler:
             self._written.set()
             wall = self._clock.wall()
             for task, result in results:
+                self._let_go(result.outcome)
                 task.commit(result, wall)
                 if task.has_ended:
                     self._forget(task)

@@ -21,6 +21,7 @@ from uvicorn.protocols.http.h11_impl import H11Protocol
 from ww.clock import Clock
 from ww.discovery.packet import Load
 from ww.errors import UsageError
+from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.http import HttpConfig, HttpGateway, crowded
 from ww.gateway.modules import ModuleStore
 from ww.gateway.operator import OperatorServer
@@ -42,13 +43,15 @@ class GatewayConfig:
     """What a gateway serves, from where."""
 
     state_directory: Path
-    """Where its database and modules are."""
+    """Where its database, modules and artifacts are."""
     meta: Mapping[str, str] = field(default_factory=dict)
     """What the operator says of this node."""
     http_host: str = "127.0.0.1"
     http_port: int = 8080
     modules_bytes_max: int = 10 << 30
-    """Size of all modules kept."""
+    """Size of all modules and files kept."""
+    artifacts_bytes_max: int = 10 << 30
+    """Size of all artifacts kept."""
     http_connections_max: int = 512
     stop_timeout_s: float = 5.0
     """Seconds that requests under way have when the gateway stops."""
@@ -72,9 +75,10 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
     directory = config.state_directory / "gateway"
     with _alone_in(directory), _listening(config.http_host, config.http_port) as sock:
         modules = ModuleStore(directory / "modules", quota_bytes=config.modules_bytes_max)
+        artifacts = ArtifactStore(directory / "artifacts", quota_bytes=config.artifacts_bytes_max)
         async with (
             Store(directory / "ww.db") as store,
-            Scheduler(store, modules, clock, config.scheduler) as scheduler,
+            Scheduler(store, modules, artifacts, clock, config.scheduler) as scheduler,
         ):
             node.vat.export("registry", scheduler.pool.registry_for)
             node.vat.export("channel", scheduler.pool.sender_for)
@@ -88,7 +92,7 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
                     "meta": dict(config.meta),
                 } | node.health()
 
-            http = HttpGateway(scheduler, store, modules, clock, config.limits, config.http, about)
+            http = HttpGateway(scheduler, store, modules, artifacts, clock, config.limits, config.http, about)
             host, port = sock.getsockname()[:2]
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             async with _serving(http, sock, config):

@@ -29,7 +29,7 @@ T = TypeVar("T")
 
 _GROUP_MAX: Final = 1024
 _FORGET_EVERY: Final = 64
-_VERSION: Final = 1
+_VERSION: Final = 2
 _SCHEMA: Final = """
 CREATE TABLE tasks (
   number INTEGER PRIMARY KEY AUTOINCREMENT,
@@ -65,11 +65,38 @@ CREATE TABLE runs (
   wall_s REAL NOT NULL,
   cpu_s REAL NOT NULL,
   memory_bytes INTEGER NOT NULL,
-  memory_limit_bytes INTEGER NOT NULL
+  memory_limit_bytes INTEGER NOT NULL,
+  fuel INTEGER,
+  queue_s REAL NOT NULL,
+  compile_s REAL NOT NULL,
+  instantiate_s REAL NOT NULL,
+  files_bytes INTEGER NOT NULL,
+  artifacts TEXT NOT NULL,
+  artifacts_bytes INTEGER NOT NULL
 );
 CREATE UNIQUE INDEX runs_of_task ON runs (task, run);
 CREATE INDEX runs_latest ON runs (task, position);
+CREATE INDEX runs_artifacts ON runs (artifacts) WHERE artifacts <> '';
 """
+# What makes a database of each version one of the next.
+_MIGRATIONS: Final = {
+    1: """
+ALTER TABLE runs ADD COLUMN fuel INTEGER;
+ALTER TABLE runs ADD COLUMN queue_s REAL NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN compile_s REAL NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN instantiate_s REAL NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN files_bytes INTEGER NOT NULL DEFAULT 0;
+ALTER TABLE runs ADD COLUMN artifacts TEXT NOT NULL DEFAULT '';
+ALTER TABLE runs ADD COLUMN artifacts_bytes INTEGER NOT NULL DEFAULT 0;
+CREATE INDEX runs_artifacts ON runs (artifacts) WHERE artifacts <> '';
+UPDATE tasks SET spec = iif(
+  spec ->> 'entry' = '',
+  json_set(spec, '$.kind', 'command'),
+  json_set(spec, '$.kind', 'function', '$.arguments',
+    json_array(coalesce(spec ->> 'input', 0), coalesce(spec ->> 'difficulty', 0)))
+);
+""",
+}
 _OUTCOME: Final = tuple(f.name for f in fields(Outcome))
 _outcome_values: Final = attrgetter(*_OUTCOME)
 _RUN_COLUMNS: Final = (
@@ -268,10 +295,19 @@ class Store:
         return await self._read(work)
 
     async def modules(self) -> set[str]:
-        """Return the digests of all modules that a remembered task names."""
+        """Return the digests of all modules and files that a remembered task names."""
 
         def work(connection: sqlite3.Connection) -> set[str]:
-            return {row[0] for row in connection.execute("SELECT DISTINCT spec ->> 'module' FROM tasks")}
+            rows = connection.execute("SELECT DISTINCT spec ->> 'module', spec ->> 'files' FROM tasks")
+            return {digest for row in rows for digest in row if digest}
+
+        return await self._read(work)
+
+    async def artifacts(self) -> set[str]:
+        """Return the digests of all artifacts that a remembered run has."""
+
+        def work(connection: sqlite3.Connection) -> set[str]:
+            return {row[0] for row in connection.execute("SELECT DISTINCT artifacts FROM runs WHERE artifacts <> ''")}
 
         return await self._read(work)
 
@@ -292,17 +328,30 @@ class Store:
             raise StoreError(f"the database {self._path.name} cannot be opened: {error.strerror}") from None
         try:
             connection = self._connect()
-            version = connection.execute("PRAGMA user_version").fetchone()[0]
-            if version == 0:
-                connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
-            elif version != _VERSION:
-                raise UsageError(
-                    f"the database {self._path.name} has version {version}, this ww reads version {_VERSION}:"
-                    " use another --state or another ww"
-                )
+            try:
+                self._bring_up(connection)
+            except BaseException:
+                connection.close()
+                raise
         except sqlite3.Error as error:
             raise StoreError(f"the database {self._path.name} cannot be opened: {error}") from None
         return connection
+
+    def _bring_up(self, connection: sqlite3.Connection) -> None:
+        """Make a database what this version reads. Each step is done or not: a gateway may be killed here."""
+        version = connection.execute("PRAGMA user_version").fetchone()[0]
+        if version == 0:
+            connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
+            return
+        while version in _MIGRATIONS:
+            step = f"BEGIN; {_MIGRATIONS[version]} PRAGMA user_version = {version + 1}; COMMIT;"
+            connection.executescript(step)
+            version += 1
+        if version != _VERSION:
+            raise UsageError(
+                f"the database {self._path.name} has version {version}, this ww reads version {_VERSION}:"
+                " use another --state or another ww"
+            )
 
     async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
         done: asyncio.Future[T] = self._loop.create_future()
@@ -384,7 +433,8 @@ def _row_to_task(row: tuple[Any, ...]) -> TaskRow:
     number, text, created_at, finished_at, cancelled, succeeded, failed = row
     values = json.loads(text)
     values["stdin"] = base64.b64decode(values["stdin"])
-    values["args"] = tuple(values["args"])
+    for name in ("args", "arguments", "dirs", "artifacts"):
+        values[name] = tuple(values.get(name, ()))
     values["env"] = tuple((key, value) for key, value in values["env"])
     return TaskRow(number, Spec(**values), created_at, finished_at, bool(cancelled), succeeded, failed)
 

@@ -41,8 +41,12 @@ class Spec:
     id: str
     module: str
     """sha256 of the module's bytes, hex."""
+    kind: str
+    """How it is run: see wasm_inspect.Kind."""
     entry: str
-    """Exported function to call; empty for a WASI command."""
+    """Exported function to call; empty for all other kinds."""
+    arguments: tuple[int, ...] = ()
+    """What that is called with: see number.py."""
     description: str = ""
     complete: int = 0
     """Initial value of the completion counter."""
@@ -60,15 +64,27 @@ class Spec:
     stdin: bytes = b""
     memory_bytes: int
     output_bytes: int
-
-    @property
-    def arguments(self) -> tuple[int, ...]:
-        """What the exported function is called with."""
-        return (self.input or 0, self.difficulty or 0) if self.entry else ()
+    files: str = ""
+    """sha256 of a zip that is unpacked into the guest's file system, hex; or empty."""
+    dirs: tuple[str, ...] = ()
+    """Folders of it that the guest may open; none: all of it."""
+    files_bytes: int = 0
+    """What the guest's file system may hold; 0: there is none."""
+    artifacts: tuple[str, ...] = ()
+    """Paths of it to bring back."""
+    artifact_bytes: int = 0
+    """What they may hold together."""
+    deterministic: bool = False
+    seed: int = 0
+    """Of a deterministic run's random numbers."""
+    fuel: int = 0
+    """WebAssembly instructions of one run, roughly; 0: not counted."""
+    cpu_s: float = 0.0
+    """Processor time of one run; 0: as long as it may take."""
 
     @property
     def argv(self) -> tuple[str, ...]:
-        """What a WASI command gets after its own name."""
+        """What a guest gets after its own name."""
         numbers = () if self.entry else tuple(str(n) for n in (self.input, self.difficulty) if n is not None)
         return numbers + self.args
 
@@ -80,7 +96,7 @@ class Outcome:
     reason: str = ""
     detail: str = ""
     result: str | None = None
-    """What the exported function returned, as decimal text."""
+    """What the exported function returned, as text."""
     exit_code: int | None = None
     stdout: bytes = b""
     stderr: bytes = b""
@@ -90,6 +106,20 @@ class Outcome:
     cpu_s: float = 0.0
     memory_bytes: int = 0
     memory_limit_bytes: int = 0
+    fuel: int | None = None
+    """What was used, where it was counted."""
+    queue_s: float = 0.0
+    """At the worker, until it had a process."""
+    compile_s: float = 0.0
+    """That the run waited for."""
+    instantiate_s: float = 0.0
+    """Of wall_s."""
+    files_bytes: int = 0
+    """In the guest's file system at its end."""
+    artifacts: str = ""
+    """sha256 of the zip of artifacts, hex; or empty."""
+    artifacts_bytes: int = 0
+    """Of that zip."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

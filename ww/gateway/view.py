@@ -6,6 +6,7 @@ Holds the rendering alone. Must not know HTTP, nor ask anybody: it is given what
 import base64
 from datetime import UTC, datetime
 from typing import Any
+from urllib.parse import quote
 
 from ww.gateway.store import TaskRow
 from ww.gateway.task import RunResult, RunState, Spec
@@ -32,15 +33,32 @@ def spec_json(spec: Spec) -> dict[str, Any]:
         "input": spec.input,
         "difficulty": spec.difficulty,
         "args": spec.args,
+        "kind": spec.kind,
         "entry": spec.entry or None,
         "memory": spec.memory_bytes,
         "output": spec.output_bytes,
         "module": f"sha256:{spec.module}",
+        "files": f"sha256:{spec.files}" if spec.files else None,
+        "dirs": spec.dirs,
+        "files_max": spec.files_bytes or None,
+        "artifacts": spec.artifacts,
+        "artifacts_max": spec.artifact_bytes or None,
+        "deterministic": spec.deterministic,
+        "seed": spec.seed if spec.deterministic else None,
+        "fuel": spec.fuel or None,
+        "cpu_seconds": spec.cpu_s or None,
     }
 
 
-def result_json(result: RunResult) -> dict[str, Any]:
+def task_path(id: str) -> str:
+    """Return where a task is."""
+    return f"/tasks/{quote(id)}"
+
+
+def result_json(result: RunResult, task: str) -> dict[str, Any]:
+    """Render a result of the task of that id."""
     outcome = result.outcome
+    artifacts_url = f"{task_path(task)}/runs/{result.run}/artifacts" if outcome.artifacts else None
     return {
         "run": result.run,
         "state": result.state,
@@ -58,13 +76,24 @@ def result_json(result: RunResult) -> dict[str, Any]:
         "wall_seconds": outcome.wall_s,
         "cpu_seconds": outcome.cpu_s,
         "memory_bytes": outcome.memory_bytes,
+        "queue_seconds": outcome.queue_s,
+        "compile_seconds": outcome.compile_s,
+        "instantiate_seconds": outcome.instantiate_s,
+        "fuel": outcome.fuel,
         "memory_limit_bytes": outcome.memory_limit_bytes,
+        "files_bytes": outcome.files_bytes,
+        "artifacts_url": artifacts_url,
+        "artifacts_bytes": outcome.artifacts_bytes,
     }
 
 
 def _output_json(name: str, data: bytes, truncated: bool) -> dict[str, Any]:
     """Render output as text, and as base64 too when it is not UTF-8."""
-    rendered: dict[str, Any] = {name: data.decode(errors="replace"), f"{name}_truncated": truncated}
+    rendered: dict[str, Any] = {
+        name: data.decode(errors="replace"),
+        f"{name}_bytes": len(data),
+        f"{name}_truncated": truncated,
+    }
     if rendered[name].encode() != data:
         rendered[f"{name}_base64"] = base64.b64encode(data).decode()
     return rendered

@@ -1,43 +1,110 @@
 """Compiled modules as files: their name, their form, and the check before one is loaded.
 
 Imports no wasmtime, so that the parent process can name artefacts without loading it. A file is a magic, the sha256 of
-the rest, and wasmtime's serialized module: loading damaged code kills or owns the process, so nothing is loaded
-unchecked. Files come as descriptors: a sandbox process can open none.
+the rest, what is to be known of the module as JSON, and wasmtime's serialized module: loading damaged code kills or
+owns the process, so nothing is loaded unchecked. Files come as descriptors: a sandbox process can open none.
 """
 
+import dataclasses
 import errno
 import hashlib
 import importlib.metadata
+import json
 import platform
+import struct
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from typing import Final
+
+from ww.errors import BadModule
+from ww.wasm_inspect import FunctionType, ModuleInfo, callable_of
 
 _MAGIC: Final = b"ww-cwasm"
 _HEADER_BYTES: Final = len(_MAGIC) + 32
-# Raised whenever engine.py's configuration changes what compiled code looks like.
-_CONFIGURATION: Final = 1
+# Raised whenever engine.py's configuration, or this form, changes.
+_CONFIGURATION: Final = 3
+_FIRST: Final = ("_initialize", "_start")
+# What JSON becomes as objects.
+_SIZE_FACTOR: Final = 8
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What is known of a module besides its code. wasmtime would tell too, but ends the process over types that its C
+    interface does not know."""
+
+    is_component: bool = False
+    needs_wasi: bool = False
+    shows_memory: bool = False
+    """Whether it exports its memory, as `memory`."""
+    functions: Mapping[str, tuple[Sequence[str], Sequence[str]]] | None = None
+    """Types that exported functions take and return, of those that numbers alone go in and out of; of at most some
+    thousand of them."""
+    memory_bytes: int | None = None
+    """How large its memory is at any time, where it cannot grow."""
+    size_bytes: int = 0
+    """About how much memory it takes."""
+
+    @classmethod
+    def of(cls, info: ModuleInfo) -> "About":
+        """Pick it from all that wasm_inspect.py reads. BadModule when what is called first cannot be."""
+        for name in _FIRST:
+            export = info.exports.get(name)
+            if export is not None and (export.signature is None or any(_types(export.signature))):
+                raise BadModule(f"{name} is no function that takes and returns nothing")
+        functions = {name: _types(signature) for name, signature in callable_of(info).items()}
+        memory = info.exports.get("memory")
+        return cls(
+            needs_wasi=bool(info.imports),
+            shows_memory=memory is not None and memory.kind == "memory",
+            functions=functions,
+            memory_bytes=None if info.may_grow else info.memory_bytes,
+        )
+
+
+def _types(signature: FunctionType) -> tuple[Sequence[str], Sequence[str]]:
+    return signature.parameters, signature.results
 
 
 def fingerprint() -> str:
-    """Name the compiler: code compiled by another one is another file."""
+    """Name the compiler, and the processor: code compiled by or for another one is another file."""
     version = importlib.metadata.version("wasmtime")
-    return f"{platform.machine()}-{version}-{_CONFIGURATION}"
+    features = hashlib.sha256(_processor_features()).hexdigest()[:8]
+    return f"{platform.machine()}-{features}-{version}-{_CONFIGURATION}"
 
 
-def pack(serialized: bytes) -> bytes:
+def _processor_features() -> bytes:
+    """Return what tells processors of different abilities apart."""
+    try:
+        with open("/proc/cpuinfo", "rb") as file:
+            lines = file.read(64 << 10).splitlines()
+    except OSError:
+        return platform.processor().encode()
+    return next((line for line in lines if line.lower().startswith((b"flags", b"features"))), b"")
+
+
+def pack(about: About, serialized: bytes) -> bytes:
     """Make the contents of an artefact file."""
-    return _MAGIC + hashlib.sha256(serialized).digest() + serialized
+    said = json.dumps(dataclasses.asdict(about), separators=(",", ":")).encode()
+    body = b"".join((struct.pack("<I", len(said)), said, serialized))
+    return _MAGIC + hashlib.sha256(body).digest() + body
 
 
-def read(fd: int) -> bytes | None:
-    """Return the serialized module in a file, or None when it is damaged."""
+def read(fd: int) -> tuple[About, bytes] | None:
+    """Return what a file holds, or None when it is damaged."""
     try:
         data = _read_all(fd)
     except OSError:
         return None
-    body = data[_HEADER_BYTES:]
+    body = memoryview(data)[_HEADER_BYTES:]
     if data[:_HEADER_BYTES] != _MAGIC + hashlib.sha256(body).digest():
         return None
-    return body
+    try:
+        (length,) = struct.unpack_from("<I", body)
+        about = About(**json.loads(bytes(body[4 : 4 + length])) | {"size_bytes": _SIZE_FACTOR * length})
+    except (ValueError, TypeError, struct.error):
+        return None
+    return about, bytes(body[4 + length :])
 
 
 def read_module(fd: int, digest: bytes) -> bytes:

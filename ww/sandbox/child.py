@@ -5,13 +5,17 @@ is trusted: replies have a size limit, and whatever is no reply is the child's e
 """
 
 import asyncio
+import contextlib
+import dataclasses
 import logging
 import os
+import resource
 import signal
 import socket
 import struct
 import subprocess
 import sys
+from collections import deque
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
@@ -19,14 +23,21 @@ from typing import Any, ClassVar, Final
 import ww
 from ww import schema
 from ww.errors import WwError
-from ww.sandbox.confine import ConfinementConfig, Protection
+from ww.sandbox import directory
+from ww.sandbox.confine import FILE_SYSTEM, GIVEN, ConfinementConfig, Protection
+from ww.sandbox.files import Files
 from ww.sandbox.limits import SandboxLimits
+from ww.sandbox.process import Setup
 
 log = logging.getLogger("ww.sandbox")
 
 _START_TIMEOUT_S: Final = 30.0
 _KILL_TIMEOUT_S: Final = 10.0
+_ENDING_TIMEOUT_S: Final = 1.0
 _LAST_WORDS_MAX: Final = 2000
+# What a child says at a time, and how much of it may wait to be read.
+_REPLY_BYTES_MAX: Final = 4 << 20
+_REPLIES_MAX: Final = 256
 
 
 class ChildDied(Exception):
@@ -39,38 +50,57 @@ class Child(asyncio.Protocol):
     module: ClassVar[str] = "ww.sandbox.executor"
     """What the process runs."""
 
-    def __init__(self, role: str, limits: SandboxLimits, confinement: ConfinementConfig) -> None:
+    def __init__(
+        self, role: str, limits: SandboxLimits, confinement: ConfinementConfig, *, with_classes: bool = False
+    ) -> None:
         self._role = role
         self._limits = limits
         self._confinement = confinement
-        self._reply_bytes_max = 2 * limits.output_bytes_max + (64 << 10)
+        self._with_classes = with_classes
         self._buffer = bytearray()
-        self._reply: asyncio.Future[bytes] | None = None
+        self._said: deque[bytes] = deque()
+        self._said_bytes = 0
+        self._is_paused = False
+        self._waiter: asyncio.Future[None] | None = None
         self._transport: asyncio.Transport | None = None
         self._process: subprocess.Popen[bytes] | None = None
-        self._dead = False
+        self._failure: Exception | None = None
         self._deadline: float | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._socket: socket.socket | None = None
+        self.files: Files | None = None
+        """What is too large for messages, of an executor."""
         self.runs = 0
-        """Requests it answered."""
+        """Runs it has done."""
+        self.requests = 0
+        """Requests that it answered, whatever they asked for."""
+        self.has_successor = False
+        """Whether another is started in its place."""
+        self.is_retired = False
+        """Whether another has its place."""
+        self.has_loaded = False
+        """Whether it was given a module since its memory was looked at."""
         self.protections: Sequence[Protection] = ()
         """How it is confined, once it has started."""
+        self._first_bytes = 0
+        self._has_ended_by_itself = False
+        self._directory: Path | None = None
+        self._directory_lock = -1
 
     async def start(self) -> None:
         """Start the process and wait until it is ready. WwError when it cannot be."""
         ours, theirs = socket.socketpair()
-        with theirs:
-            # On the loop, for a few milliseconds: the child dies with the thread that started it.
-            self._launch(theirs.fileno())
-        loop = asyncio.get_running_loop()
-        self._reply = loop.create_future()
         try:
-            # Inside: whoever is cancelled from here on has a process to end.
-            self._transport, _ = await loop.create_connection(lambda: self, sock=ours)
+            with theirs:
+                # On the loop, for a few milliseconds: the child dies with the thread that started it.
+                self._make_directory()
+                self._launch(theirs.fileno())
+            self._transport, _ = await asyncio.get_running_loop().create_connection(lambda: self, sock=ours)
             self._socket = ours
-            async with asyncio.timeout(_START_TIMEOUT_S):
-                self.protections = _read_ready(await self._reply)
+            self.protections = _read_ready(await self.reply(_START_TIMEOUT_S))
+            self._first_bytes = self.private_bytes()
+            if any(each.name == FILE_SYSTEM and each.state == GIVEN for each in self.protections):
+                await self._remove_directory()  # it has another in its place, in memory
         except (ChildDied, TimeoutError) as error:
             await self.aclose()
             raise WwError(f"a sandbox process does not start: {error or 'it says nothing'}") from None
@@ -80,11 +110,33 @@ class Child(asyncio.Protocol):
             await self.aclose()
             raise
 
+    def _make_directory(self) -> None:
+        if self._role == "executor" and self._limits.files_bytes_max:
+            try:
+                self._directory, self._directory_lock = directory.make()
+            except OSError as error:
+                log.warning("guests get no file system: there is nowhere to make one: %s", error.strerror)
+
     def _launch(self, fd: int) -> None:
-        arguments = [self._role, str(fd), str(os.getpid()), str(self._limits.compile_memory_bytes_max)]
-        arguments += [str(self._confinement.nice), ",".join(self._confinement.without)]
+        files = self.files = Files.make() if self._role == "executor" else None
+        setup = Setup(
+            role=self._role,
+            parent=os.getpid(),
+            socket=fd,
+            **(dataclasses.asdict(files) if files else {}),
+            directory=str(self._directory or ""),
+            files_bytes_max=self._limits.files_bytes_max,
+            files_count_max=self._limits.files_count_max,
+            nice=self._confinement.nice,
+            without=tuple(self._confinement.without),
+            memory_bytes_max=self._limits.memory_bytes_max,
+            module_bytes_max=self._limits.module_bytes_max,
+            compile_memory_bytes_max=self._limits.compile_memory_bytes_max,
+            kill_grace_s=self._limits.kill_grace_s,
+            with_classes=self._with_classes,
+        )
         self._process = subprocess.Popen(
-            [sys.executable, "-s", "-P", "-m", self.module, *arguments],
+            [sys.executable, "-s", "-P", "-m", self.module, setup.to_text()],
             stdin=subprocess.DEVNULL,
             stdout=subprocess.DEVNULL,
             # Not our own: it may be a terminal, and whoever holds one can read what is typed there.
@@ -92,7 +144,7 @@ class Child(asyncio.Protocol):
             cwd="/",
             # Nothing of ours but where ww is: it may run from a checkout that nobody installed.
             env={"PYTHONPATH": str(Path(ww.__file__).resolve().parent.parent), "PYTHONDONTWRITEBYTECODE": "1"},
-            pass_fds=(fd,),
+            pass_fds=setup.descriptors,
         )
         assert self._process.stderr is not None
         os.set_blocking(self._process.stderr.fileno(), False)
@@ -100,29 +152,50 @@ class Child(asyncio.Protocol):
     @property
     def is_alive(self) -> bool:
         """Whether it can be asked."""
-        return not self._dead
+        return self._failure is None
 
     async def ask(self, request: Any, timeout_s: float, descriptors: Sequence[int] = ()) -> bytes:
-        """Send a sandbox.Request, and copies of descriptors, and return the bytes of the sandbox.Reply.
+        """Send a sandbox.Request, and copies of descriptors, and return the bytes of the first sandbox.Reply.
 
-        Raises ChildDied when the child ends instead, TimeoutError when it does not answer in time. After any failure,
-        and when cancelled, the child must be closed.
+        Raises as `reply` does.
         """
-        if self._dead or self._transport is None:
+        self.send(request, descriptors)
+        return await self.reply(timeout_s)
+
+    def send(self, request: Any, descriptors: Sequence[int] = ()) -> None:
+        """Send a sandbox.Request, and copies of descriptors. ChildDied when the child is gone."""
+        if self._failure is not None or self._transport is None:
             raise ChildDied("it is gone")
+        if self._said:
+            raise ChildDied("it answers what it was not asked")
         data = request.to_bytes()
         message = struct.pack("<I", len(data)) + data
         if descriptors:
             message = self._send_with(descriptors, message)
-        self._reply = asyncio.get_running_loop().create_future()
         self._transport.write(message)
-        self._set_deadline(timeout_s)
-        try:
-            return await self._reply
-        finally:
-            self._deadline = None
-            self._reply = None
-            self.runs += 1
+
+    async def reply(self, timeout_s: float) -> bytes:
+        """Return the bytes of the next sandbox.Reply.
+
+        Raises ChildDied when the child ends instead, TimeoutError when it does not answer in time. After any failure,
+        and when cancelled, the child must be closed.
+        """
+        if not self._said:
+            if self._failure is not None:
+                raise self._failure
+            self._set_deadline(timeout_s)
+            self._waiter = asyncio.get_running_loop().create_future()
+            try:
+                await self._waiter
+            finally:
+                self._waiter = None
+                self._deadline = None
+        said = self._said.popleft()
+        self._said_bytes -= len(said)
+        if self._is_paused and self._said_bytes <= _REPLY_BYTES_MAX and self._transport is not None:
+            self._is_paused = False
+            self._transport.resume_reading()
+        return said
 
     def _send_with(self, descriptors: Sequence[int], message: bytes) -> bytes:
         """Send the length with the descriptors, past the transport, which cannot; return what is left to be sent."""
@@ -153,31 +226,68 @@ class Child(asyncio.Protocol):
         if self._deadline is None:
             return
         if loop.time() >= self._deadline:
-            self._fail(TimeoutError())
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_exception(TimeoutError())
         else:
             self._timer = loop.call_at(self._deadline, self._ring)
 
     def kill(self) -> None:
         """Stop whatever it does, at once; `aclose` cleans up after it."""
-        self._dead = True
+        self._fail(ChildDied("it was killed"))
         if self._process is not None:
             self._process.kill()
 
+    def private_bytes(self) -> int:
+        """Return how much memory it has that is nobody else's; 0 where that cannot be known."""
+        assert self._process is not None
+        try:
+            with open(f"/proc/{self._process.pid}/statm", "rb", buffering=0) as file:
+                _, resident, shared, *_ = file.read(200).split()
+        except OSError:
+            return 0
+        return (int(resident) - int(shared)) * resource.getpagesize()
+
+    def grown_bytes(self) -> int:
+        """Return how much more memory it has than when it had started."""
+        return self.private_bytes() - self._first_bytes
+
     async def aclose(self) -> str:
         """Kill the process, and say how it had ended if it had by itself. Idempotent."""
-        self._dead = True
+        self._fail(ChildDied("it is gone"))
         if self._timer is not None:
             self._timer.cancel()
         if self._transport is not None:
             self._transport.abort()
         said = ""
         if self._process is not None:
+            if self._has_ended_by_itself:
+                # What it said last may be here before the kernel knows how it ended.
+                await asyncio.to_thread(self._wait_for_end)
             had_ended = self._process.poll() is not None
             self._process.kill()
             await asyncio.to_thread(self._process.wait, _KILL_TIMEOUT_S)
             said = _how(self._process.returncode) if had_ended or self._process.returncode != -signal.SIGKILL else ""
             self._log_last_words()
+        await self._remove_directory()
+        if self.files is not None:
+            files, self.files = self.files, None
+            files.close()
         return said
+
+    def _wait_for_end(self) -> None:
+        assert self._process is not None
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_ENDING_TIMEOUT_S)
+
+    async def _remove_directory(self) -> None:
+        path, self._directory = self._directory, None
+        if path is not None:
+            try:
+                await asyncio.to_thread(directory.remove, path)
+            except OSError as error:
+                log.warning("a guest's files stay on disk: %s", error.strerror)
+            finally:
+                os.close(self._directory_lock)
 
     def _log_last_words(self) -> None:
         assert self._process is not None
@@ -193,24 +303,31 @@ class Child(asyncio.Protocol):
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        if len(self._buffer) < 4:
-            return
-        (length,) = struct.unpack_from("<I", self._buffer)
-        if length > self._reply_bytes_max or len(self._buffer) > 4 + length or self._reply is None:
-            self._dead = True
-            self._fail(ChildDied("it says what no child of ours says"))
-        elif len(self._buffer) == 4 + length and not self._reply.done():
-            reply = bytes(memoryview(self._buffer)[4:])
-            self._buffer.clear()
-            self._reply.set_result(reply)
+        while len(self._buffer) >= 4:
+            (length,) = struct.unpack_from("<I", self._buffer)
+            if length > _REPLY_BYTES_MAX or len(self._said) >= _REPLIES_MAX:
+                self._fail(ChildDied("it says what no child of ours says"))
+                return
+            if len(self._buffer) < 4 + length:
+                return
+            self._said.append(bytes(memoryview(self._buffer)[4 : 4 + length]))
+            self._said_bytes += length
+            del self._buffer[: 4 + length]
+            if self._said_bytes > _REPLY_BYTES_MAX and self._transport is not None and not self._is_paused:
+                self._is_paused = True
+                self._transport.pause_reading()
+            if self._waiter is not None and not self._waiter.done():
+                self._waiter.set_result(None)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self._dead = True
+        self._has_ended_by_itself = self._failure is None
         self._fail(ChildDied("it ended"))
 
     def _fail(self, error: Exception) -> None:
-        if self._reply is not None and not self._reply.done():
-            self._reply.set_exception(error)
+        if self._failure is None:
+            self._failure = error
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_exception(error)
 
 
 def read_reply(data: bytes) -> Any:

@@ -3,7 +3,8 @@
 wasmtime is the first wall; this is the second one, for the guest that finds a hole in it. Holds the protections, each
 of which stands alone, and the order they have to come in. Must not know wasmtime or the wire: executor.py calls
 `confine` once, when all that the process needs is imported and before it starts a thread. What a process is to work on
-reaches it as descriptors, over its socket, so that there is nothing at all it has to be able to open.
+reaches it as descriptors, over its socket, so that there is nothing at all it has to be able to open, but for a guest's
+files in a `Space`.
 
 A host that cannot give a protection costs that one alone: it is reported (pool.py logs it, `ww doctor` shows it), never
 raised.
@@ -28,19 +29,21 @@ from ww.sandbox import linux, seccomp
 GIVEN: Final = "given"
 MISSING: Final = "missing"
 NEEDLESS: Final = "needless"
+FILE_SYSTEM: Final = "file system size"
+"""The protection that bounds what a guest can write; where it is missing, somebody has to measure."""
 
 ESSENTIAL: Final = frozenset({"descriptors", "limits", "capabilities", "privileges", "system calls"})
 """Without one of these an escaped guest could do harm; the others are walls behind a wall."""
 
 _FILE_BYTES_MAX: Final = 256 << 20
 _DESCRIPTORS_MAX: Final = 64
+_DESCRIPTORS_WITH_FILES_MAX: Final = 256
 _NOBODY: Final = 65534
 # systemd's UIDS-GIDS.md lists from here to 2**31 as used by nobody. With the process's own number added, which is below
 # 2**22, no two sandbox processes of a machine are the same user: one cannot signal or trace another.
-_FIRST_USER: Final = 0x70000000
+FIRST_USER: Final = 0x70000000
 _CAP_KILL: Final = 5
 _CAPABILITIES_MAX: Final = 64
-_NEW_IPC, _NEW_USER, _NEW_NETWORK = 0x08000000, 0x10000000, 0x40000000
 
 # linux/landlock.h. The numbers are the same on all architectures.
 _LANDLOCK_CREATE, _LANDLOCK_ADD, _LANDLOCK_RESTRICT = 444, 445, 446
@@ -59,6 +62,18 @@ class ConfinementConfig:
     """How much the processor prefers others, 0 to 19; added to the worker's own."""
     without: Collection[str] = ()
     """Protections to leave out, by name: for tests of what the others hold."""
+
+
+@dataclass(frozen=True, slots=True)
+class Space:
+    """The file system that a sandbox process has to itself."""
+
+    directory: Path
+    """Empty, and closed to others. A file system in memory is mounted over it, for the process alone; where that cannot
+    be, it is what the process works in."""
+    bytes_max: int
+    count_max: int
+    """Files, folders and links. The file system takes a page and a file more: then it shows that there was more."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,30 +100,30 @@ class _Needless(Exception):
     """There is nothing to give up, for the reason that the message says."""
 
 
-def confine(
-    config: ConfinementConfig, *, descriptors: Collection[int], directory: Path | None = None
-) -> list[Protection]:
+def confine(config: ConfinementConfig, *, descriptors: Collection[int], space: Space | None = None) -> list[Protection]:
     """Give up, for good, whatever guests do not need, and return what became of each protection.
 
-    descriptors are all that stay open. directory, when there is one, becomes the working directory and all of the file
+    descriptors are all that stay open. space, when there is one, becomes the working directory and all of the file
     system that is left, to read and to write; otherwise nothing is left. Call it once, in a process of one thread:
     some protections hold only for the thread that asks for them, and for those it starts later.
     """
+    root = _Root(space)
     # In this order: what needs a privilege before it is gone, what opens a file before none can be, and the system
     # calls that all of it takes before the last.
     steps: dict[str, Callable[[], str]] = {
         "priority": partial(_lower_priority, config.nice),
-        "limits": _limit,
+        "limits": partial(_limit, space),
         "descriptors": partial(_close_others, descriptors),
         "network": _leave_namespaces,
-        "directory": partial(_go_to, directory),
-        "root directory": partial(_take_as_root, directory),
-        "user": partial(_change_user, directory),
+        FILE_SYSTEM: root.mount,
+        "directory": root.go_to,
+        "root directory": root.take,
+        "user": partial(_change_user, root),
         "capabilities": _drop_capabilities,
         "privileges": _renounce_privileges,
         "parent": _end_with_parent,
-        "files": partial(_restrict_files, directory),
-        "system calls": partial(_restrict_calls, directory),
+        "files": partial(_restrict_files, root),
+        "system calls": partial(_restrict_calls, root),
     }
     return [_take(name, step, config.without) for name, step in steps.items()]
 
@@ -135,17 +150,19 @@ def _lower_priority(nice: int) -> str:
     return f"nice {os.nice(nice)}"
 
 
-def _limit() -> str:
+def _limit(space: Space | None) -> str:
+    file_bytes_max = max(_FILE_BYTES_MAX, space.bytes_max if space is not None else 0)
+    descriptors_max = _DESCRIPTORS_MAX if space is None else _DESCRIPTORS_WITH_FILES_MAX
     # Never RLIMIT_AS (wasmtime reserves gigabytes of addresses), nor NPROC (which counts all processes of a user).
     for kind, most in (
         (resource.RLIMIT_CORE, 0),
-        (resource.RLIMIT_NOFILE, _DESCRIPTORS_MAX),
-        (resource.RLIMIT_FSIZE, _FILE_BYTES_MAX),
+        (resource.RLIMIT_NOFILE, descriptors_max),
+        (resource.RLIMIT_FSIZE, file_bytes_max),
     ):
         _, hard = resource.getrlimit(kind)
         most = most if hard == resource.RLIM_INFINITY else min(hard, most)
         resource.setrlimit(kind, (most, most))
-    return f"{_DESCRIPTORS_MAX} descriptors, files of {_FILE_BYTES_MAX >> 20} MiB, no core dumps"
+    return f"{descriptors_max} descriptors, files of {file_bytes_max >> 20} MiB, no core dumps"
 
 
 def _close_others(descriptors: Collection[int]) -> str:
@@ -165,31 +182,90 @@ def _leave_namespaces() -> str:
     """Leave the network, by a network of its own that has nothing in it, and the shared memory of others."""
     # Whoever is not root may do so as root of a user namespace. Root itself stays out of one, where it could not
     # become another user.
-    linux.unshare(_NEW_NETWORK | _NEW_IPC | (_NEW_USER if os.geteuid() else 0))
+    _unshare(linux.CLONE_NEWNET | linux.CLONE_NEWIPC, in_user_namespace=os.geteuid() != 0)
     return "a namespace with no network in it"
 
 
-def _go_to(directory: Path | None) -> str:
-    if directory is not None:
-        os.chdir(directory)
-        return "its own"
-    # A folder that is gone already: empty, nothing can be made in it, and nothing is left behind by a kill.
-    nowhere = tempfile.mkdtemp(prefix="ww-sandbox-")
-    os.chdir(nowhere)
-    os.rmdir(nowhere)
-    return "an empty one, which is gone already"
+def _unshare(namespaces: int, *, in_user_namespace: bool) -> None:
+    user, group = os.geteuid(), os.getegid()
+    try:
+        linux.unshare(namespaces | (linux.CLONE_NEWUSER if in_user_namespace else 0))
+    except OSError as error:
+        if error.errno == errno.ENOSPC:
+            raise _Missing("namespaces are used up or switched off (sysctl user.max_user_namespaces)") from None
+        raise
+    if in_user_namespace:
+        # It stays who it was: whoever has no number there can make no files in what is mounted there (see mount).
+        with contextlib.suppress(OSError):
+            for name, text in (
+                ("setgroups", "deny"),
+                ("uid_map", f"{user} {user} 1"),
+                ("gid_map", f"{group} {group} 1"),
+            ):
+                Path("/proc/self", name).write_text(text)
 
 
-def _take_as_root(directory: Path | None) -> str:
-    # As root, or as root of the user namespace.
-    if directory is None and os.listdir("."):
-        raise _Missing("there is no empty directory")
-    os.chroot(".")
-    os.chdir("/")
-    return "the working directory"
+class _Root:
+    """What becomes the process's root directory, step by step."""
+
+    def __init__(self, space: Space | None) -> None:
+        self._space = space
+        self._user = os.geteuid()
+        self._is_mounted = False
+        self.has_files = False
+        """Whether the working directory is the space: what is not is never to be given to a guest."""
+
+    def mount(self) -> str:
+        """Mount a file system of its own, of limited size, which is gone with the process."""
+        if self._space is None:
+            raise _Needless("it has no file system")
+        try:
+            _unshare(linux.CLONE_NEWNS, in_user_namespace=False)
+        except PermissionError:
+            if os.geteuid() == 0:
+                raise
+            _unshare(linux.CLONE_NEWNS, in_user_namespace=True)
+        if os.geteuid() != self._user:
+            raise _Missing("its user has no number in its namespace")
+        # What is mounted here is not to be seen elsewhere; what is unmounted elsewhere is not to be kept here.
+        linux.mount("", "/", linux.MS_REC | linux.MS_SLAVE)
+        page = resource.getpagesize()
+        size = -(-self._space.bytes_max // page) * page + page
+        # The root directory counts too.
+        options = f"mode=0700,size={size},nr_inodes={self._space.count_max + 2}"
+        flags = linux.MS_NOSUID | linux.MS_NODEV | linux.MS_NOEXEC
+        linux.mount("tmpfs", str(self._space.directory), flags, options)
+        self._is_mounted = True
+        return f"{self._space.bytes_max >> 20} MiB and {self._space.count_max} files in memory"
+
+    def go_to(self) -> str:
+        if self._space is not None:
+            os.chdir(self._space.directory)
+            self.has_files = True
+            return "its own"
+        # A folder that is gone already: empty, nothing can be made in it, and nothing is left behind by a kill.
+        nowhere = tempfile.mkdtemp(prefix="ww-sandbox-")
+        os.chdir(nowhere)
+        os.rmdir(nowhere)
+        return "an empty one, which is gone already"
+
+    def take(self) -> str:
+        """Have nothing above the working directory. As root, or as root of the user namespace."""
+        if not self.has_files and os.listdir("."):
+            raise _Missing("there is no empty directory")
+        if self._is_mounted and self.has_files:
+            with contextlib.suppress(OSError):  # a root in initramfs stays where it is
+                # The old root is then above the new one, and everything else beneath the old one.
+                linux.pivot_root(".", ".")
+                linux.unmount(".", linux.MNT_DETACH)
+                os.chdir("/")
+                return "the working directory, and nothing else is mounted"
+        os.chroot(".")
+        os.chdir("/")
+        return "the working directory"
 
 
-def _change_user(directory: Path | None) -> str:
+def _change_user(root: _Root) -> str:
     if os.geteuid() != 0:
         raise _Needless("not started as root: it stays the worker's user")
     if not linux.effective_capabilities() >> _CAP_KILL & 1:
@@ -200,7 +276,7 @@ def _change_user(directory: Path | None) -> str:
     group = _become(lambda number: os.setresgid(number, number, number))
 
     def become(number: int) -> None:
-        if directory is not None:
+        if root.has_files:
             os.chown(".", number, group)
         os.setresuid(number, number, number)
 
@@ -209,7 +285,7 @@ def _change_user(directory: Path | None) -> str:
 
 def _become(change: Callable[[int], None]) -> int:
     """Become nobody else's user or group; `nobody` where a container has no number as high. Return the number."""
-    number = _FIRST_USER + os.getpid()
+    number = FIRST_USER + os.getpid()
     try:
         change(number)
     except OSError as error:
@@ -251,8 +327,8 @@ def _end_with_parent() -> str:
     return "killed when the worker ends"
 
 
-def _restrict_files(directory: Path | None) -> str:
-    """Landlock: no file by any path, but beneath directory; no TCP; no signals to processes beyond itself."""
+def _restrict_files(root: _Root) -> str:
+    """Landlock: no file by any path, but beneath its directory; no TCP; no signals to processes beyond itself."""
     try:
         version = linux.syscall(_LANDLOCK_CREATE, 0, 0, _LANDLOCK_VERSION)
     except OSError as error:
@@ -266,7 +342,7 @@ def _restrict_files(directory: Path | None) -> str:
     size = 8 if version < 4 else 16 if version < 6 else 24
     fd = linux.syscall(_LANDLOCK_CREATE, ruleset, size, 0)
     try:
-        if directory is not None:
+        if root.has_files:
             # Plain files, folders and links; nothing to execute.
             beneath = rights & ~(_EXECUTE | _MAKE_CHAR | _MAKE_SOCKET | _MAKE_FIFO | _MAKE_BLOCK | _IOCTL)
             here = os.open(".", os.O_PATH | os.O_CLOEXEC)
@@ -279,10 +355,10 @@ def _restrict_files(directory: Path | None) -> str:
         linux.syscall(_LANDLOCK_RESTRICT, fd, 0)
     finally:
         os.close(fd)
-    return f"Landlock {version}: {'those of its directory' if directory else 'none'}"
+    return f"Landlock {version}: {'those of its directory' if root.has_files else 'none'}"
 
 
-def _restrict_calls(directory: Path | None) -> str:
+def _restrict_calls(root: _Root) -> str:
     linux.prctl(linux.PR_SET_NO_NEW_PRIVS, 1)  # as for Landlock
-    count = seccomp.install(with_files=directory is not None)
+    count = seccomp.install(with_files=root.has_files)
     return f"seccomp: {count} allowed"

@@ -1,20 +1,16 @@
-"""The main loop of a child process: requests in, guests run or modules compiled, replies out.
+"""The main loop of a child process that runs guests: requests in, guests run, replies out.
 
-Started by child.py as `python -m ww.sandbox.executor ROLE FD PARENT ...`. Holds the process's own set-up and the wire
-format of schema/sandbox.capnp. Must not know why a guest runs. An executor that has run guests may be theirs, so it is
-confined (confine.py) and cannot so much as open a file; compiling is another child's role, which runs no guest, and is
-as confined. End of a task's life's way out; the outcome goes back the way it came.
+Started by child.py as `python -m ww.sandbox.executor SETUP`. Holds the modules that are loaded, and the groups of
+runs on their way. Must not know why a guest runs, nor how: engine.py does. A process that has run guests may be theirs,
+so it is confined (confine.py) and has no file but those that its parent gave it. End of a task's life's way out; the
+outcome goes back the way it came.
 """
 
+import mmap
 import os
-import resource
-import signal
-import socket
-import struct
 import sys
-import tempfile
 import threading
-import traceback
+import time
 from collections import OrderedDict
 from collections.abc import Sequence
 from typing import Any, Final
@@ -22,231 +18,274 @@ from typing import Any, Final
 import wasmtime
 
 from ww import schema
-from ww.sandbox import artefact
-from ww.sandbox.confine import ConfinementConfig, Protection, confine
-from ww.sandbox.engine import Engine, GuestFault, Invocation, Program, Result, compile_module
+from ww.sandbox import artefact, compiler
+from ww.sandbox.codec import KEPT_BYTES_MAX, NOWHERE, Spots, read_run, write_outcome
+from ww.sandbox.confine import FILE_SYSTEM, GIVEN, Protection
+from ww.sandbox.directory import Directory
+from ww.sandbox.engine import Engine
+from ww.sandbox.invocation import INLINE_BYTES_MAX, GuestFault, Invocation, Result, RunLimits
+from ww.sandbox.output import Output
+from ww.sandbox.process import Setup, Wire, begin, ready, until_death
 
 _GUEST_STACK_BYTES: Final = 8 << 20
-_LOADED_MAX: Final = 32
-_LOADED_BYTES_MAX: Final = 256 << 20
+_LOADED_MAX: Final = 64
 _WORDS_MAX: Final = 1 << 30
-# A request comes with at most two descriptors.
-_ANCILLARY_BYTES: Final = socket.CMSG_SPACE(2 * struct.calcsize("i"))
+# Outcomes wait that long for others, so that short runs share a message.
+_FLUSH_AFTER_S: Final = 0.005
+_FLUSH_BYTES: Final = 1 << 20
+_PARENT_LOOKED_AT_S: Final = 0.5
+# How long a reactor's instance waits for its next unit of work while nothing else comes.
+_KEPT_S: Final = 10.0
 
 
-class Missing(Exception):
+class _Missing(Exception):
     """A compiled module is not to be used."""
 
 
-class Wanted(Exception):
+class _Wanted(Exception):
     """A compiled module is needed to go on."""
 
 
-class Wire:
-    """Frames over the socket to the parent."""
+class Modules:
+    """The modules that are loaded, as many of the latest ones as fit."""
 
-    def __init__(self, fd: int) -> None:
-        self._socket = socket.socket(fileno=fd)
+    def __init__(self, engine: Engine, bytes_max: int) -> None:
+        self._engine = engine
+        self._bytes_max = bytes_max
+        self._bytes = 0
+        self._loaded: OrderedDict[tuple[bytes, bool, bool], Any] = OrderedDict()
 
-    @property
-    def fd(self) -> int:
-        """The socket's descriptor."""
-        return self._socket.fileno()
+    def find(self, run: Any, descriptors: Sequence[int]) -> Any:
+        """Return the module of a sandbox.Request, which is loaded from the first of descriptors when it has to be.
 
-    def receive(self) -> tuple[bytes, Sequence[int]]:
-        """Return the next request's bytes and descriptors, which are the caller's to close; exits when the parent is
-        gone."""
-        header, ancillary, _, _ = self._socket.recvmsg(4, _ANCILLARY_BYTES, socket.MSG_WAITALL)
-        if len(header) < 4:
-            os._exit(0)
-        descriptors = struct.unpack(f"{len(ancillary[0][2]) // 4}i", ancillary[0][2]) if ancillary else ()
-        (length,) = struct.unpack("<I", header)
-        return self._exactly(length), descriptors
+        Raises GuestFault when it cannot run.
+        """
+        key = run.digest, run.metered, run.shared.deterministic
+        known = self._loaded.get(key)
+        if known is not None:
+            self._loaded.move_to_end(key)
+            return known
+        if not descriptors:
+            raise _Wanted
+        made = artefact.read(descriptors[0])
+        if made is None:
+            raise _Missing("damaged")
+        try:
+            program = self._engine.load(*made, metered=run.metered, deterministic=run.shared.deterministic)
+        except wasmtime.WasmtimeError:
+            raise _Missing("compiled for another wasmtime or processor") from None
+        self._loaded[key] = program
+        self._bytes += program.size_bytes
+        while len(self._loaded) > 1 and (len(self._loaded) > _LOADED_MAX or self._bytes > self._bytes_max):
+            _, oldest = self._loaded.popitem(last=False)
+            self._bytes -= oldest.size_bytes
+        return program
 
-    def send(self, reply: Any) -> None:
-        data = reply.to_bytes()
-        self._socket.sendall(struct.pack("<I", len(data)) + data)
 
-    def _exactly(self, count: int) -> bytes:
-        data = self._socket.recv(count, socket.MSG_WAITALL)
-        if len(data) < count:
-            os._exit(0)
-        return data
+class Group:
+    """The results of a group of runs, on their way to the parent."""
+
+    def __init__(self, wire: Wire) -> None:
+        self._wire = wire
+        self._lock = threading.Lock()
+        self._rows: list[bytes] = []
+        self._pieces: list[bytes] = []
+        self._bytes = 0
+        self._is_spilled = False
+        self._oldest_at = 0.0
+
+    def add(self, result: Result, spots: Spots) -> None:
+        """Have a result sent soon."""
+        now = time.monotonic()
+        with self._lock:
+            if not self._rows:
+                self._oldest_at = now
+            self._bytes += write_outcome(result, spots, self._rows, self._pieces)
+            if spots is not NOWHERE and (spots[0] >= 0 or spots[2] >= 0 or spots[4] >= 0):
+                self._is_spilled = True
+            if self._bytes > _FLUSH_BYTES or now - self._oldest_at > _FLUSH_AFTER_S:
+                self._flush()
+
+    def flush(self) -> None:
+        """Have all sent now."""
+        with self._lock:
+            self._flush()
+
+    def flush_old(self) -> None:
+        """Have sent what has waited long enough: the run after it may take its time."""
+        if self._rows and time.monotonic() - self._oldest_at > _FLUSH_AFTER_S:
+            self.flush()
+
+    def _flush(self) -> None:
+        if self._rows:
+            reply = schema.sandbox.Reply.new_message()
+            outcomes = reply.init("outcomes")
+            outcomes.rows, outcomes.bytes = b"".join(self._rows), b"".join(self._pieces)
+            if self._is_spilled:
+                outcomes.isSpilled, self._is_spilled = True, False
+            self._rows.clear()
+            self._pieces.clear()
+            self._bytes = 0
+            self._wire.send(reply)
 
 
 class Executor:
-    """Runs guests one after the other, keeping the modules of the latest ones loaded."""
+    """Runs guests one after the other."""
 
-    def __init__(self, wire: Wire, ready: Any) -> None:
-        """Serve over wire; ready is the first reply."""
+    def __init__(self, wire: Wire, setup: Setup, protections: Sequence[Protection]) -> None:
+        """Serve over wire, as set up and confined."""
         self._wire = wire
-        self._ready = ready
-        self._engine = Engine()
-        self._loaded: OrderedDict[bytes, Program] = OrderedDict()
+        self._ready = ready(protections)
+        self._input = setup.input
+        self._artifacts = setup.artifacts
+        self._artifacts_bytes = 0
+        self._output = Output(setup.stdout, setup.stderr, nowhere=0)
+        directory = _directory(setup, protections)
+        self._engine = Engine(
+            setup.memory_bytes_max,
+            self._output,
+            directory,
+            grace_s=setup.kill_grace_s,
+            give_up=self._give_up,
+            at_files=self._at_files,
+            with_classes=setup.with_classes,
+        )
+        self._modules = Modules(self._engine, setup.module_bytes_max)
+        self._group = Group(wire)
+        self._parent, self._looked_at = os.getppid(), 0.0
 
     def start(self) -> None:
         """Run guests in a thread with a stack of known size, and watch over them in this one."""
         threading.stack_size(_GUEST_STACK_BYTES)
-        threading.Thread(target=_until_death, args=(self._serve,), daemon=True).start()
-        self._engine.watchdog.watch()
+        threading.Thread(target=until_death, args=(self._serve,), daemon=True).start()
+        self._engine.watchdog.watch(self._tick)
+        # Nobody is left to want an answer.
+        os._exit(0)
+
+    def _tick(self) -> bool:
+        self._group.flush_old()
+        now = time.monotonic()
+        if now - self._looked_at < _PARENT_LOOKED_AT_S:
+            return False
+        self._looked_at = now
+        return os.getppid() != self._parent
 
     def _serve(self) -> None:
+        self._engine.begin()
         self._wire.send(self._ready)
         while True:
+            if self._engine.has_kept and not self._wire.is_readable(_KEPT_S):
+                self._engine.drop_kept()
             data, descriptors = self._wire.receive()
             with schema.sandbox.Request.from_bytes(data, traversal_limit_in_words=_WORDS_MAX) as request:
                 reply = self._answer(request.run, descriptors)
             for fd in descriptors:
                 os.close(fd)
-            self._wire.send(reply)
+            if reply is not None:
+                self._wire.send(reply)
 
-    def _answer(self, request: Any, descriptors: Sequence[int]) -> Any:
+    def _answer(self, run: Any, descriptors: Sequence[int]) -> Any:
+        """Run a group; its outcomes go by themselves, and what is returned is all else that is to be said."""
         reply = schema.sandbox.Reply.new_message()
+        program: Any
         try:
-            program = self._program(request.digest, descriptors)
-            result = self._engine.run(program, _read_invocation(request.invocation, request.limits))
-        except Missing as missing:
+            program = self._modules.find(run, descriptors)
+        except _Missing as missing:
             reply.missing = str(missing)
             return reply
-        except Wanted:
+        except _Wanted:
             reply.wanted = None
             return reply
         except GuestFault as fault:
-            result = Result(reason=fault.reason, detail=fault.detail)
-        _write_outcome(reply.init("outcome"), result, request.limits.memoryBytes)
+            program = fault
+        self._forget_fetched()
+        # Not unmapped by hand: that happens when nothing refers to a part of it any more.
+        spilled = memoryview(mmap.mmap(self._input, run.spilledBytes)) if run.spilledBytes else None
+        is_done = self._run_all(program, *read_run(run, spilled))
+        self._group.flush()
+        if is_done:
+            return None
+        reply.full = None
         return reply
 
-    def _program(self, digest: bytes, descriptors: Sequence[int]) -> Program:
-        known = self._loaded.get(digest)
-        if known is not None:
-            self._loaded.move_to_end(digest)
-            return known
-        if not descriptors:
-            raise Wanted
-        serialized = artefact.read(descriptors[0])
-        if serialized is None:
-            raise Missing("damaged")
-        try:
-            program = self._engine.load(serialized)
-        except wasmtime.WasmtimeError:
-            raise Missing("compiled for another wasmtime or processor") from None
-        self._loaded[digest] = program
-        while len(self._loaded) > 1 and (
-            len(self._loaded) > _LOADED_MAX or sum(p.size_bytes for p in self._loaded.values()) > _LOADED_BYTES_MAX
-        ):
-            self._loaded.popitem(last=False)
-        return program
-
-
-class Compiler:
-    """Compiles modules, and runs none."""
-
-    def __init__(self, wire: Wire, ready: Any) -> None:
-        """Serve over wire; ready is the first reply."""
-        self._wire = wire
-        self._ready = ready
-
-    def start(self) -> None:
-        """Serve for ever."""
-        self._wire.send(self._ready)
-        while True:
-            data, descriptors = self._wire.receive()
-            with schema.sandbox.Request.from_bytes(data) as request:
-                reply = self._answer(request.compile.digest, *descriptors)
-            for fd in descriptors:
-                os.close(fd)
-            self._wire.send(reply)
-
-    def _answer(self, digest: bytes, module: int, compiled: int) -> Any:
+    def _give_up(self, result: Result) -> None:
+        """Have the parent end this process, and the run."""
+        self._group.flush()
+        rows: list[bytes] = []
+        pieces: list[bytes] = []
+        write_outcome(result, NOWHERE, rows, pieces)
         reply = schema.sandbox.Reply.new_message()
-        try:
-            data = artefact.read_module(module, digest)
-            artefact.write(compiled, artefact.pack(compile_module(data)))
-            reply.compiled = None
-        except GuestFault as fault:
-            reply.failed = fault.detail
-        except OSError as error:
-            reply.missing = error.strerror or "unreadable"
-        return reply
+        stuck = reply.init("stuck")
+        stuck.rows, stuck.bytes = b"".join(rows), b"".join(pieces)
+        self._wire.send(reply)
 
+    def _at_files(self, is_beginning: bool) -> None:
+        """Say where a run with files is: only between these two its own time counts."""
+        self._group.flush()
+        reply = schema.sandbox.Reply.new_message()
+        setattr(reply, "begins" if is_beginning else "packs", None)
+        self._wire.send(reply)
 
-def _read_invocation(invocation: Any, limits: Any) -> Invocation:
-    return Invocation(
-        entry=invocation.entry,
-        arguments=list(invocation.arguments),
-        args=list(invocation.args),
-        env=[(variable.key, variable.value) for variable in invocation.env],
-        stdin=invocation.stdin,
-        duration_s=limits.durationSeconds,
-        memory_bytes=limits.memoryBytes,
-        output_bytes=limits.outputBytes,
-    )
+    def _run_all(self, program: Any, limits: RunLimits, has_files: bool, invocations: list[Invocation]) -> bool:
+        """Run a group, and tell whether that is all of it."""
+        self._engine.begin_group()
+        for number, invocation in enumerate(invocations):
+            if number and self._kept_bytes > KEPT_BYTES_MAX:
+                return False
+            spots = NOWHERE
+            if isinstance(program, GuestFault):
+                result = Result(reason=program.reason, detail=program.detail)
+            else:
+                result = self._engine.run(program, invocation, limits, has_files)
+                if program.about.needs_wasi:
+                    spots = self._take(result, limits)
+            self._group.add(result, spots)
+        return True
 
+    # Output that is large stays where it is until the parent has fetched it: at the next request.
 
-def _write_outcome(outcome: Any, result: Result, memory_limit_bytes: int) -> None:
-    outcome.reason = result.reason
-    if result.detail:
-        outcome.detail = result.detail
-    if result.value is not None:
-        outcome.hasResult, outcome.result = True, result.value
-    if result.exit_code is not None:
-        outcome.hasExitCode, outcome.exitCode = True, result.exit_code
-    if result.stdout:
-        outcome.stdout, outcome.stdoutTruncated = result.stdout, result.stdout_truncated
-    if result.stderr:
-        outcome.stderr, outcome.stderrTruncated = result.stderr, result.stderr_truncated
-    outcome.wallSeconds, outcome.cpuSeconds = result.wall_s, result.cpu_s
-    outcome.memoryBytes, outcome.memoryLimitBytes = result.memory_bytes, memory_limit_bytes
+    @property
+    def _kept_bytes(self) -> int:
+        return self._output.stdout.kept_bytes + self._output.stderr.kept_bytes + self._artifacts_bytes
 
+    def _forget_fetched(self) -> None:
+        self._output.stdout.forget()
+        self._output.stderr.forget()
+        if self._artifacts_bytes:
+            os.ftruncate(self._artifacts, 0)
+            self._artifacts_bytes = 0
 
-def _until_death(serve: Any) -> None:
-    """Run serve; if it fails, the process is no good any more, and the parent replaces it."""
-    try:
-        serve()
-    except BaseException:
-        traceback.print_exc()
-    finally:
-        os._exit(70)
-
-
-def _give_away_output() -> None:
-    """Make fd 1 and 2 files in memory, the guest's stdout and stderr; keep the real stderr for last words."""
-    sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    for fd in (1, 2):
-        if hasattr(os, "memfd_create"):
-            file = os.memfd_create(f"ww-output-{fd}")
-        else:
-            file, name = tempfile.mkstemp()
-            os.unlink(name)
-        os.dup2(file, fd)
-        os.close(file)
-
-
-def _ready(protections: Sequence[Protection]) -> Any:
-    reply = schema.sandbox.Reply.new_message()
-    for said, protection in zip(reply.init("ready", len(protections)), protections, strict=True):
-        said.name, said.state, said.detail = protection.name, protection.state, protection.detail
-    return reply
+    def _take(self, result: Result, limits: RunLimits) -> Spots:
+        """Take a run's output, so that the next one finds none; return where it is."""
+        most = limits.output_bytes
+        result.stdout, stdout_at, stdout_bytes, result.stdout_truncated = self._output.stdout.take(most)
+        result.stderr, stderr_at, stderr_bytes, result.stderr_truncated = self._output.stderr.take(most)
+        artifacts_at, artifacts_bytes = -1, len(result.artifacts)
+        if artifacts_bytes > INLINE_BYTES_MAX:
+            artifacts_at = self._artifacts_bytes
+            self._output.cap.lift()
+            os.pwrite(self._artifacts, result.artifacts, artifacts_at)
+            self._artifacts_bytes += artifacts_bytes
+            result.artifacts = b""
+        return stdout_at, stdout_bytes, stderr_at, stderr_bytes, artifacts_at, artifacts_bytes
 
 
 def main() -> None:
     """Be a child process until the parent is gone."""
-    role, fd, parent, memory_bytes_max, nice, without = sys.argv[1:]
-    wire = Wire(int(fd))
-    # Ctrl-C is the parent's to act on: guests may finish.
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    if role == "compiler":
-        # Address space says nothing (wasmtime reserves gigabytes); private writable memory is what compiling takes.
-        resource.setrlimit(resource.RLIMIT_DATA, (int(memory_bytes_max),) * 2)
-    else:
-        _give_away_output()
-    config = ConfinementConfig(nice=int(nice), without=without.split(","))
-    ready = _ready(confine(config, descriptors={0, 1, 2, wire.fd, sys.stderr.fileno()}))
-    if os.getppid() != int(parent):  # it died before this process was made to die with it
-        os._exit(0)
-    if role == "compiler":
-        _until_death(Compiler(wire, ready).start)
-    Executor(wire, ready).start()
+    setup = Setup.from_text(sys.argv[1])
+    begin(setup, compiler.start if setup.role == "compiler" else _start)
+
+
+def _directory(setup: Setup, protections: Sequence[Protection]) -> Directory | None:
+    """Take the working directory for guests, if it is the one that is meant for them."""
+    given = {protection.name for protection in protections if protection.state == GIVEN}
+    if not setup.directory or "directory" not in given:
+        return None
+    return Directory(is_mounted=FILE_SYSTEM in given)
+
+
+def _start(wire: Wire, setup: Setup, protections: Sequence[Protection]) -> None:
+    Executor(wire, setup, protections).start()
 
 
 if __name__ == "__main__":

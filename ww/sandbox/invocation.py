@@ -6,6 +6,10 @@ Reasons are those of schema/worker.capnp.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from typing import Final
+
+INLINE_BYTES_MAX: Final = 64 << 10
+"""What is larger than this lies in a file in memory, and not in a message between processes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +33,10 @@ class RunLimits:
     artifact_bytes: int = 0
     artifact_count: int = 0
     """Files in the artifacts."""
+
+    def is_metered(self, invocation: "Invocation") -> bool:
+        """Whether a run takes code that counts fuel and leaves nothing to the machine."""
+        return bool(self.fuel or invocation.deterministic)
 
 
 @dataclass(slots=True)

@@ -4,8 +4,14 @@ Holds the maxima and how a request is held to them. Must not know who enforces t
 pool.py from outside.
 """
 
-from dataclasses import dataclass
-from typing import Any
+from dataclasses import dataclass, replace
+from typing import Any, Final, TypeVar
+
+from ww.sandbox.invocation import Invocation, RunLimits
+
+T = TypeVar("T", int, float)
+
+_FUEL_MAX: Final = (1 << 63) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -18,27 +24,51 @@ class SandboxLimits:
     memory_bytes_max: int = 1 << 30
     """Linear memory of one run, and the default."""
     output_bytes_default: int = 64 << 10
-    output_bytes_max: int = 16 << 20
+    output_bytes_max: int = 12 << 20
     """Of stdout and of stderr, each."""
-    stdin_bytes_max: int = 16 << 20
-    """All that one run is given: stdin, args and env."""
+    input_bytes_max: int = 48 << 20
+    """All that one run is given: stdin, args, env and files."""
+    files_bytes_max: int = 256 << 20
+    """Of a guest's file system, and the default."""
+    files_count_max: int = 10_000
+    """Files and folders in it."""
+    artifact_bytes_max: int = 32 << 20
+    """What a run may bring back, before it is compressed, and the default."""
+    artifact_count_max: int = 1000
+    """Files in it."""
     kill_grace_s: float = 0.5
-    """Seconds after a run's deadline until its process is killed: a guest inside a host call hears no deadline."""
+    """Seconds after a run's deadline until its process is killed: a guest inside a host call may hear no deadline."""
     compile_max_s: float = 60.0
     compile_memory_bytes_max: int = 2 << 30
-    runs_per_child: int = 10_000
+    module_bytes_max: int = 256 << 20
+    """Compiled modules that a child process keeps loaded."""
+    runs_per_child: int = 100_000
     """Runs until a child process is replaced by a fresh one."""
+    growth_bytes_per_child: int = 256 << 20
+    """How much a child process may have grown until it is."""
 
-    def duration_s(self, limits: Any) -> float:
-        """Return the seconds that hold for a worker.Limits."""
-        return (
-            min(limits.durationSeconds, self.duration_max_s) if limits.durationSeconds > 0 else self.duration_default_s
+    def of_run(self, asked: Any, invocation: Invocation) -> RunLimits:
+        """Resolve a worker.Limits for an invocation."""
+        limits = RunLimits(
+            duration_s=_limit(asked.durationSeconds, self.duration_default_s, self.duration_max_s),
+            memory_bytes=_limit(asked.memoryBytes, self.memory_bytes_max, self.memory_bytes_max),
+            output_bytes=_limit(asked.outputBytes, self.output_bytes_default, self.output_bytes_max),
+            cpu_s=max(0.0, asked.cpuSeconds),
+            fuel=min(asked.fuel, _FUEL_MAX),
+        )
+        if not invocation.has_files:
+            return limits
+        has_artifacts = bool(invocation.artifacts)
+        return replace(
+            limits,
+            files_bytes=_limit(asked.filesBytes, self.files_bytes_max, self.files_bytes_max),
+            files_count=self.files_count_max,
+            artifact_bytes=_limit(asked.artifactBytes, self.artifact_bytes_max, self.artifact_bytes_max)
+            if has_artifacts
+            else 0,
+            artifact_count=self.artifact_count_max if has_artifacts else 0,
         )
 
-    def memory_bytes(self, limits: Any) -> int:
-        """Return the bytes of linear memory that hold for a worker.Limits."""
-        return min(limits.memoryBytes or self.memory_bytes_max, self.memory_bytes_max)
 
-    def output_bytes(self, limits: Any) -> int:
-        """Return the bytes of stdout, and of stderr, that hold for a worker.Limits."""
-        return min(limits.outputBytes or self.output_bytes_default, self.output_bytes_max)
+def _limit(asked: T, default: T, most: T) -> T:
+    return min(asked, most) if asked > 0 else min(default, most)

@@ -19,8 +19,20 @@ PR_SET_NO_NEW_PRIVS: Final = 38
 PR_CAP_AMBIENT: Final = 47
 PR_CAP_AMBIENT_CLEAR_ALL: Final = 4
 
+CLONE_NEWNS: Final = 0x00020000
+CLONE_NEWIPC: Final = 0x08000000
+CLONE_NEWUSER: Final = 0x10000000
+CLONE_NEWNET: Final = 0x40000000
+MS_NOSUID: Final = 2
+MS_NODEV: Final = 4
+MS_NOEXEC: Final = 8
+MS_REC: Final = 1 << 14
+MS_SLAVE: Final = 1 << 19
+MNT_DETACH: Final = 2
+
 _LIBC: Final = ctypes.CDLL(None, use_errno=True)
 _CAPABILITY_VERSION_3: Final = 0x20080522
+_PIVOT_ROOT: Final = {"x86_64": 155, "aarch64": 41}
 
 
 def syscall(number: int, *arguments: int | bytes | Any) -> int:
@@ -37,6 +49,24 @@ def prctl(option: int, *arguments: int) -> int:
 def unshare(flags: int) -> None:
     """Leave namespaces for new ones, man 2 unshare."""
     _call("unshare", flags)
+
+
+def mount(kind: str, target: str, flags: int, options: str = "") -> None:
+    """Mount a file system of a kind that needs no device, or, with no kind, change how the one at target is mounted."""
+    _call("mount", b"none", os.fsencode(target), kind.encode() or None, flags, options.encode() or None)
+
+
+def unmount(target: str, flags: int) -> None:
+    """Take away what is mounted at target, man 2 umount."""
+    _call("umount2", os.fsencode(target), flags)
+
+
+def pivot_root(new: str, old: str) -> None:
+    """Make the mount at new the root of this mount namespace, and mount the old root at old."""
+    number = _PIVOT_ROOT.get(os.uname().machine)
+    if number is None:
+        raise OSError(errno.ENOTSUP, f"its number on {os.uname().machine} is not known")
+    syscall(number, os.fsencode(new), os.fsencode(old))
 
 
 def effective_capabilities() -> int:

@@ -7,9 +7,12 @@ past its quota.
 
 import asyncio
 import contextlib
+import fcntl
 import hashlib
 import os
 import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import BinaryIO, Final, Self
 
@@ -17,6 +20,8 @@ from ww.errors import BadModule, UsageError
 from ww.sandbox.artefact import fingerprint
 
 _STALE_S: Final = 3600.0
+_LOCKS: Final = 16
+_LOCK_AGAIN_S: Final = 0.02
 
 
 class ModuleCache:
@@ -31,30 +36,59 @@ class ModuleCache:
             directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         except OSError as error:
             raise UsageError(f"the cache directory cannot be made: {error.strerror}", "cache") from None
+        status = directory.stat()
+        if status.st_uid != os.geteuid() or status.st_mode & 0o022:
+            raise UsageError(
+                "the cache directory belongs to somebody else, or others can write to it, and code in it is run;"
+                " expected one of your own that is closed to others (chmod 700)",
+                "cache",
+            )
 
     def module_path(self, digest: bytes) -> Path:
         """Say where a module's bytes are, if they are there."""
         return self._directory / f"{digest.hex()}.wasm"
 
-    def artefact_path(self, digest: bytes) -> Path:
-        """Say where its compiled form is, if it is there."""
-        return self._directory / f"{digest.hex()}-{self._fingerprint}.cwasm"
+    def artefact_path(self, digest: bytes, metered: bool = False) -> Path:
+        """Say where its compiled form is, if it is there; metered as in compile.py."""
+        return self._directory / f"{digest.hex()}-{self._fingerprint}{'-metered' if metered else ''}.cwasm"
 
     def open_module(self, digest: bytes) -> int:
         """Open a module's bytes and return the descriptor. OSError when they are not there."""
         return os.open(self.module_path(digest), os.O_RDONLY | os.O_CLOEXEC)
 
-    def open_artefact(self, digest: bytes) -> int:
+    def open_artefact(self, digest: bytes, metered: bool = False) -> int:
         """Open its compiled form and return the descriptor. OSError when it is not there."""
-        return os.open(self.artefact_path(digest), os.O_RDONLY | os.O_CLOEXEC)
+        return os.open(self.artefact_path(digest, metered), os.O_RDONLY | os.O_CLOEXEC)
 
     async def has(self, digest: bytes) -> bool:
         """Tell whether a module's bytes are there, and note that they are used."""
         return await asyncio.to_thread(_touch, self.module_path(digest))
 
-    async def has_artefact(self, digest: bytes) -> bool:
+    async def has_artefact(self, digest: bytes, metered: bool = False) -> bool:
         """Tell whether a module's compiled form is there, and note that it is used."""
-        return await asyncio.to_thread(_touch, self.artefact_path(digest))
+        return await asyncio.to_thread(_touch, self.artefact_path(digest, metered))
+
+    @asynccontextmanager
+    async def locked(self, digest: bytes, *, within_s: float) -> AsyncIterator[None]:
+        """Keep the other workers of the machine from making this module's compiled form at the same time.
+
+        A worker that dies gives its lock back. Where files cannot be locked, and when another holds the lock for longer
+        than within_s, two may make the same thing.
+        """
+        fd = await asyncio.to_thread(self._open_lock, digest)
+        try:
+            for _ in range(max(1, round(within_s / _LOCK_AGAIN_S))):
+                if _lock(fd):
+                    break
+                await asyncio.sleep(_LOCK_AGAIN_S)
+            yield
+        finally:
+            os.close(fd)
+
+    def _open_lock(self, digest: bytes) -> int:
+        # A few files for all modules: they need no cleaning up.
+        self._directory.mkdir(parents=True, exist_ok=True, mode=0o700)
+        return os.open(self._directory / f"{digest[0] % _LOCKS}.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
 
     def writer(self, digest: bytes) -> "ModuleWriter":
         """Write a module piece by piece: `async with cache.writer(digest) as w: await w.write(data)`."""
@@ -87,7 +121,7 @@ class ModuleCache:
         excess = sum(size for _, size, _ in files) - self._quota_bytes
         for modified, size, name in files:
             is_left_over = name.endswith(".part") and modified < newest - _STALE_S
-            if is_left_over or (excess > 0 and name != str(keep) and not name.endswith(".part")):
+            if is_left_over or (excess > 0 and name != str(keep) and not name.endswith((".part", ".lock"))):
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(name)
                 excess -= size
@@ -127,6 +161,16 @@ class ModuleWriter:
         self._temporary.unlink(missing_ok=True)
         if kind is None:
             raise BadModule("the module's bytes are not what their sha256 says")
+
+
+def _lock(fd: int) -> bool:
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    except OSError:  # a file system that knows no locks
+        pass
+    return True
 
 
 def _touch(path: Path) -> bool:

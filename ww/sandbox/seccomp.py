@@ -37,7 +37,7 @@ _FILES: Final = """
     openat 257 56  openat2 437 437  faccessat 269 48  faccessat2 439 439  readlinkat 267 78  getdents64 217 61
     unlinkat 263 35  mkdirat 258 34  renameat 264 38  renameat2 316 276  linkat 265 37  symlinkat 266 36
     utimensat 280 88  getcwd 79 17  open 2 -  stat 4 -  lstat 6 -  access 21 -  readlink 89 -  unlink 87 -  mkdir 83 -
-    rmdir 84 -  rename 82 -  link 86 -  symlink 88 -
+    rmdir 84 -  rename 82 -  link 86 -  symlink 88 -  fstatfs 138 44
 """
 _CLONE_THREAD: Final = 0x10000
 # Of the flags of clone: a thread, and none of the new namespaces.

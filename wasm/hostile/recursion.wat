@@ -1,0 +1,37 @@
+;; Use up the stack, in every way there is to go deeper.
+(module
+  (type $entry (func (param i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "clock_time_get" (func $clock (param i32 i64 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "poll_oneoff" (func $poll (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (import "wasi_snapshot_preview1" "proc_exit" (func $exit (param i32)))
+  (memory (export "memory") 1)
+  (table 1 funcref)
+  (elem (i32.const 0) $indirect)
+  (func $plain (export "plain") (type $entry) (i32.add (call $plain (local.get 0) (local.get 1)) (i32.const 1)))
+  (func $ping (export "mutual") (type $entry) (i32.add (call $pong (local.get 0) (local.get 1)) (i32.const 1)))
+  (func $pong (type $entry) (i32.add (call $ping (local.get 1) (local.get 0)) (i32.const 1)))
+  (func $indirect (export "indirect") (type $entry)
+    (i32.add (call_indirect (type $entry) (local.get 0) (local.get 1) (i32.const 0)) (i32.const 1)))
+  ;; Each frame keeps what is on its operand stack alive across the call.
+  (func $wide (export "wide") (type $entry)
+    (i32.load (i32.const 0)) (i32.load (i32.const 4)) (i32.load (i32.const 8)) (i32.load (i32.const 12))
+    (i32.load (i32.const 16)) (i32.load (i32.const 20)) (i32.load (i32.const 24)) (i32.load (i32.const 28))
+    (i32.load (i32.const 32)) (i32.load (i32.const 36)) (i32.load (i32.const 40)) (i32.load (i32.const 44))
+    (call $wide (local.get 0) (local.get 1))
+    i32.add i32.add i32.add i32.add i32.add i32.add i32.add i32.add i32.add i32.add i32.add i32.add)
+  ;; The host is called with ever less of the stack left.
+  (func $clocks (export "host_clock") (type $entry)
+    (drop (call $clock (i32.const 1) (i64.const 0) (i32.const 0)))
+    (i32.add (call $clocks (local.get 0) (local.get 1)) (i32.const 1)))
+  (func $polls (export "host_poll") (type $entry)
+    (drop (call $poll (i32.const 0) (i32.const 104) (i32.const 1) (i32.const 200))) ;; a clock that rings at once
+    (i32.add (call $polls (local.get 0) (local.get 1)) (i32.const 1)))
+  (func $writes (export "host_write") (type $entry)
+    (i32.store (i32.const 1004) (i32.const 1))
+    (drop (call $write (i32.const 1) (i32.const 1000) (i32.const 1) (i32.const 1008)))
+    (i32.add (call $writes (local.get 0) (local.get 1)) (i32.const 1)))
+  ;; Exits with the second from as deep as the first says.
+  (func $exits (export "exit_below") (type $entry)
+    (if (i32.eqz (local.get 0)) (then (call $exit (local.get 1))))
+    (i32.add (call $exits (i32.sub (local.get 0) (i32.const 1)) (local.get 1)) (i32.const 1))))

@@ -1,0 +1,9 @@
+;; Writes for ever in its start section.
+(module
+  (import "wasi_snapshot_preview1" "fd_write" (func $write (param i32 i32 i32 i32) (result i32)))
+  (memory (export "memory") 1)
+  (data (i32.const 0) "\00\10\00\00\00\10\00\00")
+  (func $start
+    (loop $again (drop (call $write (i32.const 1) (i32.const 0) (i32.const 1) (i32.const 8))) (br $again)))
+  (start $start)
+  (func (export "_start")))
