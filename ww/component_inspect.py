@@ -12,15 +12,13 @@ from dataclasses import dataclass
 from typing import Final
 
 from ww.errors import BadModule
+from ww.wasm_binary import Reader, shown
 
 _PREAMBLE: Final = b"\0asm\x0d\0\1\0"
 _SECTIONS_MAX: Final = 12
 _IMPORTS, _EXPORTS = 10, 11
 # By the number that stands before an import's type, or, as a sort, before an export's index.
 _KINDS: Final = {0: "module", 1: "function", 2: "value", 3: "type", 4: "component", 5: "instance"}
-# Far beyond what tools make; keeps hostile counts from costing memory.
-_ENTRIES_MAX: Final = 10_000
-_NAME_BYTES_MAX: Final = 1_000
 
 # What wasmtime's linker has of WASI 0.2 (sandbox/component.py). There is no network behind the sockets.
 _INTERFACES: Final = frozenset(
@@ -79,19 +77,19 @@ def check_command(info: ComponentInfo) -> None:
         interface, _, version = name.partition("@")
         if interface not in _INTERFACES or kind != "instance":
             raise BadModule(
-                f"wasm: the component imports the unknown {kind} {_shown(name)}; known is WASI 0.2 for commands"
+                f"wasm: the component imports the unknown {kind} {shown(name)}; known is WASI 0.2 for commands"
             )
         if not _VERSION.fullmatch(version):
-            raise BadModule(f"wasm: the component imports {_shown(name)}; known is version 0.2")
+            raise BadModule(f"wasm: the component imports {shown(name)}; known is version 0.2")
     runs = [name for name in info.exports if name.partition("@")[0] == _RUN]
     for name in runs:
         if info.exports[name] == "instance" and _VERSION.fullmatch(name.partition("@")[2]):
             return
     if runs:
         raise BadModule(
-            f"wasm: the component exports the {info.exports[runs[0]]} {_shown(runs[0])}; known is version 0.2"
+            f"wasm: the component exports the {info.exports[runs[0]]} {shown(runs[0])}; known is version 0.2"
         )
-    others = ", ".join(_shown(name) for name in list(info.exports)[:3]) or "nothing"
+    others = ", ".join(shown(name) for name in list(info.exports)[:3]) or "nothing"
     raise BadModule(f"wasm: the component is no command: it exports {others}; expected {_RUN}@0.2"[:400])
 
 
@@ -100,7 +98,7 @@ def _read_imports(section: "_Reader", imports: dict[str, str]) -> None:
         name = section.extern_name()
         kind = section.extern_type()
         if name in imports:
-            raise section.bad(f"holds the name {_shown(name)} twice")
+            raise section.bad(f"holds the name {shown(name)} twice")
         imports[name] = kind
     section.finish()
 
@@ -114,58 +112,15 @@ def _read_exports(section: "_Reader", exports: dict[str, str]) -> None:
             raise section.bad("holds an export of an unknown kind")
         section.number()
         if section.flag() and section.extern_type() != kind:
-            raise section.bad(f"gives {_shown(name)} a type of another kind")
+            raise section.bad(f"gives {shown(name)} a type of another kind")
         if name in exports:
-            raise section.bad(f"holds the name {_shown(name)} twice")
+            raise section.bad(f"holds the name {shown(name)} twice")
         exports[name] = kind
     section.finish()
 
 
-def _shown(name: str) -> str:
-    return repr(name if len(name) <= 60 else name[:60] + "...")
-
-
-class _Reader:
-    """Reads values from data between two offsets, and complains about what it was reading."""
-
-    def __init__(self, data: bytes | mmap.mmap, start: int, end: int, where: str) -> None:
-        self._data = data
-        self.at = start
-        self.end = end
-        self._where = where
-
-    def bad(self, reason: str) -> BadModule:
-        """Make the error for something wrong here."""
-        return BadModule(f"wasm: {self._where}: {reason}")
-
-    def byte(self) -> int:
-        if self.at >= self.end:
-            raise self.bad("ends in the middle of something")
-        value = self._data[self.at]
-        self.at += 1
-        return value
-
-    def skip(self, count: int) -> int:
-        """Jump over count bytes and return where they began."""
-        if count > self.end - self.at:
-            raise self.bad(f"says {count} bytes, {self.end - self.at} are left")
-        self.at += count
-        return self.at - count
-
-    def number(self, bits: int = 32) -> int:
-        """Read an unsigned LEB128 number."""
-        value = shift = 0
-        while True:
-            byte = self.byte()
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if not byte & 0x80:
-                break
-            if shift >= bits:
-                raise self.bad("holds a number that is too long")
-        if value >> bits:
-            raise self.bad("holds a number that is too large")
-        return value
+class _Reader(Reader):
+    """Reads what only components have."""
 
     def flag(self) -> bool:
         value = self.byte()
@@ -173,25 +128,11 @@ class _Reader:
             raise self.bad("holds something that is neither there nor left out")
         return bool(value)
 
-    def count(self) -> int:
-        """Read how many entries follow; each is at least one byte."""
-        count = self.number()
-        if count > min(_ENTRIES_MAX, self.end - self.at):
-            raise self.bad(f"says {count} entries, more than fit")
-        return count
-
     def extern_name(self) -> str:
         """Read the name of an import or export."""
         if self.byte() > 1:
             raise self.bad("holds a name of an unknown form")
-        length = self.number()
-        if length > _NAME_BYTES_MAX:
-            raise self.bad(f"holds a name of {length} bytes, at most {_NAME_BYTES_MAX} are taken")
-        start = self.skip(length)
-        try:
-            return bytes(self._data[start : self.at]).decode()
-        except UnicodeDecodeError:
-            raise self.bad("holds a name that is not UTF-8") from None
+        return self.name()
 
     def extern_type(self) -> str:
         """Read the type of an import or export, and return its kind."""

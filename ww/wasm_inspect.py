@@ -15,6 +15,7 @@ from enum import StrEnum
 from typing import Final
 
 from ww.errors import BadModule
+from ww.wasm_binary import Reader, shown
 
 _MAGIC: Final = b"\0asm"
 _MODULE_VERSION: Final = b"\1\0\0\0"
@@ -49,9 +50,6 @@ _SECTIONS: Final = {
 }  # fmt: skip
 # Where each section stands among the others; the numbers were given out in another order.
 _ORDER: Final = {number: place for place, number in enumerate((1, 2, 3, 4, 5, 13, 6, 7, 8, 9, 12, 10, 11))}
-# Far beyond what compilers make; keeps hostile counts from costing memory.
-_ENTRIES_MAX: Final = 200_000
-_NAME_BYTES_MAX: Final = 10_000
 
 # i = i32, I = i64; every function returns an errno (i32), but for the two at the end.
 _WASI: Final = {
@@ -155,10 +153,10 @@ def guest_of(info: ModuleInfo, wanted: str | None = None) -> Guest:
     if wanted is not None:
         signature = _signature(info, wanted)
         if signature is None:
-            raise BadModule(f"wasm: exports no function {_shown(wanted)}")
+            raise BadModule(f"wasm: exports no function {shown(wanted)}")
         guest = _function(wanted, signature)
         if wanted not in callable_of(info):
-            raise BadModule(f"wasm: {_shown(wanted)} is beyond the first {CALLABLE_MAX} functions that it exports")
+            raise BadModule(f"wasm: {shown(wanted)} is beyond the first {CALLABLE_MAX} functions that it exports")
         return guest
     if (signature := _signature(info, "run")) is not None:
         guest = _function("run", signature)
@@ -194,7 +192,7 @@ def _signature(info: ModuleInfo, name: str) -> FunctionType | None:
 def _function(name: str, signature: FunctionType) -> Guest:
     if not {*signature.parameters, *signature.results} <= _NUMBERS or len(signature.results) > 1:
         expected = "expected parameters, and one result or none, of i32, i64, f32 or f64"
-        raise BadModule(f"wasm: {_shown(name)} has the signature {signature}; {expected}"[:400])
+        raise BadModule(f"wasm: {shown(name)} has the signature {signature}; {expected}"[:400])
     return Guest(Kind.FUNCTION, name, signature.parameters, *signature.results)
 
 
@@ -220,7 +218,7 @@ def _program(info: ModuleInfo) -> Guest:
 def _check_import(wish: Import) -> None:
     letters = _WASI.get(wish.name) if wish.module == _WASI_MODULE else None
     if letters is None or wish.kind != "function":
-        what = f"{wish.kind} {_shown(wish.module)}.{_shown(wish.name)}"
+        what = f"{wish.kind} {shown(wish.module)}.{shown(wish.name)}"
         raise BadModule(f"wasm: imports the unknown {what}; known are the functions of {_WASI_MODULE}")
     known = FunctionType(
         tuple("i32" if letter == "i" else "i64" for letter in letters), () if wish.name == "proc_exit" else ("i32",)
@@ -229,76 +227,7 @@ def _check_import(wish: Import) -> None:
         raise BadModule(f"wasm: imports {wish.name} as {wish.signature}; it is {known}"[:400])
 
 
-def _shown(name: str) -> str:
-    return repr(name if len(name) <= 60 else name[:60] + "...")
-
-
-class _Reader:
-    """Reads values from data between two offsets, and complains about what it was reading."""
-
-    def __init__(self, data: bytes | mmap.mmap, start: int, end: int, where: str) -> None:
-        self._data = data
-        self.at = start
-        self.end = end
-        self._where = where
-
-    def bad(self, reason: str) -> BadModule:
-        """Make the error for something wrong here."""
-        return BadModule(f"wasm: {self._where}: {reason}")
-
-    def byte(self) -> int:
-        if self.at >= self.end:
-            raise self.bad("ends in the middle of something")
-        value = self._data[self.at]
-        self.at += 1
-        return value
-
-    def take(self, count: int) -> bytes:
-        if count > self.end - self.at:
-            raise self.bad(f"says {count} bytes, {self.end - self.at} are left")
-        self.at += count
-        return bytes(self._data[self.at - count : self.at])
-
-    def skip(self, count: int) -> int:
-        """Jump over count bytes and return where they began."""
-        if count > self.end - self.at:
-            raise self.bad(f"says {count} bytes, {self.end - self.at} are left")
-        self.at += count
-        return self.at - count
-
-    def number(self) -> int:
-        """Read an unsigned LEB128 number of 32 bits."""
-        value = shift = 0
-        while True:
-            byte = self.byte()
-            value |= (byte & 0x7F) << shift
-            shift += 7
-            if not byte & 0x80:
-                break
-            if shift >= 32:
-                raise self.bad("holds a number that is too long")
-        if value >> 32:
-            raise self.bad("holds a number that is too large")
-        return value
-
-    def count(self) -> int:
-        """Read how many entries follow; each is at least one byte."""
-        count = self.number()
-        if count > min(_ENTRIES_MAX, self.end - self.at):
-            raise self.bad(f"says {count} entries, more than fit")
-        return count
-
-    def name(self) -> str:
-        length = self.number()
-        if length > _NAME_BYTES_MAX:
-            raise self.bad(f"holds a name of {length} bytes, at most {_NAME_BYTES_MAX} are taken")
-        try:
-            return self.take(length).decode()
-        except UnicodeDecodeError:
-            raise self.bad("holds a name that is not UTF-8") from None
-
-
-def _not_run(section: _Reader, proposal: str, what: str) -> BadModule:
+def _not_run(section: Reader, proposal: str, what: str) -> BadModule:
     return section.bad(f"holds {what} of WebAssembly's {proposal} proposal, which no worker runs")
 
 
@@ -345,8 +274,8 @@ class _Module:
             )
 
     def _read_sections(self) -> None:
-        reader = _Reader(self._data, 8, len(self._data), "cut off or damaged: a section")
-        reading: dict[int, Callable[[_Reader], None]] = {
+        reader = Reader(self._data, 8, len(self._data), "cut off or damaged: a section")
+        reading: dict[int, Callable[[Reader], None]] = {
             1: self._read_types, 2: self._read_imports, 3: self._read_functions, 4: self._read_tables,
             5: self._read_memories, 7: self._read_exports, 13: self._read_tags,
         }  # fmt: skip
@@ -363,7 +292,7 @@ class _Module:
             if _ORDER[number] <= last:
                 raise BadModule(f"wasm: {where} is there twice or in the wrong place")
             last = _ORDER[number]
-            section = _Reader(self._data, start, start + size, where)
+            section = Reader(self._data, start, start + size, where)
             if number in reading:
                 reading[number](section)
                 if section.at != section.end:
@@ -383,7 +312,7 @@ class _Module:
         if announced != segments:
             raise BadModule(f"wasm: cut off or damaged: {announced} data segments announced, {segments} there")
 
-    def _read_types(self, section: _Reader) -> None:
+    def _read_types(self, section: Reader) -> None:
         for _ in range(section.count()):
             form = section.byte()
             if form in _GC_TYPES:
@@ -392,10 +321,10 @@ class _Module:
                 raise section.bad("holds a type that is not a function's")
             self._types.append(FunctionType(self._value_types(section), self._value_types(section)))
 
-    def _value_types(self, section: _Reader) -> tuple[str, ...]:
+    def _value_types(self, section: Reader) -> tuple[str, ...]:
         return tuple(self._value_type(section) for _ in range(section.count()))
 
-    def _value_type(self, section: _Reader) -> str:
+    def _value_type(self, section: Reader) -> str:
         byte = section.byte()
         if (known := _VALUE_TYPES.get(byte)) is not None:
             return known
@@ -404,7 +333,7 @@ class _Module:
                 raise _not_run(section, proposal, "a type")
         raise section.bad(f"holds the unknown value type 0x{byte:02x}")
 
-    def _read_imports(self, section: _Reader) -> None:
+    def _read_imports(self, section: Reader) -> None:
         for _ in range(section.count()):
             module, name = section.name(), section.name()
             kind = _KINDS.get(section.byte())
@@ -424,7 +353,7 @@ class _Module:
                 raise section.bad("holds an import of an unknown kind")
             self._imports.append(Import(module, name, kind, signature))
 
-    def _read_limits(self, section: _Reader, what: str) -> int:
+    def _read_limits(self, section: Reader, what: str) -> int:
         """Return the minimum."""
         flags = section.byte()
         if flags > 15:
@@ -440,45 +369,45 @@ class _Module:
             section.number()
         return minimum
 
-    def _read_tables(self, section: _Reader) -> None:
+    def _read_tables(self, section: Reader) -> None:
         for _ in range(section.count()):
             self._read_table(section)
 
-    def _read_table(self, section: _Reader) -> None:
+    def _read_table(self, section: Reader) -> None:
         if self._value_type(section) not in ("funcref", "externref"):
             raise section.bad("holds a table of something else than references")
         self._read_limits(section, "table")
 
-    def _read_memories(self, section: _Reader) -> None:
+    def _read_memories(self, section: Reader) -> None:
         for _ in range(section.count()):
             self._read_memory(section)
 
-    def _read_memory(self, section: _Reader) -> None:
+    def _read_memory(self, section: Reader) -> None:
         self._memories += 1
         if self._memories > 1:
             raise _not_run(section, "multi-memory", "a second memory")
         self._memory_pages = self._read_limits(section, "memory")
 
-    def _read_tags(self, section: _Reader) -> None:
+    def _read_tags(self, section: Reader) -> None:
         if section.count():
             raise _not_run(section, "exceptions", "tags")
 
-    def _read_functions(self, section: _Reader) -> None:
+    def _read_functions(self, section: Reader) -> None:
         for _ in range(section.count()):
             index = section.number()
             self._type(section, index)
             self._functions.append(index)
 
-    def _read_exports(self, section: _Reader) -> None:
+    def _read_exports(self, section: Reader) -> None:
         for _ in range(section.count()):
             name, kind, index = section.name(), _KINDS.get(section.byte()), section.number()
             if kind is None:
                 raise section.bad("holds an export of an unknown kind")
             if name in self._exports:
-                raise section.bad(f"holds the name {_shown(name)} twice")
+                raise section.bad(f"holds the name {shown(name)} twice")
             self._exports[name] = (kind, index)
 
-    def _type(self, section: _Reader, index: int) -> FunctionType:
+    def _type(self, section: Reader, index: int) -> FunctionType:
         if index >= len(self._types):
             raise section.bad(f"names type {index}, there are {len(self._types)}")
         return self._types[index]

@@ -13,6 +13,7 @@ import shutil
 import signal
 import subprocess
 import threading
+import zipfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -198,7 +199,9 @@ def test_by_hand(shell: Shell) -> None:
     gateway = shell.start_gateway(gateway_line)
     worker = shell.start(worker_line, "joined gateway")
 
-    post, see, wait, post_echo, wait_echo, post_spin, delete, listing, workers = curls
+    post, see, wait, post_echo, wait_echo, pack, post_files, wait_files, fetch, post_spin, delete, listing, workers = (
+        curls
+    )
     posted = json.loads(shell.run(post))
     assert (posted["id"], posted["description"]) == ("task1", "Hash puzzle")
     assert json.loads(shell.run(see))["module"] == posted["module"]
@@ -208,16 +211,24 @@ def test_by_hand(shell: Shell) -> None:
     shell.run(post_echo)
     (result,) = json.loads(shell.run(wait_echo))["results"]
     assert (result["stdout"], result["stderr"], result["exit_code"]) == ("hello\nworld", "NAME=ww\n", 0)
+    shell.run(pack)
+    shell.run(post_files)
+    (result,) = json.loads(shell.run(wait_files))["results"]
+    assert (result["state"], result["stdout"]) == ("succeeded", "mkdir 0\nput 0\n")
+    shell.run(fetch)
+    with zipfile.ZipFile(shell.directory / "out.zip") as archive:
+        assert archive.read("out/note") == b"hello"
+        assert archive.read("pyproject.toml") == (ROOT / "pyproject.toml").read_bytes()
     shell.run(post_spin)
     assert json.loads(shell.run(delete))["status"] == "cancelled"
-    assert [task["id"] for task in json.loads(shell.run(listing))] == ["task3", "task2", "task1"]
+    assert [task["id"] for task in json.loads(shell.run(listing))] == [f"task{number}" for number in (4, 3, 2, 1)]
     assert len(json.loads(shell.run(workers))) == 1
     shell.press_ctrl_c(worker)
     shell.press_ctrl_c(gateway)
 
     gateway = shell.start_gateway(scheduler_line)
     worker = shell.start(dial_line, "joined gateway")
-    assert len(json.loads(shell.run(listing))) == 3, "the same gateway again"
+    assert len(json.loads(shell.run(listing))) == 4, "the same gateway again"
     shell.press_ctrl_c(worker)
     shell.press_ctrl_c(gateway)
     home = shell.directory / "home"

@@ -115,12 +115,12 @@ def test_files_make_a_file_system_with_the_gateways_limits() -> None:
     [
         ([("files_max", "1")], "files_max", "given without files, dirs or artifacts"),
         ([("artifacts_max", "1"), ("dirs", "a")], "artifacts_max", "given without artifacts"),
-        ([("dirs", "a"), ("files_max", "0")], "files_max", "is not a whole number from 1 to 1073741824"),
-        ([("dirs", "a"), ("files_max", str(1 << 31))], "files_max", "is not a whole number from 1 to 1073741824"),
+        ([("dirs", "a"), ("files_max", "0")], "files_max", "is not a whole number from 1 to 268435456"),
+        ([("dirs", "a"), ("files_max", str(1 << 31))], "files_max", "is not a whole number from 1 to 268435456"),
         ([("artifacts", "a"), ("artifacts_max", "33554433")], "artifacts_max", "from 1 to 33554432"),
         ([("dirs", "a"), ("dirs", "/a/")], "dirs", "'/a/' is given more than once"),
         ([("dirs", "a"), ("dirs", ".")], "dirs", "'/', which is all there is, is given beside others"),
-        ([("artifacts", f"f{i}") for i in range(257)], "artifacts", "257 are given, at most 256 are taken"),
+        ([("artifacts", f"f{i}") for i in range(129)], "artifacts", "129 are given, at most 128 are taken"),
     ],
 )
 def test_a_file_system_that_cannot_be_is_refused(fields: list[tuple[str, str]], field: str, says: str) -> None:

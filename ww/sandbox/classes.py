@@ -68,7 +68,7 @@ class Instance:
         try:
             self.renew(fuel)
             if world is not None:
-                store.set_wasi(_wasi(world))
+                store.set_wasi(wasi_of(world))
             self._exports: Any = module.pre.instantiate(store).exports(store)
         except BaseException:
             self.close()
@@ -104,7 +104,8 @@ class Instance:
         self._store.close()
 
 
-def _wasi(world: World) -> wasmtime.WasiConfig:
+def wasi_of(world: World) -> wasmtime.WasiConfig:
+    """Return what wasmtime asks about the world."""
     wasi = wasmtime.WasiConfig()
     wasi.argv = ["main.wasm", *world.args]
     if world.env:

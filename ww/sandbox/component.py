@@ -6,7 +6,6 @@ are its outputs. component_determinism.py holds what a deterministic run meets i
 What the bytes ask for is known before (component_inspect.py). Source: WASI 0.2, wasi:cli/command; facts.md.
 """
 
-import ctypes
 import re
 import time
 from collections.abc import Callable, Sequence
@@ -18,9 +17,10 @@ from wasmtime import _ffi as ffi
 from wasmtime import component as wasip2
 
 from ww.sandbox import component_determinism as determinism
+from ww.sandbox.classes import wasi_of
 from ww.sandbox.flusher import Flusher, call
 from ww.sandbox.invocation import GuestFault, Invocation, Result, RunLimits
-from ww.sandbox.world import one_line
+from ww.sandbox.world import World, one_line
 
 _PREAMBLE: Final = b"\0asm\x0d\0\1\0"
 # A component is several core instances: Rust's is 3, one with CPython inside under 16, with 2 tables. One memory, as
@@ -145,7 +145,7 @@ class Components:
         if self._fuel:
             store.set_fuel(self._fuel_of(limits))
         store.set_epoch_deadline(1)
-        store.set_wasi(_wasi(invocation, preopens))
+        store.set_wasi(wasi_of(World(invocation.args, invocation.env, invocation.stdin, preopens)))
         start = time.monotonic()
         try:
             instance = self._linker.instantiate(store, program.component)
@@ -236,26 +236,6 @@ def _limit(store: wasmtime.Store, memory_bytes: int) -> None:
         tables=_TABLES_MAX,
         memories=_MEMORIES_MAX,
     )
-
-
-def _wasi(invocation: Invocation, preopens: Sequence[tuple[str, str]]) -> wasmtime.WasiConfig:
-    wasi = wasmtime.WasiConfig()
-    wasi.argv = ["main.wasm", *invocation.args]
-    if invocation.env:
-        wasi.env = invocation.env
-    if invocation.stdin:
-        # Taken over by the config, which frees it.
-        data, size = ffi.wasm_byte_vec_t(), len(invocation.stdin)
-        ffi.wasm_byte_vec_new(ctypes.byref(data), size, (ctypes.c_ubyte * size).from_buffer_copy(invocation.stdin))
-        ffi.wasi_config_set_stdin_bytes(wasi.ptr(), ctypes.byref(data))
-    wasi.inherit_stdout()
-    wasi.inherit_stderr()
-    for path, name in preopens:
-        try:
-            wasi.preopen_dir(path, name)
-        except wasmtime.WasmtimeError:
-            raise GuestFault("files", f"the folder {name[:80]!r} does not open") from None
-    return wasi
 
 
 def _trap_texts() -> dict[str, wasmtime.TrapCode]:
