@@ -28,6 +28,7 @@ _FIGURES: Final[dict[str, Callable[[Result, RunLimits], str]]] = {
     "deadline": lambda result, limits: f"ran for {result.wall_s:.3f} s, it may for {limits.duration_s:g} s",
     "cpu": lambda result, limits: f"used {result.cpu_s:.3f} s of processor time, it may use {limits.cpu_s:g} s",
     "fuel": lambda result, limits: f"used {result.fuel} of fuel, all that it may",
+    "memory": lambda result, limits: f"{result.detail[:200]}; it may have {limits.memory_bytes} bytes",
 }
 
 
