@@ -3,7 +3,6 @@
 Each protection is left out in turn: what is behind it must hold without it.
 """
 
-import asyncio
 import contextlib
 import json
 import logging
@@ -20,6 +19,7 @@ from typing import Any
 
 import pytest
 
+from tests.conftest import until
 from tests.guests import FLOOD, GROW_4_GIB, SLEEP_FOR_EVER, START_WITH_4_GIB, function, guest, wat
 from tests.sandbox.probe import AS_USER, DONE, SPACE_BYTES, SPACE_COUNT, USER, WITHOUT_KERNEL, WITHOUT_MOUNT, WORK_IN
 from tests.sandbox.test_pool import Sandbox, children
@@ -135,6 +135,10 @@ def ground() -> Iterator[dict[str, Any]]:
 def users_ground() -> Iterator[dict[str, Any]]:
     with ground_of(USER) as ground:
         yield ground
+
+
+def is_stopped(pid: int) -> bool:
+    return Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T"
 
 
 def skip_unless_given(probe: Probe, but_for: tuple[str, ...] = ()) -> None:
@@ -474,8 +478,9 @@ async def test_no_guest_needs_a_call_that_is_refused(tmp_path: Path, monkeypatch
         for pid in before:
             # Stopped and continued: what the kernel then calls anew is a call too.
             os.kill(pid, signal.SIGSTOP)
+            await until(lambda pid=pid: is_stopped(pid))  # type: ignore[misc]
             os.kill(pid, signal.SIGCONT)
-        await asyncio.sleep(0.05)
+            await until(lambda pid=pid: not is_stopped(pid))  # type: ignore[misc]
         assert (await sandbox.call(guest("noop"), 3, 0)).result == 3
         assert children() == before, "one was killed"
         assert str((await sandbox.run(SLEEP_FOR_EVER, duration_s=0.1)).reason) == "deadline"

@@ -22,7 +22,7 @@ from ww.sandbox.files import Files
 from ww.sandbox.invocation import Invocation, Result, RunLimits
 from ww.sandbox.limits import SandboxLimits
 from ww.sandbox.modules import ModuleCache
-from ww.sandbox.pool import SandboxPool
+from ww.sandbox.pool import GROUP_MAX, SandboxPool
 
 pytestmark = pytest.mark.anyio
 
@@ -110,6 +110,12 @@ async def test_more_than_one_run_is_given_here_is_refused(sandbox: Sandbox) -> N
     async with SandboxPool(sandbox.cache, slots=0, limits=small) as pool:
         with pytest.raises(WwError, match="at most 100 bytes"):
             await pool.run(digest, Invocation(stdin=bytes(101)), SHORT)
+
+
+async def test_a_group_is_bounded(sandbox: Sandbox) -> None:
+    digest = await sandbox.prepare(guest("noop"))
+    with pytest.raises(WwError, match="at most 256 runs"):
+        await sandbox.pool.run_group(digest, [Invocation("run", (0, 0))] * (GROUP_MAX + 1), SHORT)
 
 
 async def test_a_process_that_has_grown_is_replaced(tmp_path: Path) -> None:

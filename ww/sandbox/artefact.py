@@ -8,7 +8,6 @@ owns the process, so nothing is loaded unchecked. Files come as descriptors: a s
 import dataclasses
 import errno
 import hashlib
-import importlib.metadata
 import json
 import platform
 import struct
@@ -68,7 +67,10 @@ def _types(signature: FunctionType) -> tuple[Sequence[str], Sequence[str]]:
 
 def fingerprint() -> str:
     """Name the compiler, and the processor: code compiled by or for another one is another file."""
-    version = importlib.metadata.version("wasmtime")
+    # Here: importing it takes as long as a tenth of a sandbox process's start, and those name nothing.
+    from importlib.metadata import version as version_of
+
+    version = version_of("wasmtime")
     features = hashlib.sha256(_processor_features()).hexdigest()[:8]
     return f"{platform.machine()}-{features}-{version}-{_CONFIGURATION}"
 

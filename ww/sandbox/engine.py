@@ -64,8 +64,6 @@ class Engine:
         self.watchdog = Watchdog(self._interrupt, self._look, self._abandon, grace_s)
         self._modules: dict[bool, Modules] = {}
         self._components: dict[tuple[bool, bool], ComponentKind] = {}
-        # Of the whole process: wasmtime does what a guest has done with files in threads of its own.
-        self._cpu_clock: Callable[[], float] = time.process_time
         self._cpu_at = 0.0
 
     def begin(self) -> None:
@@ -150,7 +148,7 @@ class Engine:
             self._output.begin(limits.output_bytes + program.framing_bytes)
         self._limits, self._started_at = limits, time.monotonic()
         start = self._started_at
-        self.watchdog.begin(limits.duration_s, limits.cpu_s, self._cpu_clock)
+        self.watchdog.begin(limits.duration_s, limits.cpu_s)
         try:
             result: Result = program.kind.run(program, invocation, limits, folders)
         finally:
@@ -169,7 +167,7 @@ class Engine:
         """Say of the guest that runs and does not hear how it ended. Called by the watchdog's thread."""
         assert self._limits is not None
         result = Result(reason=reason, wall_s=time.monotonic() - self._started_at)
-        result.cpu_s = self._cpu_clock() - self._cpu_at
+        result.cpu_s = time.process_time() - self._cpu_at
         if reason in _FIGURES:
             result.detail = _FIGURES[reason](result, self._limits)
         self._give_up(result)

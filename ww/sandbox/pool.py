@@ -92,7 +92,7 @@ class SandboxPool:
         self._idle: deque[Child] = deque()
         self._waiting: deque[asyncio.Future[Child]] = deque()
         self._compiling = Compiling(cache, self.limits, lambda: self._start("compiler"), self._end, self._spawn)
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._closed = False
 
     async def __aenter__(self) -> Self:
@@ -142,6 +142,8 @@ class SandboxPool:
         Waits for a free child. Cancelling kills the guests. Raises BadModule when the module does not compile, WwError
         when its bytes are not in the cache any more, or when more is given to a guest than this node takes.
         """
+        if len(invocations) > GROUP_MAX:
+            raise WwError(f"at most {GROUP_MAX} runs are taken at a time, {len(invocations)} are asked for")
         for invocation in invocations:
             self._check_size(invocation)
         results: list[Result] = []
@@ -316,7 +318,7 @@ class SandboxPool:
         if not child.is_alive:
             self._spawn(self._replace(child))
         elif child.is_retired:
-            self._spawn(self._end_quietly(child))
+            self._spawn(self._end(child))
         else:
             if not child.has_successor and self._is_worn(child):
                 child.has_successor = True
@@ -359,9 +361,6 @@ class SandboxPool:
             self._idle.remove(child)
             await self._end(child)
 
-    async def _end_quietly(self, child: Child) -> None:
-        await self._end(child)
-
     async def _start(self, role: str) -> Child:
         child = Child(role, self.limits, self._confinement, with_classes=self._with_classes)
         await child.start()
@@ -379,7 +378,7 @@ class SandboxPool:
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(_RESTART_MAX_S, backoff_s * 2)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, None]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
         task = self._group.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
@@ -398,7 +397,7 @@ def _reading(data: bytes) -> Iterator[Any]:
 def _check_artifacts(artifacts: bytes, limits: RunLimits) -> None:
     """Raise ChildDied when what a child calls artifacts is no zip that the gateway would take."""
     try:
-        archive.check(artifacts, bytes_max=limits.artifact_bytes, count_max=2 * limits.artifact_count)
+        archive.check(artifacts, bytes_max=limits.artifact_bytes, count_max=limits.files_count)
     except UsageError:
         raise ChildDied("it says what no child of ours says") from None
 

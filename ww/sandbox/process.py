@@ -12,6 +12,7 @@ import signal
 import socket
 import struct
 import sys
+import threading
 import traceback
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
@@ -83,6 +84,8 @@ class Wire:
 
     def __init__(self, fd: int) -> None:
         self._socket = socket.socket(fileno=fd)
+        # Results that have waited long enough are sent by another thread than the others.
+        self._turn = threading.Lock()
 
     def receive(self) -> tuple[bytes, Sequence[int]]:
         """Return the next request's bytes and descriptors, which are the caller's to close; exits when the parent is
@@ -106,7 +109,8 @@ class Wire:
     def send(self, reply: Any) -> None:
         """Send a sandbox.Reply."""
         data = reply.to_bytes()
-        self._socket.sendall(struct.pack("<I", len(data)) + data)
+        with self._turn:
+            self._socket.sendall(struct.pack("<I", len(data)) + data)
 
 
 Start = Callable[[Wire, Setup, Sequence[Protection]], None]

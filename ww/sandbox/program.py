@@ -6,6 +6,7 @@ native.py, or else classes.py; which functions of WASI are ours, wasi.py says. N
 function that raises leaves its exception where another guest can meet it. Source: facts.md, wasmtime-py.
 """
 
+import sys
 import time
 from collections.abc import Sequence
 from dataclasses import dataclass, field
@@ -131,6 +132,7 @@ class Modules:
         self._originals = Originals(self.engine)
         self._worlds: dict[tuple[bool, bool], Preview1] = {}
         self._reactor: Reactor | None = None
+        self._has_failed = False
 
     def load(self, about: About, serialized: bytes, *, deterministic: bool) -> Program:
         """Load what compile_module made. GuestFault when it does not link or is too large for any run; WasmtimeError
@@ -331,6 +333,10 @@ class Modules:
             return
         if self._watchdog.reason is not None:
             raise GuestFault(self._watchdog.reason, "") from None
+        if state.failure and not self._has_failed:
+            # Once: what a process says is read when it ends, and has to fit into a pipe until then.
+            self._has_failed = True
+            print(f"a function of ours failed: {state.failure[:1000]}", file=sys.stderr)  # noqa: T201
         if state.ended:
             raise GuestFault("trap", state.ended) from None
         if not isinstance(error, wasmtime.Trap):

@@ -39,22 +39,22 @@ class Watchdog:
         self._lock = threading.Lock()
         self._runs = False
         self._ends_at = _FOR_EVER
-        self._cpu_clock: Callable[[], float] = time.process_time
         self._cpu_ends_at = _FOR_EVER
         self._is_asleep = False
         self._wake = threading.Event()
         self.reason: str | None = None
         """Why the guest was interrupted: deadline, cpu, or what looking at it said."""
 
-    def begin(self, duration_s: float, cpu_s: float, clock: Callable[[], float]) -> None:
-        """Interrupt the guest in duration_s seconds, or when clock, which counts its processor time, has gone on by
-        cpu_s, unless `end` comes first."""
+    def begin(self, duration_s: float, cpu_s: float) -> None:
+        """Interrupt the guest in duration_s seconds, or when this process has used the processor for cpu_s, if that is
+        not 0, unless `end` comes first."""
         with self._lock:
             self.reason = None
             self._has_given_up = False
             self._ends_at = time.monotonic() + duration_s
             if cpu_s:
-                self._cpu_clock, self._cpu_ends_at = clock, clock() + cpu_s
+                # Of the whole process: wasmtime does what a guest has done with files in threads of its own.
+                self._cpu_ends_at = time.process_time() + cpu_s
             self._runs = True
         if self._is_asleep:
             self._wake.set()
@@ -78,7 +78,7 @@ class Watchdog:
                 self._give_up(self.reason)
         elif now >= self._ends_at:
             self._stop("deadline")
-        elif self._cpu_ends_at < _FOR_EVER and self._cpu_clock() >= self._cpu_ends_at:
+        elif self._cpu_ends_at < _FOR_EVER and time.process_time() >= self._cpu_ends_at:
             self._stop("cpu")
         # Under the lock, so that it is never the next guest's doing.
         elif reason := self._look():
