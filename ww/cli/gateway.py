@@ -15,6 +15,7 @@ from ww.gateway.http import HttpConfig
 from ww.gateway.request import RequestLimits
 from ww.gateway.scheduler import SchedulerConfig
 from ww.gateway.serve import GatewayConfig, serve
+from ww.gateway.server import ServerConfig
 from ww.node import Node
 from ww.rpc.loop import run
 
@@ -105,11 +106,9 @@ def _config(arguments: argparse.Namespace) -> GatewayConfig:
     return GatewayConfig(
         state_directory=arguments.state,
         meta=dict(arguments.meta),
-        http_host=host,
-        http_port=port,
+        server=ServerConfig(host=host, port=port, connections_max=arguments.connections),
         modules_bytes_max=arguments.modules_max,
         artifacts_bytes_max=arguments.artifacts_kept,
-        http_connections_max=arguments.connections,
         http=HttpConfig(
             upload_bytes_max=arguments.upload_max,
             upload_timeout_s=arguments.upload_timeout,

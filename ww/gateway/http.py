@@ -13,16 +13,17 @@ from typing import Any, BinaryIO, Final
 
 from starlette.applications import Starlette
 from starlette.exceptions import HTTPException
-from starlette.requests import ClientDisconnect, Request
-from starlette.responses import JSONResponse, Response, StreamingResponse
+from starlette.requests import Request
+from starlette.responses import Response, StreamingResponse
 from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ww.clock import Clock
-from ww.errors import BadModule, Conflict, NotFound, Overloaded, StoreError, UsageError, WwError
+from ww.errors import NotFound, Overloaded, UsageError
 from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.form import Form, open_form
 from ww.gateway.modules import ModuleStore
+from ww.gateway.problem import HANDLERS, Json, forbidden
 from ww.gateway.request import RequestLimits, read_fields, shown
 from ww.gateway.same_origin import SameOrigin
 from ww.gateway.scheduler import Scheduler
@@ -39,7 +40,6 @@ _RESULTS_SHOWN: Final = 100
 _OUTPUT_SHOWN_BYTES_MAX: Final = 16 << 20
 _STATUSES: Final = tuple(RunState)
 _PIECE_BYTES: Final = 256 << 10
-_CROWDED_RETRY_AFTER_S: Final = 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,7 +83,7 @@ class HttpGateway:
     def stop(self) -> None:
         """Answer now those that wait for a task's end, and refuse the bodies that are still arriving."""
         self._is_stopping = True
-        self._scheduler.wake_watchers()
+        self._scheduler.watches.close()
         for timeout in self._reading:
             timeout.reschedule(asyncio.get_running_loop().time())
 
@@ -98,16 +98,10 @@ class HttpGateway:
             _route("/workers", GET=self.get_workers),
             _route("/healthz", GET=self.get_health),
         ]
-        handlers: dict[Any, Any] = {
-            WwError: _answer_error,
-            HTTPException: _answer_http_exception,
-            ClientDisconnect: _answer_nobody,
-            Exception: _answer_unexpected,
-        }
-        app = Starlette(routes=routes, exception_handlers=handlers)
+        app = Starlette(routes=routes, exception_handlers=HANDLERS)
         # A redirect would lose the form that was sent along.
         app.router.redirect_slashes = False
-        return SameOrigin(app, _forbidden)
+        return SameOrigin(app, forbidden)
 
     # Tasks.
 
@@ -139,7 +133,7 @@ class HttpGateway:
 
             created = await self._scheduler.submit(spec, keep, is_new=submission.is_id_made)
         location = {"Location": task_path(spec.id)}
-        return _Json(await self._task_json(spec.id), 201 if created else 200, location)
+        return Json(await self._task_json(spec.id), 201 if created else 200, location)
 
     async def get_tasks(self, request: Request) -> Response:
         status = request.query_params.get("status")
@@ -157,16 +151,16 @@ class HttpGateway:
             if len(page) < page_size:
                 break
             before = page[-1].number
-        return _Json(await self._tasks_json(rows[:limit]))
+        return Json(await self._tasks_json(rows[:limit]))
 
     async def get_task(self, request: Request) -> Response:
         if (wait_s := _number(request, "wait", 0, _WAIT_MAX_S)) > 0 and not self._is_stopping:
             await self._scheduler.wait_ended(request.path_params["id"], wait_s)
-        return _Json(await self._task_json(request.path_params["id"]))
+        return Json(await self._task_json(request.path_params["id"]))
 
     async def delete_task(self, request: Request) -> Response:
         await self._scheduler.cancel(request.path_params["id"])
-        return _Json(await self._task_json(request.path_params["id"]))
+        return Json(await self._task_json(request.path_params["id"]))
 
     # Runs.
 
@@ -175,19 +169,19 @@ class HttpGateway:
         limit = _number(request, "limit", _PAGE_DEFAULT, _PAGE_MAX)
         after = _number(request, "after", -1, 1 << 62, low=0)
         results = await self._store.results(row.number, limit=limit, after=after)
-        return _Json([result_json(result, row.spec.id) for result in results])
+        return Json([result_json(result, row.spec.id) for result in results])
 
     async def get_run(self, request: Request) -> Response:
         row, run = await self._row_and_run(request)
         if (result := await self._result(row, run)) is not None:
-            return _Json(result_json(result, row.spec.id))
+            return Json(result_json(result, row.spec.id))
         task = await self._current(row)
         if isinstance(task, Task):
-            return _Json({"run": run, "state": task.state_of(run, self._clock.now())})
+            return Json({"run": run, "state": task.state_of(run, self._clock.now())})
         # It has ended since the results were read, or never ran.
         if (result := await self._result(row, run)) is not None:
-            return _Json(result_json(result, row.spec.id))
-        return _Json({"run": run, "state": RunState.CANCELLED})
+            return Json(result_json(result, row.spec.id))
+        return Json({"run": run, "state": RunState.CANCELLED})
 
     async def get_artifacts(self, request: Request) -> Response:
         row, run = await self._row_and_run(request)
@@ -232,10 +226,10 @@ class HttpGateway:
             }
             for entry, free in self._scheduler.pool.workers()
         ]
-        return _Json(workers)
+        return Json(workers)
 
     async def get_health(self, request: Request) -> Response:
-        return _Json({"status": "ok", **self._about()})
+        return Json({"status": "ok", **self._about()})
 
     # Reading.
 
@@ -362,90 +356,3 @@ class _FileResponse(StreamingResponse):
 async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
     while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
         yield piece
-
-
-# Errors: every one a problem, RFC 9457.
-
-
-def _problem(status: int, detail: str, code: str, field: str | None = None, headers: Any = None) -> Response:
-    body = {"type": "about:blank", "title": _TITLES.get(status, "Error"), "status": status, "detail": detail}
-    body |= {"code": code} | ({"field": field} if field else {})
-    return _Json(body, status, headers, media_type="application/problem+json")
-
-
-_TITLES: Final = {
-    400: "Bad Request",
-    403: "Forbidden",
-    404: "Not Found",
-    405: "Method Not Allowed",
-    408: "Request Timeout",
-    409: "Conflict",
-    413: "Content Too Large",
-    415: "Unsupported Media Type",
-    422: "Unprocessable Content",
-    429: "Too Many Requests",
-    500: "Internal Server Error",
-    503: "Service Unavailable",
-}
-_STATUS: Final[tuple[tuple[type[WwError], int], ...]] = (
-    (Conflict, 409),
-    (NotFound, 404),
-    (UsageError, 422),
-    (BadModule, 422),
-    (Overloaded, 429),
-    (StoreError, 503),
-)
-
-
-async def _answer_error(request: Request, error: Exception) -> Response:
-    assert isinstance(error, WwError)
-    status = next((status for kind, status in _STATUS if isinstance(error, kind)), 500)
-    if status >= 500:
-        log.error("%s %s: %s", request.method, request.url.path, error)
-    headers = {"Retry-After": str(max(1, round(error.retry_after_s)))} if isinstance(error, Overloaded) else None
-    field = "wasm" if isinstance(error, BadModule) else getattr(error, "field", None)
-    return _problem(status, str(error), error.code, field, headers)
-
-
-async def _answer_http_exception(request: Request, error: Exception) -> Response:
-    assert isinstance(error, HTTPException)
-    headers = dict(error.headers or {})
-    detail = error.detail
-    if error.status_code == 413:
-        headers["Connection"] = "close"
-    elif error.status_code == 404:  # from the router: whoever looks for a task in vain raises NotFound
-        detail = f"nothing is at {shown(request.scope['path'])}: there are /tasks, /workers and /healthz (docs/http.md)"
-    return _problem(error.status_code, detail, "http", headers=headers)
-
-
-def crowded(connections_max: int) -> ASGIApp:
-    """Return the answer to a request on a connection beyond that many. It ends the connection, to make room."""
-    headers = {"Retry-After": str(_CROWDED_RETRY_AFTER_S), "Connection": "close"}
-    return _problem(503, f"{connections_max} connections are open, the limit", "overloaded", headers=headers)
-
-
-def _forbidden(detail: str) -> ASGIApp:
-    return _problem(403, detail, "forbidden")
-
-
-class _Json(JSONResponse):
-    """JSON that ends its line, as a terminal likes it."""
-
-    def render(self, content: Any) -> bytes:
-        return super().render(content) + b"\n"
-
-
-class _Nothing(Response):
-    """No answer: nobody is there to read it, and the server has closed the connection or answered itself."""
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        pass
-
-
-async def _answer_nobody(request: Request, error: Exception) -> Response:
-    return _Nothing()
-
-
-async def _answer_unexpected(request: Request, error: Exception) -> Response:
-    # Starlette raises it again for the server to log.
-    return _problem(500, "the gateway failed to answer; its log says why", "internal")

@@ -24,6 +24,7 @@ from ww.gateway.request import shown
 from ww.gateway.store import Store
 from ww.gateway.task import Attempt, Outcome, RunResult, RunState, Spec, Task
 from ww.gateway.timers import Timers
+from ww.gateway.watch import Watches
 
 log = logging.getLogger("ww.gateway")
 
@@ -92,7 +93,8 @@ class Scheduler:
         self._shared = asyncio.Event()  # a slot has several lanes
         self._unwritten: list[tuple[Task, RunResult]] = []
         self._to_write = asyncio.Event()
-        self._watchers: dict[Task, set[asyncio.Future[None]]] = {}
+        self.watches = Watches()
+        """Who is told when a task changes: a run of it began, ended or went back, or it did itself."""
         self._written = asyncio.Event()
         self._children: set[asyncio.Task[None]] = set()
         self.late_outcomes = 0
@@ -223,25 +225,10 @@ class Scheduler:
         task = self._tasks.get(id)
         if task is None:
             return
-        ended: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-        watchers = self._watchers.setdefault(task, set())
-        watchers.add(ended)
-        try:
+        with self.watches.open(id, only_ends=True) as watch, contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                await ended
-        except TimeoutError:
-            pass
-        finally:
-            watchers.discard(ended)
-            if not watchers:
-                self._watchers.pop(task, None)
-
-    def wake_watchers(self) -> None:
-        """Have every `wait_ended` return."""
-        for watchers in self._watchers.values():
-            for watcher in watchers:
-                if not watcher.done():
-                    watcher.set_result(None)
+                while not (task.has_ended or watch.is_closed):
+                    await watch.changes()
 
     # Dispatch.
 
@@ -332,6 +319,7 @@ class Scheduler:
         """See one attempt through."""
         task = attempt.task
         attempt.worker = str(slot.lease.peer_id)
+        self.watches.notify(task.spec.id)
         try:
             outcome = await self._outcome(slot, attempt)
         except Draining:
@@ -461,6 +449,7 @@ class Scheduler:
             for task, result in results:
                 self._let_go(result.outcome)
                 task.commit(result, wall)
+                self.watches.notify(task.spec.id)
                 if task.has_ended:
                     self._forget(task)
 
@@ -485,6 +474,4 @@ class Scheduler:
         """Leave a task that has ended to the store."""
         if self._tasks.get(task.spec.id) is task:
             del self._tasks[task.spec.id]
-        for watcher in self._watchers.get(task, ()):
-            if not watcher.done():
-                watcher.set_result(None)
+        self.watches.notify(task.spec.id, has_ended=True)

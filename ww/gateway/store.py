@@ -294,6 +294,19 @@ class Store:
 
         return await self._read(work)
 
+    async def results_since(self, task: int, *, position: int, limit: int) -> list[tuple[int, RunResult]]:
+        """Return up to limit results of a task in the order in which they came, each with its position.
+
+        Only those beyond that position, 0 for all. Positions grow over all tasks, and mean the same after a restart.
+        """
+
+        def work(connection: sqlite3.Connection) -> list[tuple[int, RunResult]]:
+            query = _SELECT_RUN.replace("SELECT ", "SELECT position, ", 1)
+            query += " WHERE task = ? AND position > ? ORDER BY position LIMIT ?"
+            return [(row[0], _row_to_result(row[1:])) for row in connection.execute(query, (task, position, limit))]
+
+        return await self._read(work)
+
     async def modules(self) -> set[str]:
         """Return the digests of all modules and files that a remembered task names."""
 
@@ -435,7 +448,8 @@ def _row_to_task(row: tuple[Any, ...]) -> TaskRow:
     values["stdin"] = base64.b64decode(values["stdin"])
     for name in ("args", "arguments", "dirs", "artifacts"):
         values[name] = tuple(values.get(name, ()))
-    values["env"] = tuple((key, value) for key, value in values["env"])
+    for name in ("env", "labels"):
+        values[name] = tuple((key, value) for key, value in values.get(name, ()))
     return TaskRow(number, Spec(**values), created_at, finished_at, bool(cancelled), succeeded, failed)
 
 

@@ -81,6 +81,20 @@ class Spec:
     """WebAssembly instructions of one run, roughly; 0: not counted."""
     cpu_s: float = 0.0
     """Processor time of one run; 0: as long as it may take."""
+    name: str = ""
+    """What people call the task; need not be unique."""
+    owner: str = ""
+    """Name of the token that submitted it; empty where HTTP asks for none."""
+    priority: int = 0
+    """Higher goes first: -100 to 100."""
+    cpus: float = 0.0
+    """Cores that one run needs; 0: one slot, whatever that is."""
+    needs_memory_bytes: int = 0
+    """Memory that the worker must have for one run; 0: nobody asked for any."""
+    labels: tuple[tuple[str, str], ...] = ()
+    """What the worker must say of itself, sorted by key."""
+    retries: int = 0
+    """How often a run whose guest failed is tried again."""
 
     @property
     def argv(self) -> tuple[str, ...]:

@@ -1,0 +1,47 @@
+"""Who asks: the name, rights and limits behind a request.
+
+Holds what a token stands for. Must not know HTTP, nor how a token is told.
+"""
+
+from dataclasses import dataclass, field
+from enum import StrEnum
+from typing import Final
+
+from ww.errors import NotAllowed
+
+
+class Scope(StrEnum):
+    """What a caller may do."""
+
+    READ = "read"
+    """See its own tasks, and modules by their digest."""
+    SUBMIT = "submit"
+    """Submit and cancel its own tasks, upload modules."""
+    ADMIN = "admin"
+    """All of it, for everybody's tasks; remove modules."""
+
+
+@dataclass(frozen=True, slots=True)
+class Caller:
+    """One caller."""
+
+    name: str = ""
+    """Of its token: tasks it submits carry it as their owner. Empty where no tokens are asked for."""
+    scopes: frozenset[Scope] = field(default_factory=lambda: frozenset(Scope))
+
+    def may(self, scope: Scope) -> bool:
+        """Whether the caller has a right."""
+        return scope in self.scopes or Scope.ADMIN in self.scopes
+
+    def require(self, scope: Scope) -> None:
+        """Raise NotAllowed unless the caller has a right."""
+        if not self.may(scope):
+            raise NotAllowed(f"the token {self.name!r} has no scope {scope}")
+
+    def may_see(self, owner: str) -> bool:
+        """Whether the caller may see the tasks of that owner."""
+        return owner == self.name or Scope.ADMIN in self.scopes
+
+
+EVERYBODY: Final = Caller()
+"""Who asks where no tokens are asked for: loopback, without --token-file."""
