@@ -45,7 +45,7 @@ def test_a_worker_leaves_a_gateway_that_turns_to_nonsense(cluster: CleanCluster)
     async def be_a_gateway() -> None:
         identity = Identity.generate()
         transport = Eavesdropper(identity)
-        pool = WorkerPool(lambda digest: Path("/nowhere"), wall=SystemClock().wall, on_offer=lambda: None)
+        pool = WorkerPool(lambda digest: Path("/nowhere"), clock=SystemClock(), on_offer=lambda: None)
         async with capnp.kj_loop(), Vat(identity, transport) as vat:
             vat.export("registry", pool.registry_for)
             vat.export("channel", pool.sender_for)

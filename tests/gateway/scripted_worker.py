@@ -47,6 +47,8 @@ class ScriptedWorker:
         self.run_error: WwError | None = None
         self.is_quick = False
         """Answer every run at once, as a short one, and offer a slot again when it comes back."""
+        self.offers_again = False
+        """Offer a slot again when it comes back."""
         self.leases_ended = 0
         self.is_connected = False
         self._sends: list[asyncio.Future[Any]] = []
@@ -107,7 +109,7 @@ class _Slot(schema.worker.Worker.Server):  # type: ignore[misc]
 
     def __del__(self) -> None:
         self._worker.leases_ended += 1
-        if self._worker.is_quick and self._worker.is_connected:
+        if (self._worker.is_quick or self._worker.offers_again) and self._worker.is_connected:
             self._worker.offer()
 
 

@@ -6,6 +6,7 @@ from pathlib import Path
 import pytest
 
 from tests.conftest import until
+from ww.clock import ManualClock
 from ww.errors import NotAdmitted, PeerError, UsageError
 from ww.gateway.operator import Operator, OperatorServer
 from ww.gateway.pool import WorkerPool
@@ -35,7 +36,7 @@ class Slow:
 async def test_who_is_banned_while_it_is_let_in_is_put_out(tmp_path: Path) -> None:
     network, gateway, worker = Network(), Identity.generate(), Identity.generate()
     slow, register = Slow(), Register(tmp_path / "peers.db")
-    pool = WorkerPool(lambda digest: tmp_path / digest, wall=float, on_offer=lambda: None)
+    pool = WorkerPool(lambda digest: tmp_path / digest, clock=ManualClock(), on_offer=lambda: None)
     async with (
         Vat(gateway, MemoryTransport(network, gateway), admission=slow) as there,
         Vat(worker, MemoryTransport(network, worker)) as here,

@@ -1,7 +1,6 @@
 """The scheduler with its pool, store and modules, against workers that do what a test says, in one process."""
 
 import asyncio
-import contextlib
 import io
 import zipfile
 from collections.abc import AsyncIterator
@@ -11,148 +10,22 @@ from typing import Any
 import pytest
 
 from tests.conftest import until
-from tests.gateway.scripted_worker import Run, ScriptedWorker
-from tests.guests import digest_of, guest, zipped
-from ww.clock import ManualClock
-from ww.errors import BadModule, Conflict, Draining, NotFound, Overloaded, RemoteError, StoreError, UsageError, WwError
-from ww.gateway.artifacts import ArtifactStore
-from ww.gateway.modules import ModuleStore
+from tests.gateway.scheduling import NOOP, Gateway, next_run, open_gateway
+from tests.gateway.scripted_worker import ScriptedWorker
+from tests.guests import digest_of, zipped
+from ww.errors import BadModule, Conflict, Draining, NotFound, Overloaded, RemoteError, UsageError, WwError
 from ww.gateway.request import RequestLimits
-from ww.gateway.scheduler import Scheduler, SchedulerConfig
-from ww.gateway.store import Store
-from ww.gateway.task import RunResult, RunState, Spec
-from ww.identity import Identity
-from ww.net.memory import MemoryTransport, Network
-from ww.net.multiaddr import Multiaddr
-from ww.node import LOOPBACK
-from ww.rpc.vat import Vat
+from ww.gateway.scheduler import SchedulerConfig
+from ww.gateway.task import RunState
+from ww.net.memory import Network
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop")]
-
-NOOP = guest("noop")
-
-
-class FlakyStore(Store):
-    """A store whose disk refuses results when told to."""
-
-    refuses = False
-
-    async def add_results(self, results: Any) -> None:
-        if self.refuses:
-            raise StoreError("no space left on device")
-        await super().add_results(results)
-
-
-class Gateway:
-    """A scheduler that peers can reach, and a clock that moves when told to."""
-
-    def __init__(
-        self, directory: Path, network: Network, config: SchedulerConfig, artifacts_bytes_max: int = 1 << 20
-    ) -> None:
-        self.directory = directory
-        self.clock = ManualClock()
-        self._network = network
-        self.store = FlakyStore(directory / "ww.db")
-        self.modules = ModuleStore(directory / "modules", quota_bytes=1 << 20)
-        self.artifacts = ArtifactStore(directory / "artifacts", quota_bytes=artifacts_bytes_max)
-        self.scheduler = Scheduler(self.store, self.modules, self.artifacts, self.clock, config)
-        self._identity = Identity.generate()
-        self.vat = Vat(self._identity, MemoryTransport(network, self._identity))
-        self._stack = contextlib.AsyncExitStack()
-        self.address: Multiaddr
-
-    async def start(self) -> None:
-        await self._stack.enter_async_context(self.store)
-        await self._stack.enter_async_context(self.scheduler)
-        await self._stack.enter_async_context(self.vat)
-        self.vat.export("registry", self.scheduler.pool.registry_for)
-        self.vat.export("channel", self.scheduler.pool.sender_for)
-        self.address = (await self.vat.listen(LOOPBACK))[0].of_peer(self._identity.peer_id)
-
-    async def aclose(self) -> None:
-        await self._stack.aclose()
-
-    async def worker(self, slots: int = 1, *, is_quick: bool = False) -> ScriptedWorker:
-        """Bring in a worker with that many slots on offer; it leaves with the gateway."""
-        worker = await self._stack.enter_async_context(ScriptedWorker(self._network))
-        worker.is_quick = is_quick
-        await worker.connect(self.address)
-        await worker.register(slots=max(1, slots))
-        waiting = self.free_slots
-        for _ in range(slots):
-            worker.offer()
-        # An offer may be taken at once: what counts is that all have arrived.
-        await until(lambda: self.free_slots >= waiting + slots or bool(worker.runs))
-        return worker
-
-    @property
-    def free_slots(self) -> int:
-        return len(list(self.scheduler.pool.channel.waiting()))
-
-    async def submit(self, id: str, zip: bytes = b"", **values: Any) -> Spec:
-        defaults = {"kind": "function", "entry": "run", "duration_s": 10.0, "memory_bytes": 1 << 20}
-        defaults |= {"output_bytes": 100, "input": 7}
-        defaults["arguments"] = (values.get("input", 7), 0)
-        if zip:
-            defaults |= {"files": digest_of(zip).hex(), "files_bytes": 1 << 20}
-        spec = Spec(id=id, module=digest_of(NOOP).hex(), **defaults | values)
-
-        async def keep() -> None:
-            await self.modules.keep(io.BytesIO(NOOP), spec.module, self.scheduler.modules_in_use)
-            if zip:
-                await self.modules.keep_files(io.BytesIO(zip), spec.files, self.scheduler.modules_in_use)
-
-        await self.scheduler.submit(spec, keep)
-        return spec
-
-    async def pass_time(self, seconds: float) -> None:
-        """Move the clock, and let everybody who waited for it act."""
-        self.clock.advance(seconds)
-        for _ in range(5):
-            await asyncio.sleep(0)
-
-    async def cancel(self, id: str) -> None:
-        """Cancel a task, while the clock ticks."""
-        cancelling = asyncio.ensure_future(self.scheduler.cancel(id))
-        async with asyncio.timeout(10):
-            while not cancelling.done():
-                await self.pass_time(0.01)
-        await cancelling
-
-    async def ended(self, id: str) -> list[RunResult]:
-        """Wait for a task's end, while the clock ticks, and return its results by run."""
-        async with asyncio.timeout(10):
-            while self.scheduler.task(id) is not None:
-                await self.pass_time(0.01)
-        row = await self.store.task(id)
-        assert row is not None
-        return await self.store.results(row.number, limit=1000, after=-1)
-
-    def artifact_files(self) -> set[str]:
-        return {path.name for path in (self.directory / "artifacts").iterdir()}
-
-
-@contextlib.asynccontextmanager
-async def open_gateway(directory: Path, **settings: Any) -> AsyncIterator[Gateway]:
-    config = SchedulerConfig(tasks_max=3, attempt_slack_s=0.05, cancel_grace_s=5, keep=settings.pop("keep", 10_000))
-    gateway = Gateway(directory, Network(), config, **settings)
-    await gateway.start()
-    try:
-        yield gateway
-    finally:
-        await gateway.aclose()
 
 
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
     async with open_gateway(tmp_path) as gateway:
         yield gateway
-
-
-async def next_run(worker: ScriptedWorker, count: int = 1) -> Run:
-    """Wait until the worker has been asked for that many runs, and return the latest."""
-    await until(lambda: len(worker.runs) >= count)
-    return worker.runs[count - 1]
 
 
 async def test_a_run_goes_to_a_waiting_slot_and_its_end_to_the_disk(gateway: Gateway) -> None:
@@ -687,7 +560,7 @@ async def test_artifacts_are_on_disk_with_their_result(gateway: Gateway) -> None
     assert gateway.artifact_files() == {f"{digest_of(data).hex()}.zip"}
     with await gateway.artifacts.open(digest_of(data).hex()) as file:
         assert file.read() == data
-    assert not gateway.scheduler._held
+    assert not gateway.scheduler.recorder.held
 
 
 @pytest.mark.parametrize(
@@ -749,7 +622,7 @@ async def test_artifacts_without_room_fail_the_run(tmp_path: Path) -> None:
         assert (results[1].outcome.reason, results[1].outcome.artifacts) == ("artifacts", "")
         assert f"have reached {len(one)} bytes, the limit" in results[1].outcome.detail
         assert gateway.artifact_files() == {f"{digest_of(one).hex()}.zip"}
-        assert not gateway.scheduler._held
+        assert not gateway.scheduler.recorder.held
 
 
 async def test_artifacts_wait_for_a_disk_that_refuses(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:
@@ -774,7 +647,7 @@ async def test_artifacts_of_a_cancelled_run_are_not_held(gateway: Gateway, caplo
     await gateway.cancel("a")
     (gateway.directory / "artifacts").mkdir()
     async with asyncio.timeout(10):
-        while gateway.scheduler._held:
+        while gateway.scheduler.recorder.held:
             await gateway.pass_time(0.5)
     assert gateway.artifact_files() == set()
 

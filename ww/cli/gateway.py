@@ -11,11 +11,14 @@ from ww.cli.options import Parser, add_node_options, count, node_config, seconds
 from ww.cli.process import log_to_stderr, on_stop_signals
 from ww.clock import SystemClock
 from ww.errors import UsageError
+from ww.gateway.breaker import BreakerConfig
+from ww.gateway.dispatch import DispatchConfig
 from ww.gateway.http import HttpConfig
 from ww.gateway.request import RequestLimits
 from ww.gateway.scheduler import SchedulerConfig
 from ww.gateway.serve import GatewayConfig, serve
 from ww.gateway.server import ServerConfig
+from ww.gateway.task import Policy
 from ww.node import Node
 from ww.rpc.loop import run
 
@@ -40,11 +43,28 @@ def add_to(parser: Parser) -> None:
         ("--uploads", count, http.uploads_max, "requests with a body read at a time"),
         ("--connections", count, 512, "HTTP connections at a time"),
         ("--tasks-max", count, scheduler.tasks_max, "tasks that have not ended"),
+        ("--tasks-bytes-max", size, scheduler.tasks_bytes_max, "bytes that those take in memory, with their stdin"),
+        ("--needs-max", count, scheduler.needs_max, "distinct needs (cpus, memory, labels) that those may have"),
+        (
+            "--unsatisfiable-ttl",
+            seconds,
+            scheduler.unsatisfiable_ttl_s,
+            "seconds that a due run waits while no connected worker could ever serve it; then its task has failed",
+        ),
+        ("--attempts-max", count, scheduler.policy.attempts_max, "attempts of one run that may be lost"),
+        ("--cancel-grace", seconds, scheduler.dispatch.cancel_grace_s, "seconds a worker has to answer a cancel"),
+        (
+            "--breaker-failures",
+            count,
+            scheduler.breaker.failures_max,
+            "distinct modules whose runs a worker fails, one after the other, until it gets nothing for a while",
+        ),
+        ("--breaker-open", seconds, scheduler.breaker.open_s, "seconds of that, doubled each time it fails again"),
         ("--keep", count, scheduler.keep, "ended tasks that are remembered"),
         (
             "--attempt-slack",
             seconds,
-            scheduler.attempt_slack_s,
+            scheduler.dispatch.attempt_slack_s,
             "seconds beyond a run's duration until a worker that says nothing has lost it",
         ),
         ("--modules-max", size, 10 << 30, "bytes of all modules and files kept"),
@@ -87,6 +107,10 @@ def add_to(parser: Parser) -> None:
         ),
         ("--fuel-max", count, limits.fuel_max, "WebAssembly instructions a task may ask for"),
     )
+    parser.flag(
+        "--speculate", "give a run that takes three times as long as its like a second attempt on another worker, once"
+        " nothing else of its task waits",
+    )  # fmt: skip
     parser.set_defaults(run=lambda arguments: run(lambda: main(arguments)))
 
 
@@ -135,7 +159,22 @@ def _config(arguments: argparse.Namespace) -> GatewayConfig:
             fuel_max=arguments.fuel_max,
         ),
         scheduler=SchedulerConfig(
-            tasks_max=arguments.tasks_max, keep=arguments.keep, attempt_slack_s=arguments.attempt_slack
+            tasks_max=arguments.tasks_max,
+            tasks_bytes_max=arguments.tasks_bytes_max,
+            needs_max=arguments.needs_max,
+            keep=arguments.keep,
+            unsatisfiable_ttl_s=arguments.unsatisfiable_ttl,
+            dispatch=DispatchConfig(
+                attempt_slack_s=arguments.attempt_slack,
+                cancel_grace_s=arguments.cancel_grace,
+                speculate=arguments.speculate,
+            ),
+            breaker=BreakerConfig(
+                failures_max=arguments.breaker_failures,
+                open_s=arguments.breaker_open,
+                open_max_s=max(arguments.breaker_open, BreakerConfig().open_max_s),
+            ),
+            policy=Policy(attempts_max=arguments.attempts_max),
         ),
     )
 

@@ -23,7 +23,7 @@ from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
 from ww.errors import StoreError, UsageError
-from ww.gateway.task import Outcome, RunResult, RunState, Spec, Task
+from ww.gateway.task import Outcome, Policy, RunResult, RunState, Spec, Task
 
 T = TypeVar("T")
 
@@ -226,14 +226,15 @@ class Store:
 
     # Reading.
 
-    async def open_tasks(self, now: float, wall: float) -> list[Task]:
+    async def open_tasks(self, now: float, wall: float, policy: Policy | None = None) -> list[Task]:
         """Return the tasks that have not ended, oldest first, with what is known of their runs."""
 
         def work(connection: sqlite3.Connection) -> list[Task]:
             tasks = []
             for row in connection.execute(f"{_SELECT_TASK} WHERE finished_at IS NULL ORDER BY number").fetchall():
                 stored = _row_to_task(row)
-                task = Task(stored.spec, number=stored.number, created_at=stored.created_at, now=now, wall=wall)
+                times = {"created_at": stored.created_at, "now": now, "wall": wall}
+                task = Task(stored.spec, number=stored.number, **times, policy=policy)
                 for run, state in connection.execute("SELECT run, state FROM runs WHERE task = ?", (stored.number,)):
                     task.restore(run, RunState(state))
                 tasks.append(task)

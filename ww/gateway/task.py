@@ -1,155 +1,96 @@
-"""Tasks, runs and attempts: their types and their state machine.
+"""The state machine of tasks, runs and attempts.
 
-Holds what a task is and what may happen to it. A plain class that takes events and `now` and returns values: it knows
-no loop, no socket, no disk and no clock. States: docs/semantics.md. Who feeds it: scheduler.py.
+Holds what may happen to a task. Plain classes that take events and `now` and return effects: they know no loop, no
+socket, no disk and no clock. Who feeds them: agenda.py and dispatch.py. States in words: docs/semantics.md.
 
 A Task is what a user submits; a Run is one execution of it; an Attempt is one try of a Run on one worker. Runs come
-into being when they are due, so a task of a million repeats costs nothing until it runs.
+into being when they begin, so a task of a million repeats is a cursor until then.
 """
 
 import heapq
 import random
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
-ATTEMPTS_MAX: Final = 5
-# A module that kills its sandbox is tried once elsewhere: it must not walk through the whole cluster.
-CRASHES_MAX: Final = 2
-_BACKOFF_FIRST_S: Final = 0.1
-_BACKOFF_MAX_S: Final = 10.0
+from ww.gateway.spec import ENDED, Need, Outcome, RunResult, RunState, Spec
 
-
-class RunState(StrEnum):
-    """Where a run is. The last three never change."""
-
-    SCHEDULED = "scheduled"
-    QUEUED = "queued"
-    RUNNING = "running"
-    SUCCEEDED = "succeeded"
-    FAILED = "failed"
-    CANCELLED = "cancelled"
-
-
-ENDED: Final = frozenset({RunState.SUCCEEDED, RunState.FAILED, RunState.CANCELLED})
+__all__ = [
+    "ENDED",
+    "Attempt",
+    "Demand",
+    "Effects",
+    "Need",
+    "Outcome",
+    "Policy",
+    "RunResult",
+    "RunState",
+    "Spec",
+    "Task",
+]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Spec:
-    """What was submitted, checked and complete. Two submissions are the same when their specs are equal."""
+class Event(StrEnum):
+    """What happens to a run: the beginning and the ends of its attempts, and a cancel."""
 
-    id: str
-    module: str
-    """sha256 of the module's bytes, hex."""
-    kind: str
-    """How it is run: see wasm_inspect.Kind."""
-    entry: str
-    """Exported function to call; empty for all other kinds."""
-    arguments: tuple[int, ...] = ()
-    """What that is called with: see number.py."""
-    description: str = ""
-    complete: int = 0
-    """Initial value of the completion counter."""
-    duration_s: float
-    """Seconds one run may take."""
-    start_s: float = 0.0
-    """Seconds from submission to the first run."""
-    delay_s: float = 0.0
-    """Seconds between the starts of consecutive runs."""
-    repeats: int = 1
-    input: int | None = None
-    difficulty: int | None = None
-    args: tuple[str, ...] = ()
-    env: tuple[tuple[str, str], ...] = ()
-    stdin: bytes = b""
-    memory_bytes: int
-    output_bytes: int
-    files: str = ""
-    """sha256 of a zip that is unpacked into the guest's file system, hex; or empty."""
-    dirs: tuple[str, ...] = ()
-    """Folders of it that the guest may open; none: all of it."""
-    files_bytes: int = 0
-    """What the guest's file system may hold; 0: there is none."""
-    artifacts: tuple[str, ...] = ()
-    """Paths of it to bring back."""
-    artifact_bytes: int = 0
-    """What they may hold together."""
-    deterministic: bool = False
-    seed: int = 0
-    """Of a deterministic run's random numbers."""
-    fuel: int = 0
-    """WebAssembly instructions of one run, roughly; 0: not counted."""
-    cpu_s: float = 0.0
-    """Processor time of one run; 0: as long as it may take."""
-    name: str = ""
-    """What people call the task; need not be unique."""
-    owner: str = ""
-    """Name of the token that submitted it; empty where HTTP asks for none."""
-    priority: int = 0
-    """Higher goes first: -100 to 100."""
-    cpus: float = 0.0
-    """Cores that one run needs; 0: one slot, whatever that is."""
-    needs_memory_bytes: int = 0
-    """Memory that the worker must have for one run; 0: nobody asked for any."""
-    labels: tuple[tuple[str, str], ...] = ()
-    """What the worker must say of itself, sorted by key."""
-    retries: int = 0
-    """How often a run whose guest failed is tried again."""
-
-    @property
-    def argv(self) -> tuple[str, ...]:
-        """What a guest gets after its own name."""
-        numbers = () if self.entry else tuple(str(n) for n in (self.input, self.difficulty) if n is not None)
-        return numbers + self.args
+    BEGIN = "begin"
+    OK = "ok"
+    GUEST_FAILED = "guest"
+    CRASHED = "crash"
+    """The sandbox process died under it."""
+    LOST = "lost"
+    """The worker, or the way to it, is gone, or says nothing."""
+    RETURNED = "returned"
+    """No worker began it."""
+    CANCEL = "cancel"
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
-    """How an attempt ended on a worker. Reason is empty when it ended well."""
+class Rule(NamedTuple):
+    """Where an event leads; `spends` is what that takes from, `broke` where it leads when nothing is left of it."""
 
+    to: RunState
+    spends: str = ""
+    broke: RunState = RunState.FAILED
+
+
+RULES: Final[dict[tuple[RunState, Event], Rule]] = {
+    (RunState.QUEUED, Event.BEGIN): Rule(RunState.RUNNING),
+    (RunState.QUEUED, Event.CANCEL): Rule(RunState.CANCELLED),
+    (RunState.RUNNING, Event.BEGIN): Rule(RunState.RUNNING),  # a straggler's second attempt
+    (RunState.RUNNING, Event.OK): Rule(RunState.SUCCEEDED),
+    (RunState.RUNNING, Event.GUEST_FAILED): Rule(RunState.QUEUED, "failures"),
+    (RunState.RUNNING, Event.CRASHED): Rule(RunState.QUEUED, "crashes"),
+    (RunState.RUNNING, Event.LOST): Rule(RunState.QUEUED, "losses"),
+    (RunState.RUNNING, Event.RETURNED): Rule(RunState.QUEUED),
+    (RunState.RUNNING, Event.CANCEL): Rule(RunState.CANCELLED),
+}
+"""All that can happen to a run that has begun. A run that is queued again while another attempt of it is under way goes
+on running. What is not here cannot happen: an attempt of a run that has ended does not count any more."""
+
+
+@dataclass(frozen=True, slots=True)
+class Policy:
+    """How often what went wrong is tried again."""
+
+    attempts_max: int = 5
+    """Attempts of one run that may be lost."""
+    crashes_max: int = 2
+    """A module that kills its sandbox is tried once elsewhere: it must not walk through the whole cluster."""
+    backoff_first_s: float = 0.1
+    backoff_max_s: float = 10.0
+
+
+@dataclass(slots=True)
+class Demand:
+    """What all tasks with one Need share: whether it can be met at all."""
+
+    need: Need
     reason: str = ""
-    detail: str = ""
-    result: str | None = None
-    """What the exported function returned, as text."""
-    exit_code: int | None = None
-    stdout: bytes = b""
-    stderr: bytes = b""
-    stdout_truncated: bool = False
-    stderr_truncated: bool = False
-    wall_s: float = 0.0
-    cpu_s: float = 0.0
-    memory_bytes: int = 0
-    memory_limit_bytes: int = 0
-    fuel: int | None = None
-    """What was used, where it was counted."""
-    queue_s: float = 0.0
-    """At the worker, until it had a process."""
-    compile_s: float = 0.0
-    """That the run waited for."""
-    instantiate_s: float = 0.0
-    """Of wall_s."""
-    files_bytes: int = 0
-    """In the guest's file system at its end."""
-    artifacts: str = ""
-    """sha256 of the zip of artifacts, hex; or empty."""
-    artifacts_bytes: int = 0
-    """Of that zip."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunResult:
-    """The record of a run that has ended. Times are seconds since the epoch."""
-
-    run: int
-    """Which of the task's runs, from 0."""
-    state: RunState
-    outcome: Outcome
-    worker: str
-    """Peer id of the worker of the last attempt, or empty."""
-    attempts: int
-    queued_at: float
-    started_at: float | None
-    finished_at: float
+    """Why no connected worker could ever meet it; empty when one could."""
+    since: float = 0.0
+    """Monotonic time at which that began."""
+    is_judged: bool = False
+    """Whether anybody looked."""
 
 
 @dataclass(slots=True, eq=False)
@@ -158,29 +99,59 @@ class Attempt:
 
     task: "Task"
     run: int
+    """Which of the task's runs, from 0."""
     number: int
     """1 for the first try."""
-    crashes: int
     queued_at: float
-    started_at: float = 0.0
+    """When the run was due, seconds since the epoch."""
+    waited_s: float
+    """From being due, or due again, to this beginning."""
+    began: float
+    """Monotonic."""
+    started_at: float
+    """The same, seconds since the epoch."""
     worker: str = ""
+    """Peer id."""
 
 
-@dataclass(slots=True, order=True)
-class _Retry:
-    """A run that waits for its next attempt."""
+@dataclass(slots=True, eq=False)
+class Run:
+    """A run that has begun and not ended."""
 
+    number: int
+    queued_at: float
     due: float
-    run: int
-    attempts: int = field(compare=False)
-    crashes: int = field(compare=False)
-    queued_at: float = field(compare=False)
+    """When it may begin, or begin again; monotonic."""
+    state: RunState = RunState.QUEUED
+    tries: int = 0
+    failures: int = 0
+    crashes: int = 0
+    losses: int = 0
+    attempts: list[Attempt] = field(default_factory=list)
+    """Under way."""
+
+    def __lt__(self, other: "Run") -> bool:
+        return (self.due, self.number) < (other.due, other.number)
+
+
+class Effects(NamedTuple):
+    """What has to be done after an event."""
+
+    result: RunResult | None = None
+    """To be put on disk: the run has ended."""
+    stop: tuple[Attempt, ...] = ()
+    """Other attempts of it that are not wanted any more."""
+
+
+_NOTHING: Final = Effects()
 
 
 class Task:
     """One task and the state of its runs. `now` is monotonic, `wall` the time of day, both in seconds."""
 
-    def __init__(self, spec: Spec, *, number: int, created_at: float, now: float, wall: float) -> None:
+    def __init__(
+        self, spec: Spec, *, number: int, created_at: float, now: float, wall: float, policy: Policy | None = None
+    ) -> None:
         """Begin at `now`, which is `wall` o'clock, a task submitted at created_at with that number in the store."""
         self.spec = spec
         self.number = number
@@ -189,13 +160,25 @@ class Task:
         self.finished_at: float | None = None
         self.succeeded = 0
         self.failed = 0
-        self._first_due = now + (created_at - wall) + spec.start_s
+        self.demand: Demand | None = None
+        """What it shares with others that need the same; None when nobody looked yet."""
+        self.charged_s = 0.0
+        """Slot time that it has had, for taking turns."""
+        self._policy = policy or Policy()
+        # A clock that was set back while the gateway was off delays nothing beyond what was asked for.
+        self._first_due = now - max(0.0, wall - created_at) + spec.start_s
         self._cursor = 0
         self._done: set[int] = set()  # runs at or after the cursor that ended before a restart
-        self._retries: list[_Retry] = []
-        self._active: dict[int, Attempt] = {}
-        self._ending: dict[int, Attempt] = {}  # ended, but not on disk yet: shown as running
+        self._runs: dict[int, Run] = {}
+        self._again: list[Run] = []  # a heap of those that are queued again
+        self._attempts: dict[Attempt, Run] = {}
+        self._ending: set[int] = set()  # ended, but not on disk yet: shown as running
+        self._failure = ""
+        self._timed = 0
+        self._mean_s = 0.0
         self._random = random.Random(number)
+
+    # Events.
 
     def restore(self, run: int, state: RunState) -> None:
         """Tell of a run that had ended before a restart."""
@@ -203,64 +186,52 @@ class Task:
         self._done.add(run)
         self._skip_done()
 
-    def next_due(self) -> float | None:
-        """Return when (monotonic) the next run may start, or None when none is left to start."""
-        if self.cancelled_at is not None:
-            return None
-        dues = [self._first_due + self._cursor * self.spec.delay_s] if self._cursor < self.spec.repeats else []
-        if self._retries:
-            dues.append(self._retries[0].due)
-        return min(dues, default=None)
-
     def begin(self, now: float, wall: float) -> Attempt | None:
         """Take the next due run off the queue, or None when none is due."""
         due = self.next_due()
         if due is None or due > now:
             return None
-        if self._retries and self._retries[0].due <= now:
-            retry = heapq.heappop(self._retries)
-            attempt = Attempt(self, retry.run, retry.attempts + 1, retry.crashes, retry.queued_at)
+        if self._again and self._again[0].due <= now:
+            run = heapq.heappop(self._again)
         else:
-            attempt = Attempt(self, self._cursor, 1, 0, wall - (now - due))
+            run = self._runs[self._cursor] = Run(self._cursor, wall - (now - due), due)
             self._cursor += 1
             self._skip_done()
-        attempt.started_at = wall
-        self._active[attempt.run] = attempt
-        return attempt
+        return self._attempt(run, now, wall)
 
-    def end(self, attempt: Attempt, outcome: Outcome, now: float, wall: float) -> RunResult | None:
+    def begin_again(self, attempt: Attempt, now: float, wall: float) -> Attempt | None:
+        """Begin a second attempt of a run beside one that takes long; None when it has one, or has ended."""
+        run = self._attempts.get(attempt)
+        if run is None or len(run.attempts) > 1:
+            return None
+        return self._attempt(run, now, wall)
+
+    def end(self, attempt: Attempt, outcome: Outcome, now: float, wall: float) -> Effects:
         """Take an attempt's outcome.
 
-        Returns the run's final result, which becomes its state by `commit` once it is on disk; None when the run is
-        tried again or the attempt does not count any more.
+        A result becomes the run's state by `commit`, once it is on disk. None when the run is tried again, or the
+        attempt does not count any more.
         """
-        if not self.is_active(attempt):
-            return None
-        crashes = attempt.crashes + (outcome.reason == "crash")
-        if outcome.reason == "crash" and crashes < CRASHES_MAX:
-            self._retry(attempt, crashes, now)
-            return None
-        state = RunState.FAILED if outcome.reason else RunState.SUCCEEDED
-        return self._finish(attempt, state, outcome, wall)
+        event = Event.GUEST_FAILED if outcome.reason else Event.OK
+        if attempt in self._attempts and event is Event.OK:
+            self._timed += 1
+            self._mean_s += (outcome.wall_s - self._mean_s) / min(self._timed, 100)
+        return self._happen(attempt, Event.CRASHED if outcome.reason == "crash" else event, outcome, now, wall)
 
-    def lose(self, attempt: Attempt, why: str, now: float, wall: float) -> RunResult | None:
+    def lose(self, attempt: Attempt, why: str, now: float, wall: float) -> Effects:
         """Note that the worker or the way to it is gone. Returns as `end` does."""
-        if not self.is_active(attempt):
-            return None
-        if attempt.number < ATTEMPTS_MAX:
-            self._retry(attempt, attempt.crashes, now)
-            return None
-        return self._finish(attempt, RunState.FAILED, Outcome(reason="lost", detail=why), wall)
+        return self._happen(attempt, Event.LOST, Outcome(reason="lost", detail=why), now, wall)
 
     def give_back(self, attempt: Attempt, now: float) -> None:
         """Put a run back that no worker began, as if it had not been taken."""
-        if self.is_active(attempt):
-            del self._active[attempt.run]
-            self._give_back(attempt, now)
+        if (run := self._attempts.get(attempt)) is not None:
+            if len(run.attempts) == 1:
+                run.tries -= 1
+            self._happen(attempt, Event.RETURNED, Outcome(), now, 0.0)
 
     def commit(self, result: RunResult, wall: float) -> None:
         """Make a result the run's state: it is on disk."""
-        self._ending.pop(result.run, None)
+        self._ending.discard(result.run)
         self._count(result.state)
         if self.finished_at is None and self.succeeded + self.failed == self.spec.repeats:
             self.finished_at = wall
@@ -270,8 +241,34 @@ class Task:
         if self.has_ended:
             return []
         self.cancelled_at = self.finished_at = wall
-        attempts = sorted(self._active.values(), key=lambda attempt: attempt.run)
-        return [self._finish(attempt, RunState.CANCELLED, Outcome(), wall) for attempt in attempts]
+        running = sorted((run for run in self._runs.values() if run.attempts), key=lambda run: run.number)
+        results = []
+        for run in running:
+            assert RULES[run.state, Event.CANCEL].to is RunState.CANCELLED
+            results.append(self._finish(run, run.attempts[0], RunState.CANCELLED, Outcome(), wall))
+        self._runs.clear()
+        self._again.clear()
+        return results
+
+    def fail(self, reason: str, wall: float) -> None:
+        """End a task none of whose runs is under way: those that have not ended count as failed, for that reason."""
+        assert not self._attempts
+        assert not self._ending
+        self.finished_at, self._failure = wall, reason
+        self.failed = self.spec.repeats - self.succeeded
+        self._runs.clear()
+        self._again.clear()
+
+    # What is so.
+
+    def next_due(self) -> float | None:
+        """Return when (monotonic) the next run may start, or None when none is left to start."""
+        if self.has_ended:
+            return None
+        dues = [self._first_due + self._cursor * self.spec.delay_s] if self._cursor < self.spec.repeats else []
+        if self._again:
+            dues.append(self._again[0].due)
+        return min(dues, default=None)
 
     @property
     def has_ended(self) -> bool:
@@ -280,36 +277,54 @@ class Task:
 
     def is_active(self, attempt: Attempt) -> bool:
         """Whether that attempt still counts."""
-        return self._active.get(attempt.run) is attempt
+        return attempt in self._attempts
 
     @property
     def active(self) -> list[Attempt]:
         """The attempts under way."""
-        return list(self._active.values())
+        return list(self._attempts)
+
+    @property
+    def is_ending(self) -> bool:
+        """Whether a run of it has ended and is not on disk yet."""
+        return bool(self._ending)
+
+    @property
+    def expected_s(self) -> float:
+        """Seconds that a run of it takes, by those that succeeded lately; 0 when none has."""
+        return self._mean_s
 
     def counts(self, now: float) -> dict[RunState, int]:
         """Count the runs by state."""
         ended = self.succeeded + self.failed
-        if self.cancelled_at is not None:
+        if self.has_ended:
             left = {RunState.CANCELLED: self.spec.repeats - ended}
         else:
-            running = len(self._active) + len(self._ending)
-            waiting = self.spec.repeats - ended - running
-            scheduled = min(waiting, self._not_due(now))
+            running, queued = self._running(), self.queued(now)
             left = {
-                RunState.SCHEDULED: scheduled,
-                RunState.QUEUED: waiting - scheduled,
+                RunState.SCHEDULED: self.spec.repeats - ended - running - queued,
+                RunState.QUEUED: queued,
                 RunState.RUNNING: running,
                 RunState.CANCELLED: 0,
             }
         zero = dict.fromkeys(RunState, 0)
         return zero | left | {RunState.SUCCEEDED: self.succeeded, RunState.FAILED: self.failed}
 
+    def queued(self, now: float) -> int:
+        """Count the runs that are due and wait."""
+        if self.has_ended:
+            return 0
+        waiting = self.spec.repeats - self.succeeded - self.failed - self._running()
+        return waiting - min(waiting, self._not_due(now))
+
     def state_of(self, run: int, now: float) -> RunState:
         """Return the state of a run that has no result."""
-        if run in self._active or run in self._ending:
+        if self.has_ended:
+            return RunState.CANCELLED if self.cancelled_at is not None else RunState.FAILED
+        begun = self._runs.get(run)
+        if run in self._ending or (begun is not None and begun.attempts):
             return RunState.RUNNING
-        is_due = run < self._cursor or self._first_due + run * self.spec.delay_s <= now
+        is_due = begun is not None or run < self._cursor or self._first_due + run * self.spec.delay_s <= now
         return RunState.QUEUED if is_due else RunState.SCHEDULED
 
     def status(self, now: float) -> str:
@@ -321,8 +336,83 @@ class Task:
         counts = self.counts(now)
         if counts[RunState.RUNNING]:
             return RunState.RUNNING
-        # Between two runs of a schedule that has begun, the task is scheduled again.
-        return RunState.QUEUED if counts[RunState.QUEUED] else RunState.SCHEDULED
+        if not counts[RunState.QUEUED]:
+            return RunState.SCHEDULED  # also between two runs of a schedule that has begun
+        return "unsatisfiable" if self.demand is not None and self.demand.reason else RunState.QUEUED
+
+    def reason(self, now: float) -> str:
+        """Say why nothing of it can run, or why it failed as a whole; empty otherwise."""
+        if self._failure:
+            return self._failure
+        return self.demand.reason if self.demand is not None and self.status(now) == "unsatisfiable" else ""
+
+    def oldest_due(self, now: float) -> float:
+        """Return since when (monotonic) its oldest due run waits; now when none does."""
+        due = self.next_due()
+        return now if due is None else min(now, due)
+
+    # The rules.
+
+    def _attempt(self, run: Run, now: float, wall: float) -> Attempt:
+        run.state = RULES[run.state, Event.BEGIN].to
+        run.tries += 1
+        attempt = Attempt(self, run.number, run.tries, run.queued_at, max(0.0, now - run.due), now, wall)
+        run.attempts.append(attempt)
+        self._attempts[attempt] = run
+        return attempt
+
+    def _happen(self, attempt: Attempt, event: Event, outcome: Outcome, now: float, wall: float) -> Effects:
+        run = self._attempts.get(attempt)
+        if run is None:
+            return _NOTHING
+        to, spends, broke = RULES[run.state, event]
+        if spends:
+            spent = getattr(run, spends) + 1
+            setattr(run, spends, spent)
+            if spent >= self._allowance(spends):
+                to = broke
+        if to in ENDED:
+            return Effects(
+                self._finish(run, attempt, to, outcome, wall), tuple(a for a in run.attempts if a is not attempt)
+            )
+        del self._attempts[attempt]
+        run.attempts.remove(attempt)
+        if not run.attempts:
+            run.state = to
+            run.due = now if event is Event.RETURNED else now + self._backoff(run)
+            heapq.heappush(self._again, run)
+        return _NOTHING
+
+    def _allowance(self, of: str) -> int:
+        """Return the how-manieth failure, crash or loss of a run ends it."""
+        if of == "failures":
+            return self.spec.retries + 1
+        return self._policy.crashes_max if of == "crashes" else self._policy.attempts_max
+
+    def _backoff(self, run: Run) -> float:
+        backoff = min(self._policy.backoff_max_s, self._policy.backoff_first_s * 2.0 ** min(run.tries - 1, 30))
+        # Between half and the whole of it, so that what failed together does not come back together.
+        return backoff * (0.5 + self._random.random() / 2)
+
+    def _finish(self, run: Run, attempt: Attempt, state: RunState, outcome: Outcome, wall: float) -> RunResult:
+        for other in run.attempts:
+            del self._attempts[other]
+        run.state = state
+        self._runs.pop(run.number, None)
+        self._ending.add(run.number)
+        return RunResult(
+            run=run.number,
+            state=state,
+            outcome=outcome,
+            worker=attempt.worker,
+            attempts=run.tries,
+            queued_at=run.queued_at,
+            started_at=attempt.started_at,
+            finished_at=wall,
+        )
+
+    def _running(self) -> int:
+        return len(self._runs) - len(self._again) + len(self._ending)
 
     def _not_due(self, now: float) -> int:
         """Count the runs whose time has not come."""
@@ -344,28 +434,3 @@ class Task:
             self.succeeded += 1
         elif state is RunState.FAILED:
             self.failed += 1
-
-    def _give_back(self, attempt: Attempt, now: float) -> None:
-        retry = _Retry(now, attempt.run, attempt.number - 1, attempt.crashes, attempt.queued_at)
-        heapq.heappush(self._retries, retry)
-
-    def _retry(self, attempt: Attempt, crashes: int, now: float) -> None:
-        del self._active[attempt.run]
-        backoff = min(_BACKOFF_MAX_S, _BACKOFF_FIRST_S * 2 ** (attempt.number - 1))
-        # Between half and the whole of it, so that what failed together does not come back together.
-        due = now + backoff * (0.5 + self._random.random() / 2)
-        heapq.heappush(self._retries, _Retry(due, attempt.run, attempt.number, crashes, attempt.queued_at))
-
-    def _finish(self, attempt: Attempt, state: RunState, outcome: Outcome, wall: float) -> RunResult:
-        del self._active[attempt.run]
-        self._ending[attempt.run] = attempt
-        return RunResult(
-            run=attempt.run,
-            state=state,
-            outcome=outcome,
-            worker=attempt.worker,
-            attempts=attempt.number,
-            queued_at=attempt.queued_at,
-            started_at=attempt.started_at,
-            finished_at=wall,
-        )

@@ -1,0 +1,38 @@
+"""What the scheduler tells those who count: metrics.py, in a gateway.
+
+Holds the calls alone.
+"""
+
+from typing import Protocol
+
+
+class Observer(Protocol):
+    """Told of what happens, on the loop: it must be quick."""
+
+    def dispatched(self, waited_s: float) -> None:
+        """A run began, that long after it was due."""
+
+    def attempt_ended(self, ending: str) -> None:
+        """An attempt ended: ok, guest, crash, lost, returned or late."""
+
+    def run_ended(self, state: str, reason: str, wall_s: float) -> None:
+        """A run's end is on disk."""
+
+    def stored(self, rows: int, seconds: float) -> None:
+        """That many results were put on disk at once, in that time."""
+
+
+class Nobody:
+    """An observer that counts nothing."""
+
+    def dispatched(self, waited_s: float) -> None:
+        pass
+
+    def attempt_ended(self, ending: str) -> None:
+        pass
+
+    def run_ended(self, state: str, reason: str, wall_s: float) -> None:
+        pass
+
+    def stored(self, rows: int, seconds: float) -> None:
+        pass

@@ -1,0 +1,151 @@
+"""Puts the ends of runs on disk, however long the disk refuses, and then lets them be known.
+
+Holds results and artifacts on their way there. Must not know where runs come from. Many results share one commit. What
+has ended is the run's state only once it is on disk.
+"""
+
+import asyncio
+import contextlib
+import logging
+from collections import Counter
+from collections.abc import Callable, Sequence
+from dataclasses import replace
+from typing import Final
+
+from ww.clock import Clock
+from ww.errors import Overloaded, StoreError
+from ww.gateway.artifacts import ArtifactStore
+from ww.gateway.observer import Observer
+from ww.gateway.store import Store
+from ww.gateway.task import Attempt, Outcome, RunResult, Task
+
+log = logging.getLogger("ww.gateway")
+
+_RETRY_S: Final = 1.0
+# Results on their way to disk; slots wait when there are more.
+_UNWRITTEN_MAX: Final = 1024
+# While more runs are due, results wait this long for others, so that many share one commit.
+_LINGER_S: Final = 0.005
+
+
+class Recorder:
+    """What waits for the disk."""
+
+    def __init__(
+        self,
+        store: Store,
+        artifacts: ArtifactStore,
+        clock: Clock,
+        observer: Observer,
+        *,
+        is_busy: Callable[[], bool],
+        on_written: Callable[[Task, RunResult], None],
+    ) -> None:
+        """is_busy says whether more results are to be expected soon; on_written is told of each that is on disk."""
+        self._store = store
+        self._artifacts = artifacts
+        self._clock = clock
+        self._observer = observer
+        self._is_busy = is_busy
+        self._on_written = on_written
+        self._unwritten: list[tuple[Task, RunResult]] = []
+        self._to_write = asyncio.Event()
+        self._written = asyncio.Event()
+        self.held: Counter[str] = Counter()
+        """Digests of artifacts whose results are not on disk yet."""
+
+    async def put(self, task: Task, result: RunResult) -> None:
+        """Have a run's end put on disk; waits when too many are on their way."""
+        while len(self._unwritten) >= _UNWRITTEN_MAX:
+            await self._next_write()
+        self.put_now(task, (result,))
+
+    def put_now(self, task: Task, results: Sequence[RunResult]) -> None:
+        """Have the ends of runs put on disk."""
+        self._unwritten += [(task, result) for result in results]
+        self._to_write.set()
+
+    async def is_written(self, task: Task, timeout_s: float) -> bool:
+        """Wait until no result of a task is on its way to disk; False when the disk takes too long."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                while self._waits(task):
+                    await self._next_write()
+        return not self._waits(task)
+
+    def _waits(self, task: Task) -> bool:
+        return any(other is task for other, _ in self._unwritten)
+
+    async def record(self) -> None:
+        """Put results on disk, for ever."""
+        refused = False
+        while True:
+            await self._to_write.wait()
+            if self._is_busy():
+                await self._clock.sleep(_LINGER_S)
+            self._to_write.clear()
+            results = self._unwritten[:_UNWRITTEN_MAX]
+            began = self._clock.now()
+            try:
+                await self._store.add_results([(task.number, result) for task, result in results])
+            except StoreError as error:
+                if not refused:
+                    log.error("results wait until the disk takes them: %s", error)
+                refused = True
+                self._to_write.set()
+                await self._clock.sleep(_RETRY_S)
+                continue
+            refused = False
+            del self._unwritten[: len(results)]
+            if self._unwritten:
+                self._to_write.set()
+            self._observer.stored(len(results), self._clock.now() - began)
+            wall = self._clock.wall()
+            for task, result in results:
+                self.let_go(result.outcome)
+                task.commit(result, wall)
+                self._observer.run_ended(result.state, result.outcome.reason, result.outcome.wall_s)
+                self._on_written(task, result)
+            self._written.set()
+
+    async def _next_write(self) -> None:
+        self._written.clear()
+        await self._written.wait()
+
+    # Artifacts.
+
+    async def keep_artifacts(self, attempt: Attempt, outcome: Outcome, data: bytes) -> Outcome:
+        """Store a run's artifacts, however long the disk refuses, and return its outcome with them.
+
+        PeerError when they are not what was asked for. When there is no room for them the run has failed.
+        """
+        digest = await self._artifacts.examine(data, bytes_max=attempt.task.spec.artifact_bytes)
+        outcome = replace(outcome, artifacts=digest, artifacts_bytes=len(data))
+        self.held[digest] += 1
+        refused = False
+        while attempt.task.is_active(attempt):
+            try:
+                await self._artifacts.keep(data, digest, self.artifacts_in_use)
+                break
+            except Overloaded as error:
+                self.let_go(outcome)
+                reason, detail = outcome.reason or "artifacts", outcome.detail or str(error)
+                return replace(outcome, reason=reason, detail=detail, artifacts="", artifacts_bytes=0)
+            except StoreError as error:
+                if not refused:
+                    log.error("artifacts wait until the disk takes them: %s", error)
+                refused = True
+                await self._clock.sleep(_RETRY_S)
+        return outcome
+
+    def let_go(self, outcome: Outcome) -> None:
+        """Note that an outcome's artifacts are on disk with it, or that it does not count."""
+        if outcome.artifacts:
+            self.held[outcome.artifacts] -= 1
+            if not self.held[outcome.artifacts]:
+                del self.held[outcome.artifacts]
+
+    async def artifacts_in_use(self) -> set[str]:
+        """Return the digests of the artifacts that a remembered run has, or is about to."""
+        held = set(self.held)
+        return await self._store.artifacts() | held
