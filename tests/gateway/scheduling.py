@@ -4,7 +4,6 @@ import asyncio
 import contextlib
 import io
 from collections.abc import AsyncIterator
-from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +16,7 @@ from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.dispatch import DispatchConfig
 from ww.gateway.modules import ModuleStore
 from ww.gateway.scheduler import Scheduler, SchedulerConfig
-from ww.gateway.store import Store
+from ww.gateway.store import Store, StoreConfig
 from ww.gateway.task import RunResult, Spec
 from ww.identity import Identity
 from ww.net.memory import MemoryTransport, Network
@@ -43,12 +42,17 @@ class Gateway:
     """A scheduler that peers can reach, and a clock that moves when told to."""
 
     def __init__(
-        self, directory: Path, network: Network, config: SchedulerConfig, artifacts_bytes_max: int = 1 << 20
+        self,
+        directory: Path,
+        network: Network,
+        config: SchedulerConfig,
+        artifacts_bytes_max: int = 1 << 20,
+        keep: int = 10_000,
     ) -> None:
         self.directory = directory
         self.clock = ManualClock()
         self._network = network
-        self.store = FlakyStore(directory / "ww.db")
+        self.store = FlakyStore(directory / "ww.db", StoreConfig(keep=keep), self.clock)
         self.modules = ModuleStore(directory / "modules", quota_bytes=1 << 20)
         self.artifacts = ArtifactStore(directory / "artifacts", quota_bytes=artifacts_bytes_max)
         self.scheduler = Scheduler(self.store, self.modules, self.artifacts, self.clock, config)
@@ -138,7 +142,6 @@ class Gateway:
 async def open_gateway(directory: Path, **settings: Any) -> AsyncIterator[Gateway]:
     dispatch = DispatchConfig(attempt_slack_s=0.05, cancel_grace_s=5, **settings.pop("dispatch", {}))
     config = SchedulerConfig(**{"tasks_max": 3, "dispatch": dispatch} | settings.pop("config", {}))
-    config = replace(config, keep=settings.pop("keep", 10_000))
     gateway = Gateway(directory, Network(), config, **settings)
     await gateway.start()
     try:

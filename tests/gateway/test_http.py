@@ -539,8 +539,8 @@ class SlowStore(Store):
         self.was_added = asyncio.Event()
         self.after_read: Callable[[], Awaitable[None]] | None = None
 
-    async def add_task(self, spec: Spec, created_at: float, *, keep: int) -> int:
-        number = await super().add_task(spec, created_at, keep=keep)
+    async def add_task(self, spec: Spec, created_at: float) -> int:
+        number = await super().add_task(spec, created_at)
         self.was_added.set()
         await self.may_answer_add.wait()
         return number

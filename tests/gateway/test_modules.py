@@ -301,9 +301,9 @@ async def test_room_is_not_made_by_removing_the_module_of_a_task_that_is_just_be
     class Slow(Store):
         """Writes when it may, and says which modules are in use when it may."""
 
-        async def add_task(self, spec: Spec, created_at: float, *, keep: int) -> int:
+        async def add_task(self, spec: Spec, created_at: float) -> int:
             await may_write.wait()
-            return await super().add_task(spec, created_at, keep=keep)
+            return await super().add_task(spec, created_at)
 
         async def modules(self) -> set[str]:
             found = await super().modules()

@@ -11,13 +11,12 @@ from typing import Any
 import pytest
 
 from ww.errors import StoreError, UsageError
-from ww.gateway.store import Store
+from ww.gateway.store import Store, StoreConfig
 from ww.gateway.task import Outcome, RunResult, RunState, Spec
 
 pytestmark = pytest.mark.anyio
 
 WALL = 1_700_000_000.0
-KEEP = 1000
 
 
 def spec(id: str = "t", **values: Any) -> Spec:
@@ -38,9 +37,9 @@ def result(run: int = 0, state: RunState = RunState.SUCCEEDED, finished_at: floa
     )
 
 
-async def add(store: Store, *specs: Spec, keep: int = KEEP) -> list[int]:
+async def add(store: Store, *specs: Spec) -> list[int]:
     """Add tasks at the same time and return their numbers."""
-    return await asyncio.gather(*(store.add_task(each, WALL, keep=keep) for each in specs))
+    return await asyncio.gather(*(store.add_task(each, WALL) for each in specs))
 
 
 async def end(store: Store, number: int, *results: RunResult) -> None:
@@ -210,14 +209,14 @@ async def test_many_writes_at_a_time_are_all_there_in_the_order_they_came(path: 
 
 async def test_a_store_that_is_closed_finishes_what_it_was_given(path: Path) -> None:
     async with Store(path) as store:
-        adding = asyncio.gather(*(store.add_task(spec(f"t{i}"), WALL, keep=KEEP) for i in range(20)))
+        adding = asyncio.gather(*(store.add_task(spec(f"t{i}"), WALL) for i in range(20)))
         await asyncio.sleep(0)
     await asyncio.wait_for(adding, 10)
     assert rows(path, "SELECT count(*) FROM tasks") == [(20,)]
 
 
 async def test_a_caller_that_gives_up_takes_nobody_with_it(store: Store) -> None:
-    adding = [asyncio.create_task(store.add_task(spec(f"t{i}"), WALL, keep=KEEP)) for i in range(10)]
+    adding = [asyncio.create_task(store.add_task(spec(f"t{i}"), WALL)) for i in range(10)]
     await asyncio.sleep(0)
     adding[3].cancel()
     done = await asyncio.gather(*adding, return_exceptions=True)
@@ -246,8 +245,8 @@ async def test_one_callers_trouble_is_not_the_others(store: Store) -> None:
     outcomes = await asyncio.gather(
         end(store, number, result(1)),
         end(store, number, result(0)),
-        store.add_task(spec("t"), WALL, keep=KEEP),
-        store.add_task(spec("u"), WALL, keep=KEEP),
+        store.add_task(spec("t"), WALL),
+        store.add_task(spec("u"), WALL),
         end(store, number, result(2)),
         return_exceptions=True,
     )
@@ -293,57 +292,29 @@ async def test_a_task_that_has_ended_is_not_cancelled_any_more(store: Store) -> 
     assert (row.status, row.finished_at) == ("succeeded", WALL + 1)
 
 
-# Forgetting.
+# Forgetting: more in test_retention.py.
 
 
-async def test_the_oldest_ended_tasks_are_forgotten_and_never_an_open_one(store: Store, path: Path) -> None:
-    await add(store, spec("open"))
-    for number in await add(store, *(spec(f"t{i}", repeats=2) for i in range(12))):
-        await end(store, number, result(0), result(1))
-    for i in range(6):
-        await add(store, spec(f"new{i}"), keep=8)
-    left = await ids(store)
-    assert left[:6] == [f"new{i}" for i in reversed(range(6))]
-    assert left[-1] == "open"
-    ended = left[6:-1]
-    assert 0 < len(ended) <= 8
-    assert ended == [f"t{i}" for i in range(11, 11 - len(ended), -1)]
-    assert rows(path, "SELECT count(*) FROM runs") == [(2 * len(ended),)]
+async def test_modules_and_files_are_those_of_the_tasks_that_are_remembered(path: Path) -> None:
+    async with Store(path, StoreConfig(keep=0)) as store:
+        assert await store.modules() == set()
+        first, _ = await add(store, spec("a", module="a" * 64, files="f" * 64), spec("b", module="b" * 64))
+        assert await store.modules() == {"a" * 64, "b" * 64, "f" * 64}
+        await end(store, first, result())
+        await store.housekeep()
+        assert await store.modules() == {"b" * 64}
 
 
-async def test_open_tasks_push_no_ended_one_out(store: Store) -> None:
-    for number in await add(store, *(spec(f"t{i}") for i in range(4))):
-        await end(store, number, result())
-    for i in range(10):
-        await add(store, spec(f"open{i}"), keep=3)
-    assert (await ids(store))[10:] == ["t3", "t2", "t1"]
-
-
-async def test_modules_are_those_of_the_tasks_that_are_remembered(store: Store) -> None:
-    assert await store.modules() == set()
-    first, _ = await add(store, spec("a", module="a" * 64), spec("b", module="b" * 64))
-    assert await store.modules() == {"a" * 64, "b" * 64}
-    await end(store, first, result())
-    await add(store, spec("c", module="b" * 64), keep=0)
-    assert await store.modules() == {"b" * 64}
-
-
-async def test_files_are_of_the_tasks_that_are_remembered_as_modules_are(store: Store) -> None:
-    first, _ = await add(store, spec("a", files="f" * 64), spec("b", files="e" * 64))
-    assert await store.modules() == {"0" * 64, "e" * 64, "f" * 64}
-    await end(store, first, result())
-    await add(store, spec("c"), keep=0)
-    assert await store.modules() == {"0" * 64, "e" * 64}
-
-
-async def test_artifacts_are_those_of_the_runs_that_are_remembered(store: Store) -> None:
-    assert await store.artifacts() == set()
-    first, second = await add(store, spec("a", repeats=2), spec("b", repeats=3))
-    await end(store, first, result(0, artifacts="a" * 64), result(1, artifacts="b" * 64))
-    await end(store, second, result(0, artifacts="b" * 64), result(1))
-    assert await store.artifacts() == {"a" * 64, "b" * 64}
-    await add(store, spec("c"), keep=0)
-    assert await store.artifacts() == {"b" * 64}
+async def test_artifacts_are_those_of_the_runs_that_are_remembered(path: Path) -> None:
+    async with Store(path, StoreConfig(keep=0)) as store:
+        assert await store.artifacts() == set()
+        first, second = await add(store, spec("a", repeats=2), spec("b", repeats=3))
+        await end(store, first, result(0, artifacts="a" * 64))
+        await end(store, second, result(0, artifacts="b" * 64), result(1))
+        assert await store.artifacts() == {"a" * 64, "b" * 64}
+        await end(store, first, result(1, artifacts="b" * 64))
+        await store.housekeep()
+        assert await store.artifacts() == {"b" * 64}
 
 
 # Reading.
@@ -529,4 +500,5 @@ async def test_only_its_owner_may_read_the_database(store: Store, path: Path) ->
         "ww.db": 0,
         "ww.db-wal": 0,
         "ww.db-shm": 0,
+        "ww.db-payloads": 0,
     }

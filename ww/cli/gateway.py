@@ -18,6 +18,7 @@ from ww.gateway.request import RequestLimits
 from ww.gateway.scheduler import SchedulerConfig
 from ww.gateway.serve import GatewayConfig, serve
 from ww.gateway.server import ServerConfig
+from ww.gateway.store import StoreConfig
 from ww.gateway.task import Policy
 from ww.node import Node
 from ww.rpc.loop import run
@@ -36,7 +37,7 @@ def add_to(parser: Parser) -> None:
         "--http", http_address, "where HTTP listens, on loopback (127.0.0.1:8080)", default=("127.0.0.1", 8080),
         metavar="HOST:PORT",
     )  # fmt: skip
-    limits, http, scheduler = RequestLimits(), HttpConfig(), SchedulerConfig()
+    limits, http, scheduler, store = RequestLimits(), HttpConfig(), SchedulerConfig(), StoreConfig()
     parser.limits(
         ("--upload-max", size, http.upload_bytes_max, "bytes of one request"),
         ("--upload-timeout", seconds, http.upload_timeout_s, "seconds one request may take to arrive"),
@@ -60,7 +61,8 @@ def add_to(parser: Parser) -> None:
             "distinct modules whose runs a worker fails, one after the other, until it gets nothing for a while",
         ),
         ("--breaker-open", seconds, scheduler.breaker.open_s, "seconds of that, doubled each time it fails again"),
-        ("--keep", count, scheduler.keep, "ended tasks that are remembered"),
+        ("--keep", keep, store.keep, "ended tasks that are remembered, or with s, m, h or d how long they are"),
+        ("--results-max", size, store.results_bytes_max, "bytes of all results kept"),
         (
             "--attempt-slack",
             seconds,
@@ -125,6 +127,16 @@ def http_address(text: str) -> tuple[str, int]:
     return host, int(port)
 
 
+def keep(text: str) -> int | float:
+    """Read how much is remembered: a whole number of tasks, or a time, which has a unit."""
+    if text.isdigit():
+        return count(text)
+    try:
+        return seconds(text)
+    except UsageError:
+        raise UsageError(f"{text[:40]!r}: expected a number of tasks, or a time with s, m, h or d") from None
+
+
 def _config(arguments: argparse.Namespace) -> GatewayConfig:
     host, port = arguments.http
     return GatewayConfig(
@@ -162,7 +174,6 @@ def _config(arguments: argparse.Namespace) -> GatewayConfig:
             tasks_max=arguments.tasks_max,
             tasks_bytes_max=arguments.tasks_bytes_max,
             needs_max=arguments.needs_max,
-            keep=arguments.keep,
             unsatisfiable_ttl_s=arguments.unsatisfiable_ttl,
             dispatch=DispatchConfig(
                 attempt_slack_s=arguments.attempt_slack,
@@ -175,6 +186,11 @@ def _config(arguments: argparse.Namespace) -> GatewayConfig:
                 open_max_s=max(arguments.breaker_open, BreakerConfig().open_max_s),
             ),
             policy=Policy(attempts_max=arguments.attempts_max),
+        ),
+        store=StoreConfig(
+            keep=arguments.keep if isinstance(arguments.keep, int) else None,
+            keep_s=arguments.keep if isinstance(arguments.keep, float) else None,
+            results_bytes_max=arguments.results_max,
         ),
     )
 

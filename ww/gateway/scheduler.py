@@ -44,8 +44,6 @@ class SchedulerConfig:
     """What those may take in memory, with their stdin."""
     needs_max: int = 1000
     """Distinct needs (cpus, memory, labels) that they may have."""
-    keep: int = 10_000
-    """Tasks that have ended and are remembered."""
     unsatisfiable_ttl_s: float = 86_400.0
     """Seconds that a due run waits while no connected worker could ever serve it; then its task has failed."""
     dispatch: DispatchConfig = field(default_factory=DispatchConfig)
@@ -133,7 +131,7 @@ class Scheduler:
             self._check_room(spec)
             await keep_module()
             wall = self._clock.wall()
-            number = await self._store.add_task(spec, wall, keep=self._config.keep)
+            number = await self._store.add_task(spec, wall)
             now, policy = self._clock.now(), self._config.policy
             task = Task(spec, number=number, created_at=wall, now=now, wall=wall, policy=policy)
         finally:

@@ -24,7 +24,7 @@ from ww.gateway.pool import WorkerPool
 from ww.gateway.request import RequestLimits
 from ww.gateway.scheduler import Scheduler, SchedulerConfig
 from ww.gateway.server import ServerConfig, listening, serving
-from ww.gateway.store import Store
+from ww.gateway.store import Store, StoreConfig
 from ww.node import Node
 from ww.rpc.admission import Only
 
@@ -47,6 +47,7 @@ class GatewayConfig:
     http: HttpConfig = field(default_factory=HttpConfig)
     limits: RequestLimits = field(default_factory=RequestLimits)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
+    store: StoreConfig = field(default_factory=StoreConfig)
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,7 +67,7 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
         modules = ModuleStore(directory / "modules", quota_bytes=config.modules_bytes_max)
         artifacts = ArtifactStore(directory / "artifacts", quota_bytes=config.artifacts_bytes_max)
         async with (
-            Store(directory / "ww.db") as store,
+            Store(directory / "ww.db", config.store, clock) as store,
             Scheduler(store, modules, artifacts, clock, config.scheduler) as scheduler,
         ):
             node.vat.export("registry", scheduler.pool.registry_for)

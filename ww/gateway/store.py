@@ -1,228 +1,181 @@
 """What a gateway remembers: tasks and the results of their runs, in SQLite.
 
-Holds the tables and the one writer. Must not know when runs are due or who runs them. A call that writes returns when
-its rows are on disk (WAL, synchronous=FULL): many callers share one transaction, since a commit costs a disk flush
-however much is in it. The writer and the reader are threads of their own: a flush never stalls the loop.
+Holds what may be asked of it and the statements for that. Must not know when runs are due or who runs them. A call that
+writes returns when its rows are on disk (WAL, synchronous=FULL); the writer and the reader are threads of their own, so
+a flush never stalls the loop. Payloads above 16 KiB are in files beside the database.
 
 There is a row for each task and for each run that ended. Runs under way have none: a gateway that is killed runs them
-again.
+again. Read next: writer.py (commits and failures), database.py (tables), segments.py (payloads), retention.py.
 """
 
 import asyncio
-import base64
-import json
-import os
-import queue
+import logging
 import sqlite3
-import threading
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import asdict, dataclass, fields
-from operator import attrgetter
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
-from ww.errors import StoreError, UsageError
-from ww.gateway.task import Outcome, Policy, RunResult, RunState, Spec, Task
+from ww.clock import Clock, SystemClock
+from ww.errors import StoreError
+from ww.gateway import retention, rows, segments
+from ww.gateway.database import connect, open_database
+from ww.gateway.rows import INLINE_BYTES_MAX, RUN_COLUMNS, STREAM_PLACES, TASK_COLUMNS, TaskRow
+from ww.gateway.segments import Extent, Segments
+from ww.gateway.task import Policy, RunResult, RunState, Spec, Task
+from ww.gateway.writer import Transaction, Writer
+
+__all__ = ["Store", "StoreConfig", "TaskRow"]
 
 T = TypeVar("T")
+log = logging.getLogger("ww.gateway")
 
-_GROUP_MAX: Final = 1024
-_FORGET_EVERY: Final = 64
-_VERSION: Final = 2
-_SCHEMA: Final = """
-CREATE TABLE tasks (
-  number INTEGER PRIMARY KEY AUTOINCREMENT,
-  id TEXT NOT NULL UNIQUE,
-  spec TEXT NOT NULL,
-  repeats INTEGER NOT NULL,
-  created_at REAL NOT NULL,
-  finished_at REAL,
-  cancelled INTEGER NOT NULL DEFAULT 0,
-  succeeded INTEGER NOT NULL DEFAULT 0,
-  failed INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX tasks_open ON tasks (number) WHERE finished_at IS NULL;
-CREATE INDEX tasks_ended ON tasks (number) WHERE finished_at IS NOT NULL;
-CREATE TABLE runs (
-  position INTEGER PRIMARY KEY,
-  task INTEGER NOT NULL,
-  run INTEGER NOT NULL,
-  state TEXT NOT NULL,
-  worker TEXT NOT NULL,
-  attempts INTEGER NOT NULL,
-  queued_at REAL NOT NULL,
-  started_at REAL,
-  finished_at REAL NOT NULL,
-  reason TEXT NOT NULL,
-  detail TEXT NOT NULL,
-  result TEXT,
-  exit_code INTEGER,
-  stdout BLOB NOT NULL,
-  stderr BLOB NOT NULL,
-  stdout_truncated INTEGER NOT NULL,
-  stderr_truncated INTEGER NOT NULL,
-  wall_s REAL NOT NULL,
-  cpu_s REAL NOT NULL,
-  memory_bytes INTEGER NOT NULL,
-  memory_limit_bytes INTEGER NOT NULL,
-  fuel INTEGER,
-  queue_s REAL NOT NULL,
-  compile_s REAL NOT NULL,
-  instantiate_s REAL NOT NULL,
-  files_bytes INTEGER NOT NULL,
-  artifacts TEXT NOT NULL,
-  artifacts_bytes INTEGER NOT NULL
-);
-CREATE UNIQUE INDEX runs_of_task ON runs (task, run);
-CREATE INDEX runs_latest ON runs (task, position);
-CREATE INDEX runs_artifacts ON runs (artifacts) WHERE artifacts <> '';
-"""
-# What makes a database of each version one of the next.
-_MIGRATIONS: Final = {
-    1: """
-ALTER TABLE runs ADD COLUMN fuel INTEGER;
-ALTER TABLE runs ADD COLUMN queue_s REAL NOT NULL DEFAULT 0;
-ALTER TABLE runs ADD COLUMN compile_s REAL NOT NULL DEFAULT 0;
-ALTER TABLE runs ADD COLUMN instantiate_s REAL NOT NULL DEFAULT 0;
-ALTER TABLE runs ADD COLUMN files_bytes INTEGER NOT NULL DEFAULT 0;
-ALTER TABLE runs ADD COLUMN artifacts TEXT NOT NULL DEFAULT '';
-ALTER TABLE runs ADD COLUMN artifacts_bytes INTEGER NOT NULL DEFAULT 0;
-CREATE INDEX runs_artifacts ON runs (artifacts) WHERE artifacts <> '';
-UPDATE tasks SET spec = iif(
-  spec ->> 'entry' = '',
-  json_set(spec, '$.kind', 'command'),
-  json_set(spec, '$.kind', 'function', '$.arguments',
-    json_array(coalesce(spec ->> 'input', 0), coalesce(spec ->> 'difficulty', 0)))
-);
-""",
-}
-_OUTCOME: Final = tuple(f.name for f in fields(Outcome))
-_outcome_values: Final = attrgetter(*_OUTCOME)
-_RUN_COLUMNS: Final = (
-    "run", "state", "worker", "attempts", "queued_at", "started_at", "finished_at", *_OUTCOME,
-)  # fmt: skip
-_RUN_VALUES: Final = f"({', '.join('?' * (len(_RUN_COLUMNS) + 1))})"
+_RUN_VALUES: Final = f"({', '.join('?' * len(RUN_COLUMNS))})"
 # Many rows a statement: each statement lets go of the interpreter lock, and has to get it back.
 _ROWS_AT_ONCE: Final = 16
-_INSERT_RUN: Final = f"INSERT INTO runs (task, {', '.join(_RUN_COLUMNS)}) VALUES {_RUN_VALUES}"
+_INSERT_RUN: Final = f"INSERT INTO runs ({', '.join(RUN_COLUMNS)}) VALUES {_RUN_VALUES}"
 _INSERT_RUNS: Final = _INSERT_RUN + f", {_RUN_VALUES}" * (_ROWS_AT_ONCE - 1)
+_INSERT_TASK: Final = (
+    "INSERT INTO tasks (id, spec, repeats, created_at, owner, module, files, spec_bytes)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+)
+# What failed as a whole has counted its runs already.
 _ADD_ENDED: Final = (
-    "UPDATE tasks SET succeeded = succeeded + ?1, failed = failed + ?2, finished_at ="
+    "UPDATE tasks SET succeeded = succeeded + iif(reason = '', ?1, 0), failed = failed + iif(reason = '', ?2, 0),"
+    " result_bytes = result_bytes + ?5, finished_at ="
     " iif(finished_at IS NULL AND succeeded + ?1 + failed + ?2 = repeats, ?3, finished_at) WHERE number = ?4"
 )
-_SELECT_RUN: Final = f"SELECT {', '.join(_RUN_COLUMNS)} FROM runs"
-_SELECT_TASK: Final = "SELECT number, spec, created_at, finished_at, cancelled, succeeded, failed FROM tasks"
+_SELECT_RUN: Final = f"SELECT {', '.join(RUN_COLUMNS)} FROM runs"
+_SELECT_TASK: Final = f"SELECT {', '.join(TASK_COLUMNS)} FROM tasks"
+# Of what is looked at anew when it has grown, a part: housekeeping is early then.
+_GROWN_PART: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
-class TaskRow:
-    """A task as it is on disk. Times are seconds since the epoch."""
+class StoreConfig:
+    """What a store keeps, and its patience."""
 
-    number: int
-    spec: Spec
-    created_at: float
-    finished_at: float | None
-    cancelled: bool
-    succeeded: int
-    failed: int
-
-    @property
-    def status(self) -> str:
-        """The status of a task that has ended."""
-        if self.cancelled:
-            return RunState.CANCELLED
-        return RunState.FAILED if self.failed else RunState.SUCCEEDED
-
-    @property
-    def has_ended(self) -> bool:
-        return self.finished_at is not None
-
-
-@dataclass(slots=True)
-class _Write:
-    """One caller's share of a transaction."""
-
-    work: Callable[[sqlite3.Connection], Any]
-    done: asyncio.Future[Any]
+    keep: int | None = 10_000
+    """Tasks that have ended and are remembered; None: any number."""
+    keep_s: float | None = None
+    """Seconds for which an ended task is remembered; None: any time."""
+    results_bytes_max: int = 10 << 30
+    """Of all results; past it the tasks that ended first are forgotten."""
+    segment_bytes: int = 64 << 20
+    """Of one file of payloads; a larger payload has one of its own."""
+    busy_timeout_s: float = 5.0
+    """How long another process may hold the database locked before a write is refused."""
+    housekeep_every_s: float = 5.0
+    probe_every_s: float = 1.0
+    """While the disk refuses, how often it is tried."""
 
 
 class Store:
     """One gateway's database. Open it with `async with`."""
 
-    def __init__(self, path: Path) -> None:
-        """Keep everything in the file at path, which is made when it is not there."""
+    def __init__(self, path: Path, config: StoreConfig | None = None, clock: Clock | None = None) -> None:
+        """Keep everything in the file at path, which is made when it is not there, and in a folder beside it."""
         self._path = path
-        self._queue: queue.SimpleQueue[_Write | None] = queue.SimpleQueue()
-        self._writer: threading.Thread | None = None
+        self._config = config or StoreConfig()
+        self._clock = clock or SystemClock()
+        self._segments = Segments(segments.directory_of(path), roll_bytes=self._config.segment_bytes)
+        self._writer = Writer(path, self._segments, self._config.busy_timeout_s)
         self._reader = ThreadPoolExecutor(1, "ww-store-reader")
         self._read_connection: sqlite3.Connection | None = None
+        self._grown_tasks = 0
+        self._grown_bytes = 0
+        self._has_grown = asyncio.Event()
+        self._stuck: frozenset[int] = frozenset()
+        """Segments that stay, since what is in them is damaged."""
 
     async def __aenter__(self) -> Self:
         self._loop = asyncio.get_running_loop()
         connection = await asyncio.to_thread(self._open)
-        self._read_connection = await self._loop.run_in_executor(self._reader, self._connect)
-        self._writer = threading.Thread(target=self._write_all, args=(connection,), name="ww-store-writer")
-        self._writer.start()
+        try:
+            self._read_connection = await self._loop.run_in_executor(self._reader, self._connect_reader)
+        except BaseException:
+            connection.close()
+            raise
+        self._writer.start(connection)
+        self._group = await asyncio.TaskGroup().__aenter__()
+        self._housekeeping = self._group.create_task(self._housekeep_always())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        if self._writer is not None:
-            self._queue.put(None)
-            await asyncio.to_thread(self._writer.join)
+        self._housekeeping.cancel()
+        await self._group.__aexit__(None, None, None)
+        await asyncio.to_thread(self._writer.stop)
         if self._read_connection is not None:
             await self._loop.run_in_executor(self._reader, self._read_connection.close)
         self._reader.shutdown(wait=False)
 
+    def health(self) -> str:
+        """Say why writing is refused at present, or nothing."""
+        return self._writer.trouble
+
     # Writing: every call returns when it is on disk.
 
-    async def add_task(self, spec: Spec, created_at: float, *, keep: int) -> int:
-        """Remember a task that is not there yet and return its number. Forgets ended tasks beyond the newest keep."""
-        row = (spec.id, _spec_to_json(spec), spec.repeats, created_at)
+    async def add_task(self, spec: Spec, created_at: float) -> int:
+        """Remember a task that is not there yet and return its number."""
+        text = rows.spec_to_text(spec)
+        data = rows.spec_to_bytes(spec) if text is None else b""
+        size = len(data) if text is None else len(text)
+        row = (spec.id, text or "", spec.repeats, created_at, spec.owner, spec.module, spec.files, size)
 
-        def work(connection: sqlite3.Connection) -> int:
-            cursor = connection.execute("INSERT INTO tasks (id, spec, repeats, created_at) VALUES (?, ?, ?, ?)", row)
-            assert cursor.lastrowid is not None
-            # Now and then, so that few submissions pay for it.
-            if cursor.lastrowid % min(_FORGET_EVERY, keep // 8 + 1) == 0:
-                _forget_beyond(connection, keep)
-            return cursor.lastrowid
+        def work(transaction: Transaction) -> int:
+            number = transaction.connection.execute(_INSERT_TASK, row).lastrowid
+            assert number is not None
+            if data:
+                update = "UPDATE tasks SET spec_payload = ? WHERE number = ?"
+                transaction.connection.execute(update, (transaction.put(number, data), number))
+            return number
 
-        return await self._write(work)
+        number = await self._writer.write(work)
+        self._note_growth(1, 0)
+        return number
 
     async def add_results(self, results: Sequence[tuple[int, RunResult]]) -> None:
         """Remember the ends of runs, each with its task's number; a task is finished with the last of its runs."""
-        rows = [_result_to_row(task, result) for task, result in results]
-        ended: dict[int, list[RunResult]] = {}
-        for task, result in results:
-            ended.setdefault(task, []).append(result)
-        sums = [
-            (
-                sum(result.state is RunState.SUCCEEDED for result in of_task),
-                sum(result.state is RunState.FAILED for result in of_task),
-                max(result.finished_at for result in of_task),
-                task,
-            )
-            for task, of_task in ended.items()
+        made = [rows.result_to_row(task, result) for task, result in results]
+        large = [
+            (index, stream, payload)
+            for index, row in enumerate(made)
+            for stream, payload in STREAM_PLACES
+            if len(row[stream]) > INLINE_BYTES_MAX
         ]
+        sums = _sums(results)
 
-        def work(connection: sqlite3.Connection) -> None:
-            _insert_runs(connection, rows)
-            connection.executemany(_ADD_ENDED, sums)
+        def work(transaction: Transaction) -> None:
+            ready = made
+            if large:
+                ready = list(made)
+                for index, stream, payload in large:
+                    row = list(ready[index])
+                    row[payload], row[stream] = transaction.put(row[0], row[stream]), b""
+                    ready[index] = tuple(row)
+            _insert_runs(transaction.connection, ready)
+            if transaction.connection.executemany(_ADD_ENDED, sums).rowcount < len(sums):
+                _doom_orphans(transaction.connection, [of_task[3] for of_task in sums])
 
-        await self._write(work)
+        await self._writer.write(work)
+        self._note_growth(0, sum(of_task[4] for of_task in sums))
 
     async def cancel_task(self, task: int, cancelled_at: float) -> bool:
         """Remember that a task was cancelled. Returns False, and changes nothing, when it had ended."""
+        return await self._end_task("cancelled = 1, finished_at = ?", (cancelled_at, task))
 
-        def work(connection: sqlite3.Connection) -> bool:
-            found = connection.execute(
-                "UPDATE tasks SET cancelled = 1, finished_at = ? WHERE number = ? AND finished_at IS NULL",
-                (cancelled_at, task),
-            )
-            return found.rowcount > 0
+    async def fail_task(self, task: int, failed_at: float, reason: str) -> bool:
+        """Remember that a task failed as a whole, all its runs without a result too. Returns as cancel_task does."""
+        changes = "failed = repeats - succeeded, finished_at = ?, reason = ?"
+        return await self._end_task(changes, (failed_at, reason or "failed", task))
 
-        return await self._write(work)
+    async def _end_task(self, changes: str, values: tuple[Any, ...]) -> bool:
+        def work(transaction: Transaction) -> bool:
+            update = f"UPDATE tasks SET {changes} WHERE number = ? AND finished_at IS NULL"
+            return transaction.connection.execute(update, values).rowcount > 0
+
+        return await self._writer.write(work)
 
     # Reading.
 
@@ -231,11 +184,14 @@ class Store:
 
         def work(connection: sqlite3.Connection) -> list[Task]:
             tasks = []
-            for row in connection.execute(f"{_SELECT_TASK} WHERE finished_at IS NULL ORDER BY number").fetchall():
-                stored = _row_to_task(row)
-                times = {"created_at": stored.created_at, "now": now, "wall": wall}
-                task = Task(stored.spec, number=stored.number, **times, policy=policy)
-                for run, state in connection.execute("SELECT run, state FROM runs WHERE task = ?", (stored.number,)):
+            query = f"{_SELECT_TASK} WHERE finished_at IS NULL ORDER BY number"
+            for stored in self._tasks_of(connection, query, ()):
+                task = Task(
+                    stored.spec, number=stored.number, created_at=stored.created_at, now=now, wall=wall, policy=policy
+                )
+                # In their order, so that a task keeps a count of them and not each.
+                ended = "SELECT run, state FROM runs WHERE task = ? ORDER BY run"
+                for run, state in connection.execute(ended, (stored.number,)):
                     task.restore(run, RunState(state))
                 tasks.append(task)
             return tasks
@@ -244,23 +200,18 @@ class Store:
 
     async def task(self, id: str) -> TaskRow | None:
         """Return the task of that id."""
+        query = f"{_SELECT_TASK} WHERE id = ?"
+        return await self._read(lambda connection: next(self._tasks_of(connection, query, (id,)), None))
 
-        def work(connection: sqlite3.Connection) -> TaskRow | None:
-            row = connection.execute(f"{_SELECT_TASK} WHERE id = ?", (id,)).fetchone()
-            return None if row is None else _row_to_task(row)
+    async def tasks(self, *, limit: int, before: int | None = None, owner: str | None = None) -> list[TaskRow]:
+        """Return up to limit tasks, newest first; before a task's number, those that are older than it.
 
-        return await self._read(work)
-
-    async def tasks(self, *, limit: int, before: int | None = None) -> list[TaskRow]:
-        """Return up to limit tasks, newest first; before a task's number, those that are older than it."""
-
-        def work(connection: sqlite3.Connection) -> list[TaskRow]:
-            rows = connection.execute(
-                f"{_SELECT_TASK} WHERE number < ? ORDER BY number DESC LIMIT ?", (before or 1 << 62, limit)
-            )
-            return [_row_to_task(row) for row in rows.fetchall()]
-
-        return await self._read(work)
+        Only those of an owner where one is given.
+        """
+        condition, values = ("owner = ? AND ", (owner,)) if owner is not None else ("", ())
+        query = f"{_SELECT_TASK} WHERE {condition}number < ? ORDER BY number DESC LIMIT ?"
+        given = (*values, before or 1 << 62, limit)
+        return await self._read(lambda connection: list(self._tasks_of(connection, query, given)))
 
     async def latest_results(
         self, tasks: Iterable[int], *, limit: int, output_bytes_max: int
@@ -277,7 +228,7 @@ class Store:
             left = output_bytes_max
             for number in numbers:
                 for row in connection.execute(query, (number, limit)):
-                    result = _row_to_result(row)
+                    result = self._result_of(connection, row)
                     left -= len(result.outcome.stdout) + len(result.outcome.stderr)
                     if left < 0:
                         return found
@@ -291,7 +242,7 @@ class Store:
 
         def work(connection: sqlite3.Connection) -> list[RunResult]:
             query = f"{_SELECT_RUN} WHERE task = ? AND run > ? ORDER BY run LIMIT ?"
-            return [_row_to_result(row) for row in connection.execute(query, (task, after, limit))]
+            return [self._result_of(connection, row) for row in connection.execute(query, (task, after, limit))]
 
         return await self._read(work)
 
@@ -304,7 +255,8 @@ class Store:
         def work(connection: sqlite3.Connection) -> list[tuple[int, RunResult]]:
             query = _SELECT_RUN.replace("SELECT ", "SELECT position, ", 1)
             query += " WHERE task = ? AND position > ? ORDER BY position LIMIT ?"
-            return [(row[0], _row_to_result(row[1:])) for row in connection.execute(query, (task, position, limit))]
+            found = connection.execute(query, (task, position, limit))
+            return [(row[0], self._result_of(connection, row[1:])) for row in found]
 
         return await self._read(work)
 
@@ -312,8 +264,8 @@ class Store:
         """Return the digests of all modules and files that a remembered task names."""
 
         def work(connection: sqlite3.Connection) -> set[str]:
-            rows = connection.execute("SELECT DISTINCT spec ->> 'module', spec ->> 'files' FROM tasks")
-            return {digest for row in rows for digest in row if digest}
+            query = "SELECT DISTINCT module FROM tasks UNION SELECT DISTINCT files FROM tasks WHERE files <> ''"
+            return {digest for (digest,) in connection.execute(query)}
 
         return await self._read(work)
 
@@ -325,155 +277,146 @@ class Store:
 
         return await self._read(work)
 
+    # Housekeeping.
+
+    async def housekeep(self) -> None:
+        """Forget what is beyond the limits and give its room back. In small steps, until nothing is left to do."""
+        self._grown_tasks = self._grown_bytes = 0
+        config = self._config
+        while True:
+            ended_after = None if config.keep_s is None else self._clock.wall() - config.keep_s
+            limits = retention.Limits(config.keep, ended_after, config.results_bytes_max)
+            excess = await self._read(retention.result_bytes) - limits.result_bytes
+            if not await self._writer.write(lambda t: retention.doom(t.connection, limits, excess)):  # noqa: B023
+                break
+        while await self._writer.write(lambda t: retention.sweep(t.connection)):
+            pass
+        while await self._writer.write(lambda t: retention.give_back(t.connection)):
+            pass
+        await self._compact()
+
+    async def _compact(self) -> None:
+        while (segment := await self._writer.write(lambda t: retention.mostly_dead(t, self._stuck))) is not None:
+            try:
+                while await self._writer.write(lambda t: retention.move_some(t, segment)):
+                    pass
+            except StoreError as error:
+                if self.health():
+                    raise
+                log.error("%s", error)
+                self._stuck |= {segment}
+        # By the thread that reads, so that nothing is being read of them.
+        if unnamed := await self._writer.write(retention.unnamed):
+            await self._read(lambda _: self._segments.remove(unnamed))
+
+    async def _housekeep_always(self) -> None:
+        """Housekeep now and then, and while the disk refuses, see whether it still does; for ever."""
+        while True:
+            try:
+                if self.health():
+                    await self._writer.write(lambda transaction: transaction.probe())
+                await self.housekeep()
+            except StoreError as error:
+                log.debug("housekeeping waits: %s", error)
+            self._has_grown.clear()
+            pause_s = self._config.probe_every_s if self.health() else self._config.housekeep_every_s
+            sleeping = asyncio.ensure_future(self._clock.sleep(pause_s))
+            growing = asyncio.ensure_future(self._has_grown.wait())
+            try:
+                await asyncio.wait((sleeping, growing), return_when=asyncio.FIRST_COMPLETED)
+            finally:
+                sleeping.cancel()
+                growing.cancel()
+
+    def _note_growth(self, tasks: int, size: int) -> None:
+        """Have housekeeping early when much has come since the last."""
+        self._grown_tasks += tasks
+        self._grown_bytes += size
+        is_many = self._config.keep is not None and self._grown_tasks > self._config.keep // _GROWN_PART + 64
+        if is_many or self._grown_bytes > self._config.results_bytes_max // _GROWN_PART:
+            self._has_grown.set()
+
     # The threads.
 
-    def _connect(self) -> sqlite3.Connection:
-        connection = sqlite3.connect(self._path, isolation_level=None, check_same_thread=False, timeout=10)
-        connection.execute("PRAGMA journal_mode=WAL")
-        connection.execute("PRAGMA synchronous=FULL")
+    def _open(self) -> sqlite3.Connection:
+        connection = open_database(self._path, self._config.busy_timeout_s)
+        try:
+            self._segments.open(retention.named_ends(connection))
+        except (OSError, sqlite3.Error) as error:
+            connection.close()
+            why = error.strerror if isinstance(error, OSError) else error
+            raise StoreError(f"the payloads beside {self._path.name} cannot be opened: {why}") from None
         return connection
 
-    def _open(self) -> sqlite3.Connection:
+    def _connect_reader(self) -> sqlite3.Connection:
         try:
-            # SQLite gives the files beside it the permissions that it finds here.
-            os.close(os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600))
-            self._path.chmod(0o600)
-        except OSError as error:
-            raise StoreError(f"the database {self._path.name} cannot be opened: {error.strerror}") from None
-        try:
-            connection = self._connect()
-            try:
-                self._bring_up(connection)
-            except BaseException:
-                connection.close()
-                raise
+            return connect(self._path, self._config.busy_timeout_s)
         except sqlite3.Error as error:
             raise StoreError(f"the database {self._path.name} cannot be opened: {error}") from None
-        return connection
-
-    def _bring_up(self, connection: sqlite3.Connection) -> None:
-        """Make a database what this version reads. Each step is done or not: a gateway may be killed here."""
-        version = connection.execute("PRAGMA user_version").fetchone()[0]
-        if version == 0:
-            connection.executescript(f"BEGIN; {_SCHEMA} PRAGMA user_version = {_VERSION}; COMMIT;")
-            return
-        while version in _MIGRATIONS:
-            step = f"BEGIN; {_MIGRATIONS[version]} PRAGMA user_version = {version + 1}; COMMIT;"
-            connection.executescript(step)
-            version += 1
-        if version != _VERSION:
-            raise UsageError(
-                f"the database {self._path.name} has version {version}, this ww reads version {_VERSION}:"
-                " use another --state or another ww"
-            )
-
-    async def _write(self, work: Callable[[sqlite3.Connection], T]) -> T:
-        done: asyncio.Future[T] = self._loop.create_future()
-        self._queue.put(_Write(work, done))
-        return await done
 
     async def _read(self, work: Callable[[sqlite3.Connection], T]) -> T:
         def guarded() -> T:
             assert self._read_connection is not None
             try:
                 return work(self._read_connection)
-            except sqlite3.Error as error:
-                raise StoreError(f"the database cannot be read: {error}") from None
+            except (sqlite3.Error, OSError) as error:
+                why = error.strerror if isinstance(error, OSError) else error
+                raise StoreError(f"the database cannot be read: {why}") from None
 
         return await self._loop.run_in_executor(self._reader, guarded)
 
-    def _write_all(self, connection: sqlite3.Connection) -> None:
-        """Commit what waits, as one transaction, until told to stop."""
-        stopping = False
-        while not stopping:
-            waiting = [self._queue.get()]
-            while len(waiting) < _GROUP_MAX and not self._queue.empty():
-                waiting.append(self._queue.get())
-            stopping = None in waiting
-            group = [write for write in waiting if write is not None]
-            results, error = _commit(connection, group) if group else ([], None)
-            if error is not None and len(group) > 1:
-                # One caller's trouble is not the others': try each alone.
-                for write in group:
-                    self._tell([write], *_commit(connection, [write]))
+    def _tasks_of(self, connection: sqlite3.Connection, query: str, values: tuple[Any, ...]) -> Iterator[TaskRow]:
+        for row in connection.execute(query, values).fetchall():
+            text, payload = row[1:3]
+            if payload is None:
+                spec = rows.text_to_spec(text)
             else:
-                self._tell(group, results, error)
-        connection.close()
+                spec = rows.bytes_to_spec(self._payload(connection, payload))
+            yield rows.task_row(row, spec)
 
-    def _tell(self, group: list[_Write], results: list[Any], error: StoreError | None) -> None:
-        def tell() -> None:
-            for index, write in enumerate(group):
-                if write.done.cancelled():
-                    continue
-                if error is not None:
-                    write.done.set_exception(error)
-                else:
-                    write.done.set_result(results[index])
+    def _result_of(self, connection: sqlite3.Connection, row: tuple[Any, ...]) -> RunResult:
+        if any(row[payload] is not None for _, payload in STREAM_PLACES):
+            whole = list(row)
+            for stream, payload in STREAM_PLACES:
+                if row[payload] is not None:
+                    whole[stream] = self._payload(connection, row[payload])
+            row = tuple(whole)
+        return rows.row_to_result(row)
 
-        self._loop.call_soon_threadsafe(tell)
-
-
-def _commit(connection: sqlite3.Connection, group: list[_Write]) -> tuple[list[Any], StoreError | None]:
-    try:
-        connection.execute("BEGIN IMMEDIATE")
-        results = [write.work(connection) for write in group]
-        connection.execute("COMMIT")
-    except (sqlite3.Error, OverflowError, ValueError) as error:  # the latter two: values that cannot be bound
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        return [], StoreError(f"the database cannot be written: {error}")
-    return results, None
+    def _payload(self, connection: sqlite3.Connection, number: int) -> bytes:
+        query = "SELECT segment, start, length, crc FROM payloads WHERE id = ?"
+        place = connection.execute(query, (number,)).fetchone()
+        if place is None:
+            raise StoreError(f"payload {number} is named and is not there: see ww db check")
+        return segments.read(self._segments.directory, Extent(*place))
 
 
-def _insert_runs(connection: sqlite3.Connection, rows: list[tuple[Any, ...]]) -> None:
-    whole = len(rows) - len(rows) % _ROWS_AT_ONCE
+def _sums(results: Sequence[tuple[int, RunResult]]) -> list[tuple[int, int, float, int, int]]:
+    """Return what the results mean for their tasks, as _ADD_ENDED takes it."""
+    ended: dict[int, list[RunResult]] = {}
+    for task, result in results:
+        ended.setdefault(task, []).append(result)
+    return [
+        (
+            sum(result.state is RunState.SUCCEEDED for result in of_task),
+            sum(result.state is RunState.FAILED for result in of_task),
+            max(result.finished_at for result in of_task),
+            task,
+            sum(map(rows.result_bytes, of_task)),
+        )
+        for task, of_task in ended.items()
+    ]
+
+
+def _insert_runs(connection: sqlite3.Connection, ready: list[tuple[Any, ...]]) -> None:
+    whole = len(ready) - len(ready) % _ROWS_AT_ONCE
     for first in range(0, whole, _ROWS_AT_ONCE):
-        connection.execute(_INSERT_RUNS, [value for row in rows[first : first + _ROWS_AT_ONCE] for value in row])
-    connection.executemany(_INSERT_RUN, rows[whole:])
+        connection.execute(_INSERT_RUNS, [value for row in ready[first : first + _ROWS_AT_ONCE] for value in row])
+    connection.executemany(_INSERT_RUN, ready[whole:])
 
 
-def _forget_beyond(connection: sqlite3.Connection, keep: int) -> None:
-    query = "SELECT number FROM tasks WHERE finished_at IS NOT NULL ORDER BY number DESC LIMIT ? OFFSET ?"
-    old = connection.execute(query, (2 * _FORGET_EVERY, keep)).fetchall()
-    connection.executemany("DELETE FROM runs WHERE task = ?", old)
-    connection.executemany("DELETE FROM tasks WHERE number = ?", old)
-
-
-def _spec_to_json(spec: Spec) -> str:
-    return json.dumps(asdict(spec) | {"stdin": base64.b64encode(spec.stdin).decode()}, separators=(",", ":"))
-
-
-def _row_to_task(row: tuple[Any, ...]) -> TaskRow:
-    number, text, created_at, finished_at, cancelled, succeeded, failed = row
-    values = json.loads(text)
-    values["stdin"] = base64.b64decode(values["stdin"])
-    for name in ("args", "arguments", "dirs", "artifacts"):
-        values[name] = tuple(values.get(name, ()))
-    for name in ("env", "labels"):
-        values[name] = tuple((key, value) for key, value in values.get(name, ()))
-    return TaskRow(number, Spec(**values), created_at, finished_at, bool(cancelled), succeeded, failed)
-
-
-def _result_to_row(task: int, result: RunResult) -> tuple[Any, ...]:
-    outcome = result.outcome
-    return (
-        task, result.run, result.state, result.worker, result.attempts, result.queued_at, result.started_at,
-        result.finished_at, *_outcome_values(outcome),
-    )  # fmt: skip
-
-
-def _row_to_result(row: tuple[Any, ...]) -> RunResult:
-    run, state, worker, attempts, queued_at, started_at, finished_at, *outcome = row
-    values = dict(zip(_OUTCOME, outcome, strict=True))
-    for name in ("stdout_truncated", "stderr_truncated"):
-        values[name] = bool(values[name])
-    return RunResult(
-        run=run,
-        state=RunState(state),
-        outcome=Outcome(**values),
-        worker=worker,
-        attempts=attempts,
-        queued_at=queued_at,
-        started_at=started_at,
-        finished_at=finished_at,
-    )
+def _doom_orphans(connection: sqlite3.Connection, numbers: list[int]) -> None:
+    """Have the results of those tasks that were forgotten meanwhile forgotten too."""
+    for number in numbers:
+        if connection.execute("SELECT 1 FROM tasks WHERE number = ?", (number,)).fetchone() is None:
+            connection.execute("INSERT OR IGNORE INTO forgetting VALUES (?)", (number,))

@@ -1,0 +1,149 @@
+"""What is forgotten of tasks that have ended, and how its room goes back to the disk.
+
+Holds the steps; each is a small part of a transaction, so that none keeps the others waiting. Must not know when they
+are taken: store.py does, by its clock. A task is gone at once; its runs and payloads go bit by bit, by the table
+`forgetting`, also after a restart. The database gives free pages back (auto_vacuum=INCREMENTAL), segments are removed
+when nobody names them and moved together when most of them is dead.
+"""
+
+import sqlite3
+from dataclasses import dataclass
+from typing import Final
+
+from ww.errors import StoreError
+from ww.gateway import segments
+from ww.gateway.segments import Extent
+from ww.gateway.writer import Transaction
+
+_TASKS_A_STEP: Final = 128
+_ROWS_A_STEP: Final = 4096
+_PAGES_A_STEP: Final = 512
+# Free pages are kept for what comes next, up to this many and this share of all.
+_FREE_PAGES: Final = 1024
+_FREE_SHARE: Final = 0.1
+_COPIED_A_STEP: Final = 4 << 20
+_LIVE_SHARE: Final = 0.5
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What may stay. None: that is no limit."""
+
+    count: int | None
+    """Ended tasks, the newest to end."""
+    ended_after: float | None
+    """Seconds since the epoch; tasks that ended before go."""
+    result_bytes: int
+    """Of all results; the oldest ended tasks go until that holds."""
+
+
+def result_bytes(connection: sqlite3.Connection) -> int:
+    """Return the size of all results, those of open tasks too."""
+    query = (
+        "SELECT (SELECT coalesce(sum(result_bytes), 0) FROM tasks WHERE finished_at IS NULL)"
+        " + (SELECT coalesce(sum(result_bytes), 0) FROM tasks WHERE finished_at IS NOT NULL)"
+    )
+    (total,) = connection.execute(query).fetchone()
+    return int(total)
+
+
+def doom(connection: sqlite3.Connection, limits: Limits, excess_bytes: int) -> int:
+    """Forget some of the tasks beyond the limits, and return how many; excess_bytes is what results have too much."""
+    query = "SELECT number, result_bytes FROM tasks WHERE finished_at IS NOT NULL"
+    doomed: list[int] = []
+    if limits.count is not None:
+        beyond = f"{query} ORDER BY finished_at DESC, number DESC LIMIT ? OFFSET ?"
+        doomed += [number for number, _ in connection.execute(beyond, (_TASKS_A_STEP, limits.count))]
+    if limits.ended_after is not None:
+        old = f"{query} AND finished_at < ? ORDER BY finished_at LIMIT ?"
+        doomed += [number for number, _ in connection.execute(old, (limits.ended_after, _TASKS_A_STEP))]
+    if excess_bytes > 0:
+        for number, size in connection.execute(f"{query} ORDER BY finished_at, number LIMIT ?", (_TASKS_A_STEP,)):
+            if excess_bytes <= 0:
+                break
+            doomed.append(number)
+            excess_bytes -= size
+    rows = [(number,) for number in sorted(set(doomed))]
+    connection.executemany("INSERT INTO forgetting VALUES (?)", rows)
+    connection.executemany("DELETE FROM tasks WHERE number = ?", rows)
+    return len(rows)
+
+
+def sweep(connection: sqlite3.Connection) -> bool:
+    """Remove some of the runs and payloads of forgotten tasks. Returns whether there are more."""
+    budget = _ROWS_A_STEP
+    for (task,) in connection.execute("SELECT task FROM forgetting LIMIT ?", (_TASKS_A_STEP,)).fetchall():
+        for table, key in (("runs", "position"), ("payloads", "id")):
+            some = f"DELETE FROM {table} WHERE {key} IN (SELECT {key} FROM {table} WHERE task = ? LIMIT ?)"
+            budget -= connection.execute(some, (task, max(0, budget))).rowcount
+        if budget <= 0:
+            return True
+        connection.execute("DELETE FROM forgetting WHERE task = ?", (task,))
+    return connection.execute("SELECT 1 FROM forgetting LIMIT 1").fetchone() is not None
+
+
+def give_back(connection: sqlite3.Connection) -> bool:
+    """Give some free pages back to the file system. Returns whether there are more to give."""
+    if _pages_to_give(connection) <= 0:
+        return False
+    connection.execute(f"PRAGMA incremental_vacuum({_PAGES_A_STEP})").fetchall()
+    return _pages_to_give(connection) > 0
+
+
+def _pages_to_give(connection: sqlite3.Connection) -> int:
+    (free,) = connection.execute("PRAGMA freelist_count").fetchone()
+    (pages,) = connection.execute("PRAGMA page_count").fetchone()
+    (mode,) = connection.execute("PRAGMA auto_vacuum").fetchone()
+    return int(free) - int(max(_FREE_PAGES, _FREE_SHARE * pages)) if mode == 2 else 0
+
+
+def named_bytes(connection: sqlite3.Connection) -> dict[int, int]:
+    """Return the segments that rows name, each with how many bytes of it."""
+    rows = connection.execute("SELECT segment, sum(length) FROM payloads GROUP BY segment")
+    return {int(segment): int(size) for segment, size in rows}
+
+
+def named_ends(connection: sqlite3.Connection) -> dict[int, int]:
+    """Return the segments that rows name, each with the end of what is named."""
+    rows = connection.execute("SELECT segment, max(start + length) FROM payloads GROUP BY segment")
+    return {int(segment): int(end) for segment, end in rows}
+
+
+def unnamed(transaction: Transaction) -> list[int]:
+    """Return the segments that nobody names, nor will: all but the one that is written to."""
+    there = segments.numbers_in(transaction.segments.directory)
+    named = named_bytes(transaction.connection)
+    return [number for number in there if number not in named and number != transaction.segments.current]
+
+
+def mostly_dead(transaction: Transaction, beside: frozenset[int]) -> int | None:
+    """Return a segment of which little is named, but the one that is written to and those beside."""
+    there = segments.numbers_in(transaction.segments.directory)
+    named = named_bytes(transaction.connection)
+    shares = {
+        number: named[number] / max(1, size)
+        for number, size in there.items()
+        if number in named and number != transaction.segments.current and number not in beside
+    }
+    emptiest = min(shares, key=shares.__getitem__, default=None)
+    return emptiest if emptiest is not None and shares[emptiest] < _LIVE_SHARE else None
+
+
+def move_some(transaction: Transaction, segment: int) -> bool:
+    """Copy some of what is named in a segment to the one that is written to. Returns whether there is more.
+
+    StoreError when a payload is damaged: then it stays where it is.
+    """
+    query = "SELECT id, segment, start, length, crc FROM payloads WHERE segment = ? ORDER BY start"
+    left = _COPIED_A_STEP
+    for payload, *place in transaction.connection.execute(query, (segment,)).fetchmany(256):
+        if left <= 0:
+            return True
+        extent = Extent(*place)
+        try:
+            data = segments.read(transaction.segments.directory, extent)
+        except StoreError:
+            raise StoreError(f"payload {payload} is damaged, and segment {segment} stays: see ww db check") from None
+        transaction.move(payload, data)
+        left -= extent.length
+    return transaction.connection.execute("SELECT 1 FROM payloads WHERE segment = ?", (segment,)).fetchone() is not None

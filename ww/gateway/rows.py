@@ -1,0 +1,132 @@
+"""What a task and a result are as rows of a table, and back again.
+
+Holds the columns' order and the one place that says which bytes are too many for a row. Knows no database: store.py
+asks it, and says where the rows are.
+"""
+
+import base64
+import json
+from dataclasses import asdict, dataclass, fields
+from operator import attrgetter
+from typing import Any, Final
+
+from ww.gateway.task import Outcome, RunResult, RunState, Spec
+
+# What is larger lies in a segment: as blobs of a database large payloads are five times slower (bench/store.py).
+INLINE_BYTES_MAX: Final = 16 << 10
+# What a result costs beside its output, roughly: it counts towards the quota of results too.
+RESULT_BYTES: Final = 256
+
+_OUTCOME: Final = tuple(f.name for f in fields(Outcome))
+_outcome_values: Final = attrgetter(*_OUTCOME)
+RUN_COLUMNS: Final = (
+    "task", "run", "state", "worker", "attempts", "queued_at", "started_at", "finished_at", *_OUTCOME,
+    "stdout_payload", "stderr_payload",
+)  # fmt: skip
+TASK_COLUMNS: Final = (
+    "number", "spec", "spec_payload", "created_at", "finished_at", "cancelled", "succeeded", "failed", "reason",
+)  # fmt: skip
+_STREAMS: Final = ("stdout", "stderr")
+# Where a stream is in a run's row, and where the number of its payload is.
+STREAM_PLACES: Final = tuple((RUN_COLUMNS.index(name), RUN_COLUMNS.index(f"{name}_payload")) for name in _STREAMS)
+_TUPLES: Final = ("args", "arguments", "dirs", "artifacts")
+_PAIRS: Final = ("env", "labels")
+
+
+@dataclass(frozen=True, slots=True)
+class TaskRow:
+    """A task as it is on disk. Times are seconds since the epoch."""
+
+    number: int
+    spec: Spec
+    created_at: float
+    finished_at: float | None
+    cancelled: bool
+    succeeded: int
+    failed: int
+    reason: str = ""
+    """Why it failed as a whole; empty when it did not."""
+
+    @property
+    def status(self) -> str:
+        """The status of a task that has ended."""
+        if self.cancelled:
+            return RunState.CANCELLED
+        return RunState.FAILED if self.failed or self.reason else RunState.SUCCEEDED
+
+    @property
+    def has_ended(self) -> bool:
+        return self.finished_at is not None
+
+
+def spec_to_text(spec: Spec) -> str | None:
+    """Return a spec as JSON, or None when that is too large for a row."""
+    if len(spec.stdin) >= INLINE_BYTES_MAX:
+        return None
+    text = _json(asdict(spec) | {"stdin": base64.b64encode(spec.stdin).decode()})
+    return text if len(text) <= INLINE_BYTES_MAX else None
+
+
+def spec_to_bytes(spec: Spec) -> bytes:
+    """Return a spec as a payload: JSON, which has no zero byte, then one, then stdin."""
+    return b"\0".join((_json(asdict(spec) | {"stdin": ""}).encode(), spec.stdin))
+
+
+def text_to_spec(text: str) -> Spec:
+    values = json.loads(text)
+    return _spec(values, base64.b64decode(values["stdin"]))
+
+
+def bytes_to_spec(data: bytes) -> Spec:
+    text, _, stdin = data.partition(b"\0")
+    return _spec(json.loads(text), stdin)
+
+
+def _json(values: dict[str, Any]) -> str:
+    return json.dumps(values, separators=(",", ":"))
+
+
+def _spec(values: dict[str, Any], stdin: bytes) -> Spec:
+    for name in _TUPLES:
+        values[name] = tuple(values.get(name, ()))
+    for name in _PAIRS:
+        values[name] = tuple((key, value) for key, value in values.get(name, ()))
+    return Spec(**values | {"stdin": stdin})
+
+
+def task_row(row: tuple[Any, ...], spec: Spec) -> TaskRow:
+    """Make a task of the values of TASK_COLUMNS, whose spec was read already."""
+    number, _, _, created_at, finished_at, cancelled, succeeded, failed, reason = row
+    return TaskRow(number, spec, created_at, finished_at, bool(cancelled), succeeded, failed, reason)
+
+
+def result_to_row(task: int, result: RunResult) -> tuple[Any, ...]:
+    """Return a result as values of RUN_COLUMNS, its output whole."""
+    return (
+        task, result.run, result.state, result.worker, result.attempts, result.queued_at, result.started_at,
+        result.finished_at, *_outcome_values(result.outcome), None, None,
+    )  # fmt: skip
+
+
+def result_bytes(result: RunResult) -> int:
+    """Return what a result counts towards the quota."""
+    outcome = result.outcome
+    return RESULT_BYTES + len(outcome.stdout) + len(outcome.stderr) + len(outcome.detail) + len(outcome.result or "")
+
+
+def row_to_result(row: tuple[Any, ...]) -> RunResult:
+    """Make a result of the values of RUN_COLUMNS, its output being in the row."""
+    _, run, state, worker, attempts, queued_at, started_at, finished_at, *outcome, _, _ = row
+    values = dict(zip(_OUTCOME, outcome, strict=True))
+    for name in ("stdout_truncated", "stderr_truncated"):
+        values[name] = bool(values[name])
+    return RunResult(
+        run=run,
+        state=RunState(state),
+        outcome=Outcome(**values),
+        worker=worker,
+        attempts=attempts,
+        queued_at=queued_at,
+        started_at=started_at,
+        finished_at=finished_at,
+    )
