@@ -61,6 +61,10 @@ class ManualClock:
         finally:
             self._sleepers.remove(sleeper)
 
+    def set_wall(self, wall: float) -> None:
+        """Set the time of day, as an operator or NTP does; monotonic time goes on as before."""
+        self._wall = wall
+
     def advance(self, seconds: float) -> None:
         """Move both readings forward by that many seconds and wake whoever slept until then."""
         self._now += seconds

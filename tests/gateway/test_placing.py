@@ -256,7 +256,7 @@ async def straggling(gateway: Gateway, count: int = 3) -> Any:
     await gateway.submit("a", repeats=count)
     straggler = await next_run(slow)
     quick = await gateway.worker(is_quick=True)
-    await until(lambda: len(quick.runs) >= count - 1)
+    await until(lambda: len(quick.runs) >= count - 1 and gateway.free_slots == 1)
     return slow, quick, straggler
 
 

@@ -62,6 +62,44 @@ async def test_runs_start_at_their_time_and_not_before(gateway: Gateway) -> None
     assert [result.run for result in await gateway.ended("a")] == [0, 1, 2]
 
 
+@pytest.mark.parametrize("jump_s", [-1e6, -5.0, 5.0, 1e6])
+async def test_setting_the_clock_starts_nothing_twice_and_skips_nothing(gateway: Gateway, jump_s: float) -> None:
+    worker = await gateway.worker(slots=3)
+    await gateway.submit("a", start_s=5.0, delay_s=5.0, repeats=3)
+    await gateway.pass_time(4.0)
+    gateway.clock.set_wall(gateway.clock.wall() + jump_s)
+    for wait_s, runs in ((0.9, 0), (0.2, 1), (4.8, 1), (0.2, 2), (4.8, 2), (0.2, 3)):
+        await gateway.pass_time(wait_s)
+        await until(lambda runs=runs: len(worker.runs) == runs)  # type: ignore[misc]
+    for run in worker.runs:
+        run.end()
+    assert [(result.run, result.attempts) for result in await gateway.ended("a")] == [(0, 1), (1, 1), (2, 1)]
+
+
+@pytest.mark.parametrize(("off_s", "due_after_s"), [(0.0, 60.0), (20.0, 40.0), (1e6, 0.0), (-1e6, 60.0)])
+async def test_what_was_scheduled_keeps_its_time_over_a_restart(
+    tmp_path: Path, off_s: float, due_after_s: float
+) -> None:
+    network = Network()
+    first = Gateway(tmp_path, network, SchedulerConfig())
+    await first.start()
+    await first.submit("a", start_s=60.0)
+    await first.aclose()
+    second = Gateway(tmp_path, network, SchedulerConfig())
+    second.clock.set_wall(second.clock.wall() + off_s)  # negative: it was set back meanwhile
+    await second.start()
+    try:
+        worker = await second.worker()
+        if due_after_s:
+            await second.pass_time(due_after_s - 0.1)
+            assert worker.runs == []
+            await second.pass_time(0.2)
+        (await next_run(worker)).end()
+        assert len(await second.ended("a")) == 1
+    finally:
+        await second.aclose()
+
+
 async def test_tasks_take_turns(gateway: Gateway) -> None:
     await gateway.submit("large", repeats=3, input=1)
     await gateway.submit("small", input=2)

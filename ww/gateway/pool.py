@@ -223,10 +223,10 @@ class WorkerPool:
         return self._free
 
     def _may_run(self, entry: WorkerEntry | None, need: Need | None) -> bool:
-        """Whether a worker may be given something new, be it of that need."""
+        """Whether a worker may be given something new; without a need, anything at all."""
         if entry is None or entry.peer.peer_id in self._draining:
             return False
-        if self._reserved and self._reserved.get(entry.peer, need) != need:
+        if need is not None and self._reserved and self._reserved.get(entry.peer, need) != need:
             return False
         breaker = self._breakers.get(entry.peer.peer_id)
         if breaker is None or (state := breaker.state(self._clock.now())) is BreakerState.CLOSED:

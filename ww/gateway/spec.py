@@ -105,7 +105,7 @@ class Spec:
     def size_bytes(self) -> int:
         """What the task's own text and input take in memory, roughly."""
         texts = (self.description, *self.args, *(text for pair in self.env for text in pair), *self.dirs)
-        return 1024 + len(self.stdin) + sum(map(len, texts))
+        return 2048 + len(self.stdin) + sum(map(len, texts))
 
     @property
     def argv(self) -> tuple[str, ...]:

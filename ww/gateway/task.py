@@ -149,6 +149,12 @@ _NOTHING: Final = Effects()
 class Task:
     """One task and the state of its runs. `now` is monotonic, `wall` the time of day, both in seconds."""
 
+    __slots__ = (
+        "_again", "_attempts", "_cursor", "_done", "_ending", "_failure", "_first_due", "_mean_s", "_policy", "_runs",
+        "_timed", "cancelled_at", "charged_s", "created_at", "demand", "failed", "finished_at", "number", "spec",
+        "succeeded",
+    )  # fmt: skip
+
     def __init__(
         self, spec: Spec, *, number: int, created_at: float, now: float, wall: float, policy: Policy | None = None
     ) -> None:
@@ -176,7 +182,6 @@ class Task:
         self._failure = ""
         self._timed = 0
         self._mean_s = 0.0
-        self._random = random.Random(number)
 
     # Events.
 
@@ -392,7 +397,7 @@ class Task:
     def _backoff(self, run: Run) -> float:
         backoff = min(self._policy.backoff_max_s, self._policy.backoff_first_s * 2.0 ** min(run.tries - 1, 30))
         # Between half and the whole of it, so that what failed together does not come back together.
-        return backoff * (0.5 + self._random.random() / 2)
+        return backoff * (0.5 + random.random() / 2)
 
     def _finish(self, run: Run, attempt: Attempt, state: RunState, outcome: Outcome, wall: float) -> RunResult:
         for other in run.attempts:
