@@ -1,0 +1,88 @@
+"""Runs ww and notes where its processor time goes: the pieces of a request, and the functions that cost most.
+
+    python bench/sampled.py OUT gateway --http 127.0.0.1:0 ...       ww's own arguments; OUT is written when it ends
+
+Holds a timer on processor time, whose signal looks at the main thread's stack: that costs next to nothing, where a
+tracing profiler doubles the time. What other threads use (the writer of the database) is counted while the main thread
+polls. OUT is JSON: the seconds between two looks, the looks by piece, and the most frequent functions.
+"""
+
+import json
+import signal
+import sys
+from collections import Counter
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+_EVERY_S: Final = 0.001
+_TOP: Final = 25
+# By what a file's path ends with or holds, from the innermost frame outwards: the first that is known says the piece.
+_PIECES: Final = (
+    ("parse", ("ww/gateway/form.py", "formparsers.py", "python_multipart", "/tempfile.py")),
+    ("validate", ("ww/gateway/request.py", "ww/gateway/modules.py", "ww/gateway/content.py", "ww/gateway/guest.py")),
+    ("validate", ("ww/wasm_", "ww/component_", "ww/archive.py", "hashlib.py")),
+    ("store", ("ww/gateway/store", "ww/gateway/scheduler.py", "ww/gateway/task.py", "ww/gateway/queue")),
+    ("answer", ("ww/gateway/view.py", "ww/gateway/problem.py", "starlette/responses.py", "/json/")),
+    ("server", ("uvicorn", "h11", "httptools", "ww/gateway/server.py", "asyncio/selector_events.py")),
+    ("route", ("starlette", "ww/gateway/http.py", "ww/gateway/same_origin.py", "ww/gateway/authority.py")),
+    ("other_threads", ("selectors.py",)),
+)
+
+
+class Samples:
+    """What was seen."""
+
+    def __init__(self) -> None:
+        self.pieces: Counter[str] = Counter()
+        self.functions: Counter[str] = Counter()
+        self._known: dict[str, str] = {}
+
+    def start(self, number: int, frame: FrameType | None) -> None:
+        """Begin to look, from nothing: what came before is the start of the program, or another case."""
+        self.pieces.clear()
+        self.functions.clear()
+        signal.setitimer(signal.ITIMER_PROF, _EVERY_S, _EVERY_S)
+
+    def look(self, number: int, frame: FrameType | None) -> None:
+        """Note where the main thread is."""
+        if frame is not None:
+            code = frame.f_code
+            self.functions[f"{'/'.join(Path(code.co_filename).parts[-2:])}:{code.co_qualname}"] += 1
+        while frame is not None:
+            if piece := self._piece(frame.f_code.co_filename):
+                self.pieces[piece] += 1
+                return
+            frame = frame.f_back
+        self.pieces["loop"] += 1
+
+    def _piece(self, path: str) -> str:
+        if path not in self._known:
+            self._known[path] = next((piece for piece, parts in _PIECES if any(part in path for part in parts)), "")
+        return self._known[path]
+
+    def shown(self) -> dict[str, Any]:
+        """Say it in plain data."""
+        return {"every_s": _EVERY_S, "pieces": dict(self.pieces), "functions": self.functions.most_common(_TOP)}
+
+
+def main() -> None:
+    """Be ww until it ends, then say where the time went since the last SIGUSR1."""
+    out, sys.argv = Path(sys.argv[1]), ["ww", *sys.argv[2:]]
+    samples = Samples()
+    signal.signal(signal.SIGPROF, samples.look)
+    signal.signal(signal.SIGUSR1, samples.start)
+    from ww.__main__ import main
+
+    try:
+        main()
+    finally:
+        signal.setitimer(signal.ITIMER_PROF, 0)
+        out.write_text(json.dumps(samples.shown()))
+
+
+if __name__ == "__main__":
+    main()
