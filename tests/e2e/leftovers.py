@@ -15,6 +15,12 @@ def wait_without_sandboxes(program: Program) -> None:
 class CleanCluster(Cluster):
     """Kills its nodes alone at the end, and asks that their sandboxes go by themselves."""
 
+    def lose(self, program: Program) -> None:
+        """kill -9 a node for good, in the midst of a test."""
+        program.kill()
+        wait_without_sandboxes(program)
+        self.forget(program)
+
     def close(self) -> None:
         try:
             for program in reversed(self._programs):

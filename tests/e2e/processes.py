@@ -218,6 +218,11 @@ class Cluster:
     def program(self, *arguments: str, **settings: Any) -> Program:
         return self._keep(Program(*arguments, environment=self.environment, **settings))
 
+    def forget(self, program: Program) -> None:
+        """Leave nothing of a program that was killed. Its pid may soon be another's, which close() must not kill."""
+        self._programs.remove(program)
+        program.close()
+
     def _keep(self, program: Any) -> Any:
         self._programs.append(program)
         return program
