@@ -88,7 +88,8 @@ async def test_a_million_runs_of_one_task_drain_with_flat_memory(tmp_path: Path)
         assert row is not None
         assert row.has_ended
         assert (row.status, row.succeeded, row.failed) == (RunState.SUCCEEDED, RUNS, 0)
-        assert worker.runs == RUNS, "each was run once"
+        # Each once; but those behind a run that seems to be stuck, on a machine that is held up, are asked for again.
+        assert RUNS <= worker.runs <= RUNS + RUNS // 1000
         last = await store.results(row.number, limit=10, after=RUNS - 3)
         assert [(result.run, result.outcome.result) for result in last] == [(RUNS - 2, "7"), (RUNS - 1, "7")]
         assert scheduler.queue_length() == 0

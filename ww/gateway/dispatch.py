@@ -258,24 +258,31 @@ class Dispatcher:
 
     async def unstick(self) -> None:
         """Send runs that wait behind a long one back to the queue, for ever."""
+        looked_at = self._clock.now()
         while True:
             await self._shared.wait()
             shared = [slot for slot in self._slots if slot.lanes > 1]
             if not shared:
                 self._shared.clear()
                 continue
+            # A look that comes late says that this process was held up, and nothing of the workers.
+            is_late = self._clock.now() - looked_at > 2 * _LOOK_EVERY_S
+            looked_at = self._clock.now()
             for slot in shared:
-                oldest, *behind = slot.attempts or (None,)
-                if oldest is None or oldest is not slot.oldest_seen:
-                    slot.oldest_seen = oldest
-                    continue
-                slot.is_short = False
-                for attempt in behind:
-                    if attempt is not None and attempt.task.is_active(attempt):
-                        self.stop(attempt)
-                        attempt.task.give_back(attempt, self._clock.now())
-                        self._agenda.put(attempt.task)
+                oldest = next(iter(slot.attempts), None)
+                if oldest is not None and oldest is slot.oldest_seen and not is_late:
+                    self._send_back(slot)
+                slot.oldest_seen = oldest
             await self._clock.sleep(_LOOK_EVERY_S)
+
+    def _send_back(self, slot: _Slot) -> None:
+        """Put all but a slot's oldest run back into the queue."""
+        slot.is_short = False
+        for attempt in list(slot.attempts)[1:]:
+            if attempt.task.is_active(attempt):
+                self.stop(attempt)
+                attempt.task.give_back(attempt, self._clock.now())
+                self._agenda.put(attempt.task)
 
     def look_around(self) -> None:
         """Do what nobody asks for: keep reservations to what is wanted, and give stragglers a second attempt."""
