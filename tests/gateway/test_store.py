@@ -6,54 +6,15 @@ import sqlite3
 from collections.abc import AsyncIterator, Iterator
 from contextlib import closing, contextmanager
 from pathlib import Path
-from typing import Any
 
 import pytest
 
+from tests.gateway.stored import LARGE, WALL, add, end, ids, result, rows, spec
 from ww.errors import StoreError, UsageError
 from ww.gateway.store import Store, StoreConfig
-from ww.gateway.task import Outcome, RunResult, RunState, Spec
+from ww.gateway.task import RunState
 
 pytestmark = pytest.mark.anyio
-
-WALL = 1_700_000_000.0
-
-
-def spec(id: str = "t", **values: Any) -> Spec:
-    base: dict[str, Any] = {"id": id, "module": "0" * 64, "kind": "function", "entry": "run", "duration_s": 5.0}
-    return Spec(**(base | {"memory_bytes": 1 << 20, "output_bytes": 100} | values))
-
-
-def result(run: int = 0, state: RunState = RunState.SUCCEEDED, finished_at: float = WALL, **outcome: Any) -> RunResult:
-    return RunResult(
-        run=run,
-        state=state,
-        outcome=Outcome(**outcome),
-        worker="w",
-        attempts=1,
-        queued_at=WALL - 2,
-        started_at=WALL - 1,
-        finished_at=finished_at,
-    )
-
-
-async def add(store: Store, *specs: Spec) -> list[int]:
-    """Add tasks at the same time and return their numbers."""
-    return await asyncio.gather(*(store.add_task(each, WALL) for each in specs))
-
-
-async def end(store: Store, number: int, *results: RunResult) -> None:
-    await store.add_results([(number, each) for each in results])
-
-
-async def ids(store: Store) -> list[str]:
-    return [row.spec.id for row in await store.tasks(limit=1000)]
-
-
-def rows(path: Path, query: str) -> list[Any]:
-    """Ask the database past the store, as another process would."""
-    with closing(sqlite3.connect(path)) as connection:
-        return connection.execute(query).fetchall()
 
 
 @contextmanager
@@ -189,14 +150,16 @@ async def test_every_write_is_on_disk_when_it_returns(store: Store, path: Path) 
 
 async def test_a_gateway_that_is_killed_loses_nothing_it_has_told(store: Store, path: Path, tmp_path: Path) -> None:
     numbers = await add(store, *(spec(f"t{i}") for i in range(50)))
-    await store.add_results([(number, result()) for number in numbers])
+    await store.add_results([(number, result(stdout=b"x" * LARGE)) for number in numbers])
     killed = tmp_path / "killed"
     killed.mkdir()
     for name in ("ww.db", "ww.db-wal"):  # as they are at this moment, with nothing closed
         shutil.copy(path.with_name(name), killed)
+    shutil.copytree(path.with_name("ww.db-payloads"), killed / "ww.db-payloads")
     async with Store(killed / "ww.db") as again:
         assert len(await again.tasks(limit=100)) == 50
         assert await again.open_tasks(0.0, WALL) == []
+        assert (await again.results(numbers[7], limit=9, after=-1))[0].outcome.stdout == b"x" * LARGE
 
 
 async def test_many_writes_at_a_time_are_all_there_in_the_order_they_came(path: Path) -> None:
@@ -292,6 +255,83 @@ async def test_a_task_that_has_ended_is_not_cancelled_any_more(store: Store) -> 
     assert (row.status, row.finished_at) == ("succeeded", WALL + 1)
 
 
+# Payloads.
+
+
+async def test_large_payloads_are_in_segments_and_the_same_after_a_restart(path: Path) -> None:
+    submitted = spec(repeats=3, stdin=bytes(range(256)) * 200, args=("\u56db",), env=(("K", "v"),), owner="o")
+    wordy = spec("wordy", description="d" * LARGE)
+    outcomes = [
+        result(0, stdout=b"o" * LARGE, stderr=b"\0\xff" * LARGE),
+        result(1, stdout=b"o", stderr=b"e" * LARGE),
+        result(2, stdout=b"x" * (16 << 10)),
+    ]
+    async with Store(path) as store:
+        number, _ = await add(store, submitted, wordy)
+        await end(store, number, *outcomes)
+    assert rows(path, "SELECT count(*) FROM payloads") == [(5,)]
+    assert rows(path, "SELECT max(length(spec)) FROM tasks") == [(0,)]
+    assert rows(path, "SELECT max(length(stdout)), max(length(stderr)) FROM runs") == [(16 << 10, 0)]
+    async with Store(path) as store:
+        assert [row.spec for row in await store.tasks(limit=9)] == [wordy, submitted]
+        assert (await store.open_tasks(0.0, WALL))[0].spec == wordy
+        assert await store.results(number, limit=9, after=-1) == outcomes
+        assert [found for _, found in await store.results_since(number, position=0, limit=9)] == outcomes
+        latest = await store.latest_results((number,), limit=9, output_bytes_max=1 << 30)
+        assert latest[number] == outcomes[::-1]
+        await end(store, (await add(store, spec("more")))[0], result(stdout=b"m" * LARGE))
+    assert len(list(path.with_name("ww.db-payloads").glob("*.seg"))) == 1, "a restart goes on in the same file"
+
+
+async def test_one_callers_trouble_leaves_the_others_payloads(store: Store) -> None:
+    (number,) = await add(store, spec(repeats=10))
+    await end(store, number, result(0))
+    large = [result(run, stdout=bytes([run]) * LARGE) for run in range(1, 5)]
+    outcomes = await asyncio.gather(
+        end(store, number, large[0]),
+        end(store, number, large[1], result(0)),
+        end(store, number, large[2]),
+        end(store, number, large[3]),
+        return_exceptions=True,
+    )
+    assert [isinstance(outcome, StoreError) for outcome in outcomes] == [False, True, False, False]
+    assert await store.results(number, limit=9, after=0) == [large[0], large[2], large[3]]
+    assert store.health() == ""
+
+
+async def test_a_damaged_payload_is_told_and_nothing_else_is_touched(store: Store, path: Path) -> None:
+    (number,) = await add(store, spec(repeats=2))
+    await end(store, number, result(0, stdout=b"x" * LARGE), result(1))
+    (segment,) = path.with_name("ww.db-payloads").glob("*.seg")
+    segment.write_bytes(b"y" + segment.read_bytes()[1:])
+    with pytest.raises(StoreError, match=r"^a payload is damaged: ww db check says which$"):
+        await store.results(number, limit=9, after=-1)
+    assert [each.run for each in await store.results(number, limit=9, after=0)] == [1]
+
+
+# Ending as a whole.
+
+
+async def test_a_task_that_fails_as_a_whole_says_why_and_counts_all_its_runs(store: Store, path: Path) -> None:
+    (number,) = await add(store, spec(repeats=5))
+    await end(store, number, result(0))
+    assert await store.fail_task(number, WALL + 7, "nobody could run it")
+    for again in (store.fail_task(number, WALL + 8, "other"), store.cancel_task(number, WALL + 8)):
+        assert not await again
+    await end(store, number, result(1, RunState.FAILED, reason="lost"))  # was under way
+    (row,) = await store.tasks(limit=1)
+    assert (row.status, row.reason, row.finished_at) == ("failed", "nobody could run it", WALL + 7)
+    assert (row.succeeded, row.failed, row.cancelled) == (1, 4, False)
+    assert await store.open_tasks(0.0, WALL) == []
+
+
+async def test_a_task_that_failed_as_a_whole_has_failed_even_without_a_failed_run(store: Store) -> None:
+    (number,) = await add(store, spec(repeats=1))
+    assert await store.fail_task(number, WALL, "why")
+    (row,) = await store.tasks(limit=1)
+    assert (row.status, row.succeeded, row.failed) == ("failed", 0, 1)
+
+
 # Forgetting: more in test_retention.py.
 
 
@@ -325,6 +365,36 @@ async def test_tasks_come_newest_first_a_page_at_a_time(store: Store) -> None:
     assert [row.spec.id for row in await store.tasks(limit=2)] == ["t4", "t3"]
     assert [row.spec.id for row in await store.tasks(limit=2, before=numbers[3])] == ["t2", "t1"]
     assert await store.tasks(limit=2, before=numbers[0]) == []
+
+
+async def test_an_owner_sees_their_own_tasks_a_page_at_a_time(store: Store, path: Path) -> None:
+    numbers = await add(store, *(spec(f"t{i}", owner="ab"[i % 2]) for i in range(6)))
+    assert [row.spec.id for row in await store.tasks(limit=2, owner="a")] == ["t4", "t2"]
+    assert [row.spec.id for row in await store.tasks(limit=2, owner="a", before=numbers[2])] == ["t0"]
+    assert await store.tasks(limit=2, owner="c") == []
+    query = "SELECT number FROM tasks WHERE owner = 'a' AND number < 9 ORDER BY number DESC LIMIT 2"
+    assert "tasks_of_owner (owner=? AND number<?)" in rows(path, f"EXPLAIN QUERY PLAN {query}")[0][3]
+
+
+async def test_results_come_in_the_order_in_which_they_were_recorded_from_any_position(store: Store) -> None:
+    one, two = await add(store, spec("a", repeats=9), spec("b", repeats=9))
+    for run in (3, 0, 7):
+        await store.add_results([(one, result(run)), (two, result(run))])
+    found = await store.results_since(one, position=0, limit=2)
+    assert [each.run for _, each in found] == [3, 0]
+    assert [each.run for _, each in await store.results_since(one, position=found[-1][0], limit=9)] == [7]
+    assert (await store.results_since(two, position=0, limit=1))[0][0] > found[0][0]
+
+
+async def test_runs_are_restored_in_their_order_whatever_order_they_ended_in(path: Path) -> None:
+    async with Store(path) as store:
+        (number,) = await add(store, spec(repeats=3000))
+        for first in (2000, 1000, 0):
+            await end(store, number, *(result(run) for run in reversed(range(first, min(first + 1000, 2999)))))
+    async with Store(path) as store:
+        (task,) = await store.open_tasks(0.0, WALL)
+        assert not task._done, "a count is kept of them, and not each"
+        assert (task.succeeded, attempt.run if (attempt := task.begin(0.0, WALL)) else None) == (2999, 2999)
 
 
 async def test_results_come_by_run_or_latest_first(store: Store) -> None:
@@ -408,90 +478,6 @@ async def test_a_database_of_another_version_is_not_touched(path: Path) -> None:
         async with Store(path):
             pass
     assert rows(path, "SELECT id FROM tasks") == [("t",)]
-
-
-VERSION_1 = """
-CREATE TABLE tasks (
-  number INTEGER PRIMARY KEY AUTOINCREMENT, id TEXT NOT NULL UNIQUE, spec TEXT NOT NULL, repeats INTEGER NOT NULL,
-  created_at REAL NOT NULL, finished_at REAL, cancelled INTEGER NOT NULL DEFAULT 0,
-  succeeded INTEGER NOT NULL DEFAULT 0, failed INTEGER NOT NULL DEFAULT 0
-);
-CREATE INDEX tasks_open ON tasks (number) WHERE finished_at IS NULL;
-CREATE INDEX tasks_ended ON tasks (number) WHERE finished_at IS NOT NULL;
-CREATE TABLE runs (
-  position INTEGER PRIMARY KEY, task INTEGER NOT NULL, run INTEGER NOT NULL, state TEXT NOT NULL,
-  worker TEXT NOT NULL, attempts INTEGER NOT NULL, queued_at REAL NOT NULL, started_at REAL,
-  finished_at REAL NOT NULL, reason TEXT NOT NULL, detail TEXT NOT NULL, result TEXT, exit_code INTEGER,
-  stdout BLOB NOT NULL, stderr BLOB NOT NULL, stdout_truncated INTEGER NOT NULL, stderr_truncated INTEGER NOT NULL,
-  wall_s REAL NOT NULL, cpu_s REAL NOT NULL, memory_bytes INTEGER NOT NULL, memory_limit_bytes INTEGER NOT NULL
-);
-CREATE UNIQUE INDEX runs_of_task ON runs (task, run);
-CREATE INDEX runs_latest ON runs (task, position);
-INSERT INTO tasks VALUES (1, 'ended', '{"id":"ended","module":"aa","entry":"run","description":"d","complete":0,
-  "duration_s":5.0,"start_s":0.0,"delay_s":0.0,"repeats":1,"input":9223372036854775807,"difficulty":null,"args":[],
-  "env":[],"stdin":"AAE=","memory_bytes":1048576,"output_bytes":100}', 1, 1700000000.0, 1700000000.0, 0, 1, 0);
-INSERT INTO tasks VALUES (2, 'open', '{"id":"open","module":"bb","entry":"","description":"","complete":0,
-  "duration_s":5.0,"start_s":0.0,"delay_s":0.0,"repeats":2,"input":1,"difficulty":null,"args":["x"],
-  "env":[["K","v"]],"stdin":"","memory_bytes":1048576,"output_bytes":100}', 2, 1700000000.0, NULL, 0, 0, 1);
-INSERT INTO runs VALUES (1, 1, 0, 'succeeded', 'w', 1, 1699999998.0, 1699999999.0, 1700000000.0, '', '', '12', NULL,
-  x'00FF', x'', 0, 1, 0.5, 0.25, 65536, 1048576);
-INSERT INTO runs VALUES (2, 2, 1, 'failed', 'w', 1, 1699999998.0, 1699999999.0, 1700000000.0, 'trap', 'd', NULL, NULL,
-  x'', x'', 0, 0, 0.5, 0.25, 65536, 1048576);
-PRAGMA user_version = 1;
-"""
-
-
-def columns(path: Path) -> list[Any]:
-    """Return the columns of a database's tables, in no order, and its indices."""
-    tables = [
-        sorted((table, *row[1:4]) for row in rows(path, f"PRAGMA table_info({table})")) for table in ("tasks", "runs")
-    ]
-    return [*tables, sorted(rows(path, "SELECT name, sql FROM sqlite_master WHERE type = 'index'"))]
-
-
-async def test_an_older_database_keeps_its_tasks_and_goes_on(path: Path, tmp_path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(VERSION_1)
-    common = {"duration_s": 5.0, "memory_bytes": 1 << 20, "output_bytes": 100}
-    called = spec("ended", module="aa", description="d", input=2**63 - 1, arguments=(2**63 - 1, 0), stdin=b"\0\1")
-    program = Spec(
-        id="open", module="bb", kind="command", entry="", repeats=2, input=1, args=("x",), env=(("K", "v"),), **common
-    )
-    for _ in range(2):
-        async with Store(path) as store:
-            assert [row.spec for row in await store.tasks(limit=10)] == [program, called]
-            (task,) = await store.open_tasks(0.0, WALL)
-            assert (task.spec.id, task.spec.argv, task.failed) == ("open", ("1", "x"), 1)
-            (first,) = await store.results(1, limit=10, after=-1)
-            assert first.outcome == Outcome(
-                result="12", stdout=b"\0\xff", stderr_truncated=True, wall_s=0.5, cpu_s=0.25, memory_bytes=65536,
-                memory_limit_bytes=1 << 20,
-            )  # fmt: skip
-            assert await store.modules() == {"aa", "bb"}
-            assert await store.artifacts() == set()
-    async with Store(path) as store:
-        await end(store, 2, result(0, artifacts="a" * 64, fuel=3))
-        assert [row.has_ended for row in await store.tasks(limit=10)] == [True, True]
-        assert await store.artifacts() == {"a" * 64}
-    async with Store(tmp_path / "new.db"):
-        pass
-    assert columns(path) == columns(tmp_path / "new.db")
-
-
-async def test_an_older_database_that_cannot_be_brought_up_is_left_as_it_was(path: Path) -> None:
-    with closing(sqlite3.connect(path)) as connection:
-        connection.executescript(VERSION_1)
-        connection.execute("CREATE TRIGGER full BEFORE UPDATE ON tasks BEGIN SELECT RAISE(ABORT, 'disk full'); END")
-    before = columns(path)
-    with pytest.raises(StoreError, match="cannot be opened: disk full"):
-        async with Store(path):
-            pass
-    assert columns(path) == before
-    assert rows(path, "PRAGMA user_version") == [(1,)]
-    with closing(sqlite3.connect(path)) as connection:
-        connection.execute("DROP TRIGGER full")
-    async with Store(path) as store:
-        assert await ids(store) == ["open", "ended"]
 
 
 async def test_only_its_owner_may_read_the_database(store: Store, path: Path) -> None:

@@ -16,6 +16,7 @@ _COMMANDS: Final = {
     "peers": "see and govern who may come to a gateway",
     "ticket": "make and take back what lets workers in",
     "discover": "see the packets by which nodes find each other, or send one",
+    "db": "check, copy and restore what a gateway keeps",
     "doctor": "see what this machine gives to ww, and how it confines guests",
     "id": "print the peer id of a key file",
 }

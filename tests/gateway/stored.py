@@ -1,0 +1,58 @@
+"""Tasks and results for tests of what is kept, and looks at it past the store."""
+
+import asyncio
+import sqlite3
+from contextlib import closing
+from pathlib import Path
+from typing import Any
+
+from ww.gateway.store import Store
+from ww.gateway.task import Outcome, RunResult, RunState, Spec
+
+WALL = 1_700_000_000.0
+LARGE = 20 << 10
+"""Bytes that are too many for a row."""
+
+
+def spec(id: str = "t", **values: Any) -> Spec:
+    base: dict[str, Any] = {"id": id, "module": "0" * 64, "kind": "function", "entry": "run", "duration_s": 5.0}
+    return Spec(**(base | {"memory_bytes": 1 << 20, "output_bytes": 100} | values))
+
+
+def result(run: int = 0, state: RunState = RunState.SUCCEEDED, finished_at: float = WALL, **outcome: Any) -> RunResult:
+    return RunResult(
+        run=run,
+        state=state,
+        outcome=Outcome(**outcome),
+        worker="w",
+        attempts=1,
+        queued_at=WALL - 2,
+        started_at=WALL - 1,
+        finished_at=finished_at,
+    )
+
+
+async def add(store: Store, *specs: Spec) -> list[int]:
+    """Add tasks at the same time and return their numbers."""
+    return await asyncio.gather(*(store.add_task(each, WALL) for each in specs))
+
+
+async def end(store: Store, number: int, *results: RunResult) -> None:
+    await store.add_results([(number, each) for each in results])
+
+
+async def ids(store: Store) -> list[str]:
+    return [row.spec.id for row in await store.tasks(limit=1000)]
+
+
+def rows(path: Path, query: str) -> list[Any]:
+    """Ask the database past the store, as another process would."""
+    with closing(sqlite3.connect(path)) as connection:
+        return connection.execute(query).fetchall()
+
+
+def change(path: Path, *statements: str) -> None:
+    """Change the database past the store."""
+    with closing(sqlite3.connect(path, isolation_level=None)) as connection:
+        for statement in statements:
+            connection.execute(statement)
