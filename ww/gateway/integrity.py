@@ -103,12 +103,10 @@ def _bad_specs(connection: sqlite3.Connection) -> Iterator[str]:
 def _bad_payloads(connection: sqlite3.Connection, directory: Path) -> Iterator[str]:
     query = "SELECT id, task, segment, start, length, crc FROM payloads ORDER BY segment, start"
     for payload, task, *place in connection.execute(query):
-        try:
-            segments.read(directory, Extent(*place))
-        except StoreError as error:
-            (id,) = connection.execute("SELECT id FROM tasks WHERE number = ?", (task,)).fetchone() or (None,)
-            if id is not None:
-                yield f"task {id}: payload {payload}, in segment {place[0]} at {place[1]}: {error}"
+        _, defect = segments.look(directory, Extent(*place))
+        (id,) = connection.execute("SELECT id FROM tasks WHERE number = ?", (task,)).fetchone() or (None,)
+        if defect and id is not None:
+            yield f"task {id}: payload {payload}, in segment {place[0]} at {place[1]}, {defect}"
 
 
 def _missing_files(directory: Path) -> Iterator[str]:

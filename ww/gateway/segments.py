@@ -7,7 +7,6 @@ but not while another process copies or checks (`shared`). One thread appends; r
 """
 
 import contextlib
-import errno
 import fcntl
 import os
 import re
@@ -56,6 +55,14 @@ def numbers_in(directory: Path) -> dict[int, int]:
 
 def read(directory: Path, extent: Extent) -> bytes:
     """Return a payload. StoreError when it is not what was written."""
+    data, defect = look(directory, extent)
+    if defect:
+        raise StoreError(f"a payload {defect}: ww db check says which")
+    return data
+
+
+def look(directory: Path, extent: Extent) -> tuple[bytes, str]:
+    """Return a payload and nothing, or what is wrong with it."""
     try:
         fd = os.open(file_of(directory, extent.segment), os.O_RDONLY | os.O_CLOEXEC)
         try:
@@ -66,11 +73,10 @@ def read(directory: Path, extent: Extent) -> bytes:
         finally:
             os.close(fd)
     except OSError as error:
-        raise StoreError(f"a payload cannot be read: {_words(error)}") from None
+        return b"", f"cannot be read ({(error.strerror or 'the disk refuses').lower()})"
     data = b"".join(pieces)
-    if len(data) != extent.length or zlib.crc32(data) != extent.crc:
-        raise StoreError("a payload is damaged: ww db check says which")
-    return data
+    is_whole = len(data) == extent.length and zlib.crc32(data) == extent.crc
+    return data, "" if is_whole else "is damaged"
 
 
 @contextlib.contextmanager
@@ -207,7 +213,3 @@ class Segments:
     def close(self) -> None:
         self.rewind()
         self.abandon()
-
-
-def _words(error: OSError) -> str:
-    return "it is not there" if error.errno == errno.ENOENT else error.strerror or "the disk refuses"

@@ -131,9 +131,7 @@ class Store:
                 transaction.connection.execute(update, (transaction.put(number, data), number))
             return number
 
-        number = await self._writer.write(work)
-        self._note_growth(1, 0)
-        return number
+        return await self._writer.write(work)
 
     async def add_results(self, results: Sequence[tuple[int, RunResult]]) -> None:
         """Remember the ends of runs, each with its task's number; a task is finished with the last of its runs."""
@@ -159,7 +157,7 @@ class Store:
                 _doom_orphans(transaction.connection, [of_task[3] for of_task in sums])
 
         await self._writer.write(work)
-        self._note_growth(0, sum(of_task[4] for of_task in sums))
+        self._note_growth(len(sums), sum(of_task[4] for of_task in sums))
 
     async def cancel_task(self, task: int, cancelled_at: float) -> bool:
         """Remember that a task was cancelled. Returns False, and changes nothing, when it had ended."""
@@ -282,6 +280,7 @@ class Store:
     async def housekeep(self) -> None:
         """Forget what is beyond the limits and give its room back. In small steps, until nothing is left to do."""
         self._grown_tasks = self._grown_bytes = 0
+        self._has_grown.clear()
         config = self._config
         while True:
             ended_after = None if config.keep_s is None else self._clock.wall() - config.keep_s
@@ -318,7 +317,6 @@ class Store:
                 await self.housekeep()
             except StoreError as error:
                 log.debug("housekeeping waits: %s", error)
-            self._has_grown.clear()
             pause_s = self._config.probe_every_s if self.health() else self._config.housekeep_every_s
             sleeping = asyncio.ensure_future(self._clock.sleep(pause_s))
             growing = asyncio.ensure_future(self._has_grown.wait())
