@@ -12,7 +12,7 @@ from typing import Final
 
 from ww.errors import StoreError
 from ww.gateway import segments
-from ww.gateway.segments import Extent
+from ww.gateway.segments import Extent, Segments
 from ww.gateway.writer import Transaction
 
 _TASKS_A_STEP: Final = 128
@@ -47,26 +47,36 @@ def result_bytes(connection: sqlite3.Connection) -> int:
     return int(total)
 
 
-def doom(connection: sqlite3.Connection, limits: Limits, excess_bytes: int) -> int:
-    """Forget some of the tasks beyond the limits, and return how many; excess_bytes is what results have too much."""
+def doomed(connection: sqlite3.Connection, limits: Limits) -> list[int]:
+    """Return some of the tasks beyond the limits."""
     query = "SELECT number, result_bytes FROM tasks WHERE finished_at IS NOT NULL"
-    doomed: list[int] = []
+    found: list[int] = []
     if limits.count is not None:
         beyond = f"{query} ORDER BY finished_at DESC, number DESC LIMIT ? OFFSET ?"
-        doomed += [number for number, _ in connection.execute(beyond, (_TASKS_A_STEP, limits.count))]
+        found += [number for number, _ in connection.execute(beyond, (_TASKS_A_STEP, limits.count))]
     if limits.ended_after is not None:
         old = f"{query} AND finished_at < ? ORDER BY finished_at LIMIT ?"
-        doomed += [number for number, _ in connection.execute(old, (limits.ended_after, _TASKS_A_STEP))]
+        found += [number for number, _ in connection.execute(old, (limits.ended_after, _TASKS_A_STEP))]
+    excess_bytes = result_bytes(connection) - limits.result_bytes
     if excess_bytes > 0:
         for number, size in connection.execute(f"{query} ORDER BY finished_at, number LIMIT ?", (_TASKS_A_STEP,)):
             if excess_bytes <= 0:
                 break
-            doomed.append(number)
+            found.append(number)
             excess_bytes -= size
-    rows = [(number,) for number in sorted(set(doomed))]
-    connection.executemany("INSERT INTO forgetting VALUES (?)", rows)
-    connection.executemany("DELETE FROM tasks WHERE number = ?", rows)
-    return len(rows)
+    return sorted(set(found))
+
+
+def doom(connection: sqlite3.Connection, numbers: list[int]) -> None:
+    """Forget those tasks, which have ended."""
+    values = [(number,) for number in numbers]
+    connection.executemany("INSERT OR IGNORE INTO forgetting VALUES (?)", values)
+    connection.executemany("DELETE FROM tasks WHERE number = ?", values)
+
+
+def is_sweeping(connection: sqlite3.Connection) -> bool:
+    """Whether something of forgotten tasks is left."""
+    return connection.execute("SELECT 1 FROM forgetting LIMIT 1").fetchone() is not None
 
 
 def sweep(connection: sqlite3.Connection) -> bool:
@@ -79,22 +89,20 @@ def sweep(connection: sqlite3.Connection) -> bool:
         if budget <= 0:
             return True
         connection.execute("DELETE FROM forgetting WHERE task = ?", (task,))
-    return connection.execute("SELECT 1 FROM forgetting LIMIT 1").fetchone() is not None
+    return is_sweeping(connection)
 
 
-def give_back(connection: sqlite3.Connection) -> bool:
-    """Give some free pages back to the file system. Returns whether there are more to give."""
-    if _pages_to_give(connection) <= 0:
-        return False
+def give_back(connection: sqlite3.Connection) -> None:
+    """Give some free pages back to the file system."""
     connection.execute(f"PRAGMA incremental_vacuum({_PAGES_A_STEP})").fetchall()
-    return _pages_to_give(connection) > 0
 
 
-def _pages_to_give(connection: sqlite3.Connection) -> int:
+def has_to_give(connection: sqlite3.Connection) -> bool:
+    """Whether there are many free pages."""
     (free,) = connection.execute("PRAGMA freelist_count").fetchone()
     (pages,) = connection.execute("PRAGMA page_count").fetchone()
     (mode,) = connection.execute("PRAGMA auto_vacuum").fetchone()
-    return int(free) - int(max(_FREE_PAGES, _FREE_SHARE * pages)) if mode == 2 else 0
+    return bool(mode == 2 and free > max(_FREE_PAGES, _FREE_SHARE * pages))
 
 
 def named_bytes(connection: sqlite3.Connection) -> dict[int, int]:
@@ -109,21 +117,22 @@ def named_ends(connection: sqlite3.Connection) -> dict[int, int]:
     return {int(segment): int(end) for segment, end in rows}
 
 
-def unnamed(transaction: Transaction) -> list[int]:
-    """Return the segments that nobody names, nor will: all but the one that is written to."""
-    there = segments.numbers_in(transaction.segments.directory)
-    named = named_bytes(transaction.connection)
-    return [number for number in there if number not in named and number != transaction.segments.current]
+def unnamed(connection: sqlite3.Connection, of: Segments) -> list[int]:
+    """Return the segments that nobody names: all but the one that is written to.
+
+    Nobody will, where a transaction says so.
+    """
+    named = named_bytes(connection)
+    return [number for number in segments.numbers_in(of.directory) if number not in named and number != of.current]
 
 
-def mostly_dead(transaction: Transaction, beside: frozenset[int]) -> int | None:
+def mostly_dead(connection: sqlite3.Connection, of: Segments, beside: frozenset[int]) -> int | None:
     """Return a segment of which little is named, but the one that is written to and those beside."""
-    there = segments.numbers_in(transaction.segments.directory)
-    named = named_bytes(transaction.connection)
+    named = named_bytes(connection)
     shares = {
         number: named[number] / max(1, size)
-        for number, size in there.items()
-        if number in named and number != transaction.segments.current and number not in beside
+        for number, size in segments.numbers_in(of.directory).items()
+        if number in named and number != of.current and number not in beside
     }
     emptiest = min(shares, key=shares.__getitem__, default=None)
     return emptiest if emptiest is not None and shares[emptiest] < _LIVE_SHARE else None

@@ -9,6 +9,7 @@ again. Read next: writer.py (commits and failures), database.py (tables), segmen
 """
 
 import asyncio
+import functools
 import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
@@ -281,32 +282,34 @@ class Store:
         """Forget what is beyond the limits and give its room back. In small steps, until nothing is left to do."""
         self._grown_tasks = self._grown_bytes = 0
         self._has_grown.clear()
-        config = self._config
-        while True:
-            ended_after = None if config.keep_s is None else self._clock.wall() - config.keep_s
-            limits = retention.Limits(config.keep, ended_after, config.results_bytes_max)
-            excess = await self._read(retention.result_bytes) - limits.result_bytes
-            if not await self._writer.write(lambda t: retention.doom(t.connection, limits, excess)):  # noqa: B023
-                break
-        while await self._writer.write(lambda t: retention.sweep(t.connection)):
-            pass
-        while await self._writer.write(lambda t: retention.give_back(t.connection)):
-            pass
+        keep_s = self._config.keep_s
+        ended_after = None if keep_s is None else self._clock.wall() - keep_s
+        limits = retention.Limits(self._config.keep, ended_after, self._config.results_bytes_max)
+        # Looked for by the thread that reads, so that a store at rest writes nothing.
+        while numbers := await self._read(lambda connection: retention.doomed(connection, limits)):
+            await self._writer.write(functools.partial(_doom, numbers=numbers))
+        if await self._read(retention.is_sweeping):
+            while await self._writer.write(lambda t: retention.sweep(t.connection)):
+                pass
+        while await self._read(retention.has_to_give):
+            await self._writer.write(lambda t: retention.give_back(t.connection))
         await self._compact()
 
     async def _compact(self) -> None:
-        while (segment := await self._writer.write(lambda t: retention.mostly_dead(t, self._stuck))) is not None:
+        of = self._segments
+        while (segment := await self._read(lambda c: retention.mostly_dead(c, of, self._stuck))) is not None:
             try:
-                while await self._writer.write(lambda t: retention.move_some(t, segment)):
+                while await self._writer.write(functools.partial(retention.move_some, segment=segment)):
                     pass
             except StoreError as error:
                 if self.health():
                     raise
                 log.error("%s", error)
                 self._stuck |= {segment}
-        # By the thread that reads, so that nothing is being read of them.
-        if unnamed := await self._writer.write(retention.unnamed):
-            await self._read(lambda _: self._segments.remove(unnamed))
+        if await self._read(lambda connection: retention.unnamed(connection, of)):
+            gone = await self._writer.write(lambda t: retention.unnamed(t.connection, of))
+            # By the thread that reads, so that nothing is being read of them.
+            await self._read(lambda _: of.remove(gone))
 
     async def _housekeep_always(self) -> None:
         """Housekeep now and then, and while the disk refuses, see whether it still does; for ever."""
@@ -387,6 +390,10 @@ class Store:
         if place is None:
             raise StoreError(f"payload {number} is named and is not there: see ww db check")
         return segments.read(self._segments.directory, Extent(*place))
+
+
+def _doom(transaction: Transaction, numbers: list[int]) -> None:
+    retention.doom(transaction.connection, numbers)
 
 
 def _sums(results: Sequence[tuple[int, RunResult]]) -> list[tuple[int, int, float, int, int]]:

@@ -250,10 +250,18 @@ def _is_refused(error: Exception) -> bool:
     return getattr(error, "sqlite_errorcode", -1) & 0xFF in _REFUSED
 
 
+def _is_full(error: Exception) -> bool:
+    if isinstance(error, OSError):
+        return error.errno in (errno.ENOSPC, errno.EDQUOT)
+    return getattr(error, "sqlite_errorcode", -1) & 0xFF == sqlite3.SQLITE_FULL
+
+
 def _line(error: Exception) -> str:
     """Say in one line why writing is refused."""
     if isinstance(error, StoreError):
         return str(error)
+    if _is_full(error):
+        return "the database cannot be written: the disk is full"
     if isinstance(error, OSError):
         return f"the database cannot be written: {(error.strerror or 'the disk refuses').lower()}"
     if isinstance(error, sqlite3.Error) and is_damage(error):
