@@ -130,8 +130,10 @@ class Program:
 class Gateway(Program):
     """A gateway process and its HTTP interface."""
 
-    def __init__(self, *arguments: str, environment: dict[str, str], http: str = "127.0.0.1:0") -> None:
-        super().__init__("gateway", "--http", http, *arguments, environment=environment)
+    def __init__(
+        self, *arguments: str, environment: dict[str, str], http: str = "127.0.0.1:0", prefix: tuple[str, ...] = ()
+    ) -> None:
+        super().__init__("gateway", "--http", http, *arguments, environment=environment, prefix=prefix)
         self.http = self.logged(r"HTTP on http://(\S+)")[1]
         self.address = self.logged(r"listening on (\S+)")[1]
         self.peer_id = self.stdout_line()
