@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.simulated import SAID_EVERY
+from ww.clock import SystemClock
 from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.modules import ModuleStore
 from ww.gateway.scheduler import Scheduler, SchedulerConfig
@@ -59,20 +60,22 @@ CASES: Final = {f"queued_{queued}": Queue(queued, is_paced=True) for queued in _
 class PacedClock:
     """Time that stands still, except that it makes a task's runs due as others of it begin."""
 
-    def __init__(self) -> None:
+    def __init__(self, queued: int) -> None:
+        """Keep that many runs due of `task`, once there is one."""
+        self.task: Task | None = None
+        self._queued = queued
         self._start = time.monotonic()
         self._wall = time.time()
         self._passed_s = 0.0
         self._calls = 0
-        self.paced: Task | None = None
-        self.queued = 0
 
     def now(self) -> float:
         self._calls += 1
-        if self.paced is not None and self._calls % _LOOK_EVERY == 0:
-            counts = self.paced.counts(0.0)
+        if self.task is not None and self._calls % _LOOK_EVERY == 0:
+            counts = self.task.counts(0.0)
             begun = counts[RunState.RUNNING] + counts[RunState.SUCCEEDED] + counts[RunState.FAILED]
-            self._passed_s = (begun + self.queued) * _DELAY_S
+            # Never backwards: what was given back to the queue begins twice.
+            self._passed_s = max(self._passed_s, (begun + self._queued) * _DELAY_S)
         return self._start + self._passed_s
 
     def wall(self) -> float:
@@ -84,7 +87,8 @@ class PacedClock:
 
 async def drain(folder: Path, queue: Queue) -> dict[str, float]:
     """Measure the runs after the first few: processor time of this process a run, and runs by the clock."""
-    clock, identity = PacedClock(), Identity.generate()
+    identity = Identity.generate()
+    clock = PacedClock(queue.queued) if queue.is_paced else SystemClock()
     modules = ModuleStore(folder / "modules", quota_bytes=1 << 20)
     artifacts = ArtifactStore(folder / "artifacts", quota_bytes=1 << 20)
     config = SchedulerConfig(tasks_max=1_000_000)
@@ -96,7 +100,9 @@ async def drain(folder: Path, queue: Queue) -> dict[str, float]:
         vat.export("registry", scheduler.pool.registry_for)
         vat.export("channel", scheduler.pool.sender_for)
         address = (await vat.listen(LOOPBACK))[0]
-        await submit(scheduler, modules, queue, clock)
+        await submit(scheduler, modules, queue)
+        if isinstance(clock, PacedClock):
+            clock.task = scheduler.task("t0")
         async with worker(identity, address) as said:
             await ran(said, _WARM_UP_RUNS)
             begun_at, cpu_s = time.perf_counter(), time.process_time()
@@ -105,14 +111,14 @@ async def drain(folder: Path, queue: Queue) -> dict[str, float]:
     return {"gateway_us": cpu_s / _RUNS * 1e6, "runs_per_s": _RUNS / wall_s, "gateway_share": cpu_s / wall_s}
 
 
-async def submit(scheduler: Scheduler, modules: ModuleStore, queue: Queue, clock: PacedClock) -> None:
+async def submit(scheduler: Scheduler, modules: ModuleStore, queue: Queue) -> None:
+    """Queue the runs of a case; tasks are named t0 and on."""
     digest = hashlib.sha256(NOOP).hexdigest()
 
     async def keep() -> None:
         await modules.keep(io.BytesIO(NOOP), digest, scheduler.modules_in_use)
 
     async def add(number: int) -> None:
-        is_paced = queue.is_paced
         spec = Spec(
             id=f"t{number}",
             module=digest,
@@ -122,12 +128,10 @@ async def submit(scheduler: Scheduler, modules: ModuleStore, queue: Queue, clock
             duration_s=60.0,
             memory_bytes=1 << 20,
             output_bytes=1000,
-            repeats=queue.queued + _WARM_UP_RUNS + 2 * _RUNS if is_paced else queue.queued // queue.tasks,
-            delay_s=_DELAY_S if is_paced else 0.0,
+            repeats=queue.queued + _WARM_UP_RUNS + 2 * _RUNS if queue.is_paced else queue.queued // queue.tasks,
+            delay_s=_DELAY_S if queue.is_paced else 0.0,
         )
         await scheduler.submit(spec, keep, is_new=True)
-        if is_paced:
-            clock.queued, clock.paced = queue.queued, scheduler.task(spec.id)
 
     await add(0)
     for first in range(1, queue.tasks, _SUBMITTED_AT_ONCE):

@@ -4,7 +4,7 @@
 
 Holds a timer on processor time, whose signal looks at the main thread's stack: that costs next to nothing, where a
 tracing profiler doubles the time. What other threads use (the writer of the database) is counted while the main thread
-polls. OUT is JSON: the seconds between two looks, the looks by piece, and the most frequent functions.
+polls. OUT is JSON: the looks by piece, and the most frequent functions.
 """
 
 import json
@@ -18,6 +18,7 @@ from typing import Any, Final
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
+# Or as often as the kernel ticks, which may be every 4 ms.
 _EVERY_S: Final = 0.001
 _TOP: Final = 25
 # By what a file's path ends with or holds, from the innermost frame outwards: the first that is known says the piece.
@@ -66,7 +67,7 @@ class Samples:
 
     def shown(self) -> dict[str, Any]:
         """Say it in plain data."""
-        return {"every_s": _EVERY_S, "pieces": dict(self.pieces), "functions": self.functions.most_common(_TOP)}
+        return {"pieces": dict(self.pieces), "functions": self.functions.most_common(_TOP)}
 
 
 def main() -> None:
