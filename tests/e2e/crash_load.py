@@ -146,7 +146,7 @@ class Load:
     def cancel(self, client: httpx.Client, id: str) -> None:
         """Cancel a task that may have ended: from then on it has."""
         answer, _ = self._ask(client, "DELETE", f"/tasks/{id}")
-        assert answer.status_code == 200, answer.text
+        assert answer.status_code == 200, f"{id} was lost: {answer.text}"
         task = answer.json()
         assert task["finished_at"] is not None, f"{id} was cancelled and goes on"
         with self._lock:

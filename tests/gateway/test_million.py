@@ -36,7 +36,7 @@ SLOTS = 4
 # Afterwards all is warm: caches of the allocator, of SQLite, of pycapnp.
 WARM_RUNS = RUNS // 10
 # Less a run than a place in a list: one of anything kept for each run is seen.
-MAY_GROW_BYTES = (2 << 20) + 4 * RUNS
+MAY_GROW_BYTES = (4 << 20) + 3 * RUNS
 NOOP = guest("noop")
 
 
