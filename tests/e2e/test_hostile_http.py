@@ -121,6 +121,7 @@ def test_one_connection_more_than_the_limit_is_told_when_to_come_back(gateway: G
     assert fields["content-type"] == "application/problem+json"
     assert int(fields["retry-after"]) > 0
     problem = json.loads(body)
+    assert problem.pop("request_id") == fields["x-request-id"]
     assert problem == {
         "type": "about:blank", "title": "Service Unavailable", "status": 503,
         "detail": "8 connections are open, the limit", "code": "overloaded",

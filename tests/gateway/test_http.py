@@ -24,6 +24,7 @@ from ww.clock import ManualClock
 from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.http import HttpConfig, HttpGateway
 from ww.gateway.modules import ModuleStore
+from ww.gateway.perimeter import Perimeter
 from ww.gateway.request import RequestLimits
 from ww.gateway.scheduler import Scheduler, SchedulerConfig
 from ww.gateway.store import Store, TaskRow
@@ -40,7 +41,8 @@ ABOUT: Final = {"peer": "12D3KooW", "namespace": "ww", "meta": {"rack": "7"}}
 BOUND_S: Final = 20.0
 
 TASK_KEYS: Final = (
-    "id description complete completions duration start delay repeats input difficulty args kind entry memory output"
+    "id name owner description complete completions duration start delay repeats priority cpus labels retries"
+    " input difficulty args kind entry memory output"
     " module files dirs files_max artifacts artifacts_max deterministic seed fuel cpu_seconds"
     " status runs results results_url created_at finished_at next_run_at"
 )
@@ -136,6 +138,7 @@ async def open_gateway(
     limits: RequestLimits | None = None,
     http: HttpConfig | None = None,
     about: Mapping[str, Any] = ABOUT,
+    perimeter: Perimeter | None = None,
     **config: Any,
 ) -> AsyncIterator[Gateway]:
     """Open a gateway on a directory, as serve.py does; config is the scheduler's."""
@@ -148,7 +151,7 @@ async def open_gateway(
         Scheduler(store, modules, artifacts, clock, SchedulerConfig(**config)) as scheduler,
     ):
         parts = scheduler, store, modules, artifacts, clock
-        app = HttpGateway(*parts, limits or RequestLimits(), http or HttpConfig(), lambda: about).app()
+        app = HttpGateway(*parts, limits or RequestLimits(), http or HttpConfig(), lambda: about, perimeter).app()
         # An unexpected error is answered, and then raised again for the server's log.
         transport = httpx.ASGITransport(app, raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url=BASE_URL) as client:

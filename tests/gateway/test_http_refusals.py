@@ -55,7 +55,8 @@ async def refused(
     assert answer.status_code == status, answer.text
     assert answer.headers["content-type"] == "application/problem+json"
     problem = answer.json()
-    assert problem.keys() - {"field"} == {"type", "title", "status", "detail", "code"}
+    assert problem.keys() - {"field"} == {"type", "title", "status", "detail", "code", "request_id"}
+    assert problem["request_id"] == answer.headers["x-request-id"]
     assert (problem["type"], problem["status"], problem.get("field")) == ("about:blank", status, field)
     assert says in problem["detail"]
     assert problem["detail"].isprintable()

@@ -150,4 +150,4 @@ async def test_nothing_but_http_is_served() -> None:
         raise AssertionError("something was answered")
 
     with pytest.raises(AssertionError, match="only HTTP"):
-        await SameOrigin(nothing, lambda _: nothing)({"type": "websocket"}, nothing, nothing)
+        await SameOrigin(nothing, lambda _: nothing)({"type": "lifespan"}, nothing, nothing)

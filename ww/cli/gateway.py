@@ -2,30 +2,37 @@
 
 import argparse
 import asyncio
+import ipaddress
 import logging
 import re
+import time
 from pathlib import Path
 from typing import Final
+from urllib.parse import urlsplit
 
-from ww.cli.options import Parser, add_node_options, count, node_config, seconds, size
+from ww.cli.options import Append, Parser, add_node_options, count, node_config, seconds, size
 from ww.cli.process import log_to_stderr, on_stop_signals
 from ww.clock import SystemClock
 from ww.errors import UsageError
 from ww.gateway.breaker import BreakerConfig
+from ww.gateway.certificate import Certificate
 from ww.gateway.dispatch import DispatchConfig
 from ww.gateway.http import HttpConfig
+from ww.gateway.perimeter import PerimeterConfig
 from ww.gateway.request import RequestLimits
 from ww.gateway.scheduler import SchedulerConfig
 from ww.gateway.serve import GatewayConfig, serve
 from ww.gateway.server import ServerConfig
 from ww.gateway.store import StoreConfig
 from ww.gateway.task import Policy
+from ww.gateway.tokens import Tokens
 from ww.node import Node
 from ww.rpc.loop import run
 
 log = logging.getLogger("ww.gateway")
 
-_LOOPBACK_HOSTS: Final = {"localhost": "127.0.0.1", "[::1]": "::1"}
+_HOSTS: Final = {"localhost": "127.0.0.1", "[::1]": "::1"}
+_HOST_NAME: Final = re.compile(r"(?=.{1,253}$)[a-z0-9_]([a-z0-9_-]{0,62})(\.[a-z0-9_]([a-z0-9_-]{0,62}))*")
 
 
 def add_to(parser: Parser) -> None:
@@ -33,10 +40,7 @@ def add_to(parser: Parser) -> None:
     parser.description = "Take tasks over HTTP and give their runs to workers. Prints its peer id on stdout."
     add_node_options(parser)
     parser.option("--key", Path, "file of the key pair (gateway.key in the state directory)", metavar="FILE")
-    parser.option(
-        "--http", http_address, "where HTTP listens, on loopback (127.0.0.1:8080)", default=("127.0.0.1", 8080),
-        metavar="HOST:PORT",
-    )  # fmt: skip
+    _add_http_options(parser)
     limits, http, scheduler, store = RequestLimits(), HttpConfig(), SchedulerConfig(), StoreConfig()
     parser.limits(
         ("--upload-max", size, http.upload_bytes_max, "bytes of one request"),
@@ -71,7 +75,8 @@ def add_to(parser: Parser) -> None:
         ),
         ("--modules-max", size, 10 << 30, "bytes of all modules and files kept"),
         ("--artifacts-kept", size, 10 << 30, "bytes of all artifacts kept"),
-        ("--repeats-max", count, limits.repeats_max, "runs of one task"),
+        ("--disk-reserve", size, 64 << 20, "bytes that must be free on the state's disk for new tasks to be taken"),
+        ("--max-runs", count, limits.runs_max, "runs of one task"),
         ("--duration-default", seconds, limits.duration_default_s, "seconds a run may take when its task does not say"),
         ("--duration-max", seconds, limits.duration_max_s, "seconds a task may ask for"),
         ("--memory-default", size, limits.memory_default_bytes, "bytes of memory a run has when its task does not say"),
@@ -116,15 +121,107 @@ def add_to(parser: Parser) -> None:
     parser.set_defaults(run=lambda arguments: run(lambda: main(arguments)))
 
 
+def _add_http_options(parser: Parser) -> None:
+    parser.option(
+        "--http", http_address, "where HTTP listens (127.0.0.1:8080); beyond loopback with --token-file, and with"
+        " --tls-cert and --tls-key or --behind-proxy", default=("127.0.0.1", 8080), metavar="HOST:PORT",
+    )  # fmt: skip
+    parser.option(
+        "--token-file", _file, "file, mode 0600, of the tokens that HTTP is used with (ww token create); read again"
+        " when it changes", metavar="FILE",
+    )  # fmt: skip
+    parser.option(
+        "--tls-cert", _file, "file of a certificate and its chain, PEM, to speak HTTPS with; read again when it"
+        " changes", metavar="FILE",
+    )  # fmt: skip
+    parser.option("--tls-key", _file, "file of its key, PEM, without a passphrase", metavar="FILE")
+    parser.flag(
+        "--behind-proxy",
+        "a proxy in front speaks HTTPS, and says in X-Forwarded-For where requests come from",
+    )
+    parser.option(
+        "--http-name", _host_name, "name by which clients call this gateway, beside IP addresses and localhost;"
+        " repeatable", action=Append, default=[], metavar="NAME",
+    )  # fmt: skip
+    parser.option(
+        "--cors-origin", _origin, "web pages that may use HTTP from their browser, as https://HOST[:PORT]; repeatable",
+        action=Append, default=[], metavar="URL",
+    )  # fmt: skip
+
+
+def _file(text: str) -> Path:
+    path = Path(text)
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise UsageError(f"{path.name[:80]!r}: {(error.strerror or 'cannot be read').lower()}") from None
+
+
+def _host_name(text: str) -> str:
+    name = text.lower()
+    if not _HOST_NAME.fullmatch(name):
+        raise UsageError(f"{text[:80]!r} is no host name: expected one without a port, as gateway.example.org")
+    return name
+
+
+def _origin(text: str) -> str:
+    expected = "expected https://HOST or https://HOST:PORT, without a path"
+    try:
+        parts = urlsplit(text)
+        is_right = parts.scheme in ("http", "https") and parts.hostname and text == f"{parts.scheme}://{parts.netloc}"
+        if not is_right or "@" in parts.netloc or text != text.lower() or (parts.port == 0):
+            raise UsageError(f"{text[:80]!r} is no origin: {expected}")
+    except ValueError:
+        raise UsageError(f"{text[:80]!r} is no origin: {expected}") from None
+    return text
+
+
 def http_address(text: str) -> tuple[str, int]:
-    """Read HOST:PORT, a loopback one: HTTP knows no tokens yet, so it is this machine's alone."""
+    """Read HOST:PORT."""
     host, colon, port = text.rpartition(":")
-    host = _LOOPBACK_HOSTS.get(host, host)
+    host = _HOSTS.get(host, host.removeprefix("[").removesuffix("]") if host.startswith("[") else host)
     if not colon or not re.fullmatch(r"[0-9]{1,5}", port) or int(port) > 65535:
         raise UsageError(f"{text[:80]!r} is not HOST:PORT")
-    if host != "::1" and not re.fullmatch(r"127(\.[0-9]{1,3}){3}", host):
-        raise UsageError(f"{host[:60]!r} is not a loopback address: HTTP listens for this machine alone")
-    return host, int(port)
+    try:
+        address = ipaddress.ip_address(host)
+    except ValueError:
+        raise UsageError(f"{host[:60]!r} is no IP address; expected one, [IPV6] or localhost, and its port") from None
+    return str(address), int(port)
+
+
+def _check_exposure(arguments: argparse.Namespace) -> bool:
+    """Return whether HTTP is for this machine alone. UsageError unless what is open to others is guarded."""
+    host, port = arguments.http
+    if (arguments.tls_cert is None) != (arguments.tls_key is None):
+        given, missing = ("cert", "key") if arguments.tls_key is None else ("key", "cert")
+        raise UsageError(f"--tls-{given}: given without --tls-{missing}", f"tls-{missing}")
+    if arguments.behind_proxy and arguments.token_file is None:
+        raise UsageError("--behind-proxy lets other machines in: expected --token-file (ww token create)", "token-file")
+    if arguments.cors_origin and arguments.token_file is None:
+        raise UsageError("--cors-origin: lets other web pages in; expected --token-file beside it", "token-file")
+    if ipaddress.ip_address(host).is_loopback:
+        return True
+    where = f"--http {host}:{port} lets other machines in"
+    if arguments.token_file is None:
+        raise UsageError(f"{where}: expected --token-file (ww token create), or an address of loopback", "token-file")
+    if arguments.tls_cert is None and not arguments.behind_proxy:
+        expected = "expected --tls-cert and --tls-key, or --behind-proxy where a proxy speaks HTTPS"
+        raise UsageError(f"{where}, and tokens must not cross a network in the open: {expected}", "tls-cert")
+    return False
+
+
+def _certificate(arguments: argparse.Namespace) -> Certificate | None:
+    return None if arguments.tls_cert is None else Certificate(arguments.tls_cert, arguments.tls_key)
+
+
+def _tokens(arguments: argparse.Namespace) -> Tokens | None:
+    if arguments.token_file is None:
+        return None
+    try:
+        return Tokens(arguments.token_file, now=time.monotonic, wall=time.time)
+    except UsageError as error:
+        raise UsageError(f"--token-file {error}", "token-file") from None
 
 
 def keep(text: str) -> int | float:
@@ -139,10 +236,21 @@ def keep(text: str) -> int | float:
 
 def _config(arguments: argparse.Namespace) -> GatewayConfig:
     host, port = arguments.http
+    is_loopback, tokens = _check_exposure(arguments), _tokens(arguments)
     return GatewayConfig(
         state_directory=arguments.state,
         meta=dict(arguments.meta),
-        server=ServerConfig(host=host, port=port, connections_max=arguments.connections),
+        disk_reserve_bytes=arguments.disk_reserve,
+        tokens=tokens,
+        perimeter=PerimeterConfig(
+            names=frozenset(arguments.http_name),
+            origins=frozenset(arguments.cors_origin),
+            any_address=arguments.behind_proxy or not is_loopback,
+            behind_proxy=arguments.behind_proxy,
+        ),
+        server=ServerConfig(
+            host=host, port=port, connections_max=arguments.connections, certificate=_certificate(arguments)
+        ),
         modules_bytes_max=arguments.modules_max,
         artifacts_bytes_max=arguments.artifacts_kept,
         http=HttpConfig(
@@ -151,7 +259,7 @@ def _config(arguments: argparse.Namespace) -> GatewayConfig:
             uploads_max=arguments.uploads,
         ),
         limits=RequestLimits(
-            repeats_max=arguments.repeats_max,
+            runs_max=arguments.max_runs,
             duration_default_s=arguments.duration_default,
             duration_max_s=arguments.duration_max,
             memory_default_bytes=arguments.memory_default,
@@ -197,7 +305,7 @@ def _config(arguments: argparse.Namespace) -> GatewayConfig:
 
 async def main(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
-    log_to_stderr(arguments.log)
+    log_to_stderr(arguments.log, as_json=arguments.log_json)
     config = _config(arguments)
     key_file = arguments.key or arguments.state / "gateway.key"
     stop = asyncio.Event()

@@ -234,6 +234,7 @@ def add_node_options(parser: Parser) -> None:
         "--ttl", _ttl, "seconds until a member of the cluster that says nothing counts as gone (10)",
         default=MembershipConfig().ttl_s, metavar="N",
     )  # fmt: skip
+    parser.flag("--log-json", "log one JSON object a line")
     parser.option(
         "--meta", key_value, "what to say of this node; repeatable", action=Append, default=[], metavar="KEY=VALUE"
     )

@@ -4,11 +4,13 @@ Holds nothing of what the process serves.
 """
 
 import asyncio
+import json
 import logging
 import os
 import signal
 import sys
 from collections.abc import Callable
+from datetime import UTC, datetime
 from typing import Final
 
 _SIGNALS: Final = (signal.SIGINT, signal.SIGTERM)
@@ -22,10 +24,37 @@ class _OneLine(logging.Formatter):
         return "".join(c if c.isprintable() else " " for c in text)
 
 
-def log_to_stderr(level: str) -> None:
+# What every record has; all else was given by whoever logged it.
+_OF_EVERY_RECORD: Final = frozenset(vars(logging.makeLogRecord({}))) | {
+    "message",
+    "asctime",
+    "color_message",
+    "taskName",
+}
+
+
+class _Json(logging.Formatter):
+    """One JSON object a line: time, level, logger and message, then what was said beside it."""
+
+    def format(self, record: logging.LogRecord) -> str:
+        said = {
+            "time": datetime.fromtimestamp(record.created, UTC).isoformat(timespec="milliseconds"),
+            "level": record.levelname.lower(),
+            "logger": record.name,
+            "message": record.getMessage(),
+        }
+        given = vars(record).items()
+        said |= {name: value for name, value in given if name not in _OF_EVERY_RECORD and value is not None}
+        if record.exc_info:
+            said["traceback"] = self.formatException(record.exc_info)
+        return json.dumps(said, default=str)
+
+
+def log_to_stderr(level: str, *, as_json: bool = False) -> None:
     """Log ww's own records from that level on, and warnings of others, one line each."""
     handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(_OneLine("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S"))
+    text = _OneLine("%(asctime)s %(levelname)-7s %(message)s", "%H:%M:%S")
+    handler.setFormatter(_Json() if as_json else text)
     logging.basicConfig(level=logging.WARNING, handlers=[handler])
     logging.getLogger("ww").setLevel(level.upper())
     # One line says what it has to say; our own exception handler says it.

@@ -85,7 +85,7 @@ def add_to(parser: Parser) -> None:
 
 async def main(arguments: argparse.Namespace) -> int:
     """Work until told to stop."""
-    log_to_stderr(arguments.log)
+    log_to_stderr(arguments.log, as_json=arguments.log_json)
     gateway = dialled(arguments)
     config = WorkerConfig(
         slots=arguments.slots,

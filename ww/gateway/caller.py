@@ -1,7 +1,4 @@
-"""Who asks: the name, rights and limits behind a request.
-
-Holds what a token stands for. Must not know HTTP, nor how a token is told.
-"""
+"""Who asks, and what it may do: what a token stands for. Must not know HTTP, nor how a token is told."""
 
 from dataclasses import dataclass, field
 from enum import StrEnum
@@ -22,12 +19,30 @@ class Scope(StrEnum):
 
 
 @dataclass(frozen=True, slots=True)
+class Quota:
+    """How much of a gateway one caller may hold with tasks that have not ended. None: no limit but the gateway's."""
+
+    tasks_max: int | None = None
+    """Tasks."""
+    runs_max: int | None = None
+    """Their runs that have not ended."""
+    bytes_max: int | None = None
+    """What was sent with them to be kept in memory: stdin, env, args, labels and other texts."""
+
+    @property
+    def is_limited(self) -> bool:
+        """Whether there is anything to count."""
+        return not (self.tasks_max is None and self.runs_max is None and self.bytes_max is None)
+
+
+@dataclass(frozen=True, slots=True)
 class Caller:
     """One caller."""
 
     name: str = ""
     """Of its token: tasks it submits carry it as their owner. Empty where no tokens are asked for."""
     scopes: frozenset[Scope] = field(default_factory=lambda: frozenset(Scope))
+    quota: Quota = field(default_factory=Quota)
 
     def may(self, scope: Scope) -> bool:
         """Whether the caller has a right."""

@@ -19,13 +19,16 @@ from starlette.routing import Route
 from starlette.types import ASGIApp, Receive, Scope, Send
 
 from ww.clock import Clock
-from ww.errors import NotFound, Overloaded, UsageError
+from ww.errors import NotFound, Overloaded
 from ww.gateway.artifacts import ArtifactStore
+from ww.gateway.caller import Caller
+from ww.gateway.describe import Description
 from ww.gateway.form import Form, open_form
 from ww.gateway.modules import ModuleStore
-from ww.gateway.problem import HANDLERS, Json, forbidden
+from ww.gateway.perimeter import Perimeter
+from ww.gateway.problem import HANDLERS, Json
+from ww.gateway.query import AFTER_RUN, LIMIT, STATUS, WAIT
 from ww.gateway.request import RequestLimits, read_fields, shown
-from ww.gateway.same_origin import SameOrigin
 from ww.gateway.scheduler import Scheduler
 from ww.gateway.store import Store, TaskRow
 from ww.gateway.task import RunResult, RunState, Task
@@ -33,12 +36,8 @@ from ww.gateway.view import counts_of_ended, result_json, spec_json, task_path, 
 
 log = logging.getLogger("ww.gateway")
 
-_WAIT_MAX_S: Final = 60
-_PAGE_DEFAULT: Final = 100
-_PAGE_MAX: Final = 1000
 _RESULTS_SHOWN: Final = 100
 _OUTPUT_SHOWN_BYTES_MAX: Final = 16 << 20
-_STATUSES: Final = tuple(RunState)
 _PIECE_BYTES: Final = 256 << 10
 
 
@@ -67,6 +66,7 @@ class HttpGateway:
         limits: RequestLimits,
         config: HttpConfig,
         about: Callable[[], Mapping[str, Any]],
+        perimeter: Perimeter | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._store = store
@@ -76,6 +76,8 @@ class HttpGateway:
         self._limits = limits
         self._config = config
         self._about = about
+        self._perimeter = perimeter or Perimeter()
+        self._description = Description(self._perimeter, limits)
         self._uploads = 0
         self._reading: set[asyncio.Timeout] = set()
         self._is_stopping = False
@@ -83,6 +85,7 @@ class HttpGateway:
     def stop(self) -> None:
         """Answer now those that wait for a task's end, and refuse the bodies that are still arriving."""
         self._is_stopping = True
+        self._perimeter.stop()
         self._scheduler.watches.close()
         for timeout in self._reading:
             timeout.reschedule(asyncio.get_running_loop().time())
@@ -97,15 +100,20 @@ class HttpGateway:
             _route("/tasks/{id}/runs/{run}/artifacts", GET=self.get_artifacts),
             _route("/workers", GET=self.get_workers),
             _route("/healthz", GET=self.get_health),
+            _route("/readyz", GET=self._description.get_ready),
+            _route("/metrics", GET=self._description.get_metrics),
+            _route("/openapi.json", GET=self._description.get_document),
         ]
         app = Starlette(routes=routes, exception_handlers=HANDLERS)
         # A redirect would lose the form that was sent along.
         app.router.redirect_slashes = False
-        return SameOrigin(app, forbidden)
+        return self._perimeter.around(app)
 
     # Tasks.
 
     async def post_task(self, request: Request) -> Response:
+        caller = _caller(request)
+        self._perimeter.require_room()
         async with self._form(request) as form:
             wasm, zipped = form.wasm, form.files
             submission = read_fields(
@@ -121,7 +129,7 @@ class HttpGateway:
             if zipped is not None:
                 most = {"bytes_max": submission.files_bytes, "count_max": self._limits.files_count_max}
                 files = await self._modules.examine_files(zipped, **most)
-            spec = submission.spec(digest, guest, files)
+            spec = submission.spec(digest, guest, files, owner=caller.name)
 
             async def keep() -> None:
                 if wasm is None:
@@ -131,43 +139,44 @@ class HttpGateway:
                 if zipped is not None:
                     await self._modules.keep_files(zipped, files, self._scheduler.modules_in_use)
 
-            created = await self._scheduler.submit(spec, keep, is_new=submission.is_id_made)
+            with self._perimeter.admit(caller, spec):
+                created = await self._scheduler.submit(spec, keep, is_new=submission.is_id_made)
         location = {"Location": task_path(spec.id)}
         return Json(await self._task_json(spec.id), 201 if created else 200, location)
 
     async def get_tasks(self, request: Request) -> Response:
-        status = request.query_params.get("status")
-        if status is not None and status not in _STATUSES:
-            raise UsageError(f"status: {shown(status)} is not one of {' '.join(_STATUSES)}", "status")
-        limit = _number(request, "limit", _PAGE_DEFAULT, _PAGE_MAX)
-        page_size = _PAGE_MAX if status else limit
+        caller = _caller(request)
+        status, limit = STATUS.read(request.query_params), LIMIT.read(request.query_params)
+        page_size = LIMIT.high if status or not caller.may_see("") else limit
         before = None
         if (after := request.query_params.get("after")) is not None:
-            before = (await self._row(after)).number
+            before = (await self._row(after, caller)).number
         rows: list[TaskRow] = []
         while len(rows) < limit:
             page = await self._store.tasks(limit=page_size, before=before)
-            rows += [row for row, task in await self._present(page) if not status or self._status(task) == status]
+            seen = [row for row in page if caller.may_see(row.spec.owner)]
+            rows += [row for row, task in await self._present(seen) if not status or self._status(task) == status]
             if len(page) < page_size:
                 break
             before = page[-1].number
         return Json(await self._tasks_json(rows[:limit]))
 
     async def get_task(self, request: Request) -> Response:
-        if (wait_s := _number(request, "wait", 0, _WAIT_MAX_S)) > 0 and not self._is_stopping:
-            await self._scheduler.wait_ended(request.path_params["id"], wait_s)
-        return Json(await self._task_json(request.path_params["id"]))
+        id = await self._seen(request)
+        if (wait_s := WAIT.read(request.query_params)) > 0 and not self._is_stopping:
+            await self._scheduler.wait_ended(id, wait_s)
+        return Json(await self._task_json(id))
 
     async def delete_task(self, request: Request) -> Response:
-        await self._scheduler.cancel(request.path_params["id"])
-        return Json(await self._task_json(request.path_params["id"]))
+        id = await self._seen(request)
+        await self._scheduler.cancel(id)
+        return Json(await self._task_json(id))
 
     # Runs.
 
     async def get_runs(self, request: Request) -> Response:
-        row = await self._row(request.path_params["id"])
-        limit = _number(request, "limit", _PAGE_DEFAULT, _PAGE_MAX)
-        after = _number(request, "after", -1, 1 << 62, low=0)
+        row = await self._row(request.path_params["id"], _caller(request))
+        limit, after = LIMIT.read(request.query_params), AFTER_RUN.read(request.query_params, -1)
         results = await self._store.results(row.number, limit=limit, after=after)
         return Json([result_json(result, row.spec.id) for result in results])
 
@@ -199,7 +208,7 @@ class HttpGateway:
         return _FileResponse(file, headers)
 
     async def _row_and_run(self, request: Request) -> tuple[TaskRow, int]:
-        row = await self._row(request.path_params["id"])
+        row = await self._row(request.path_params["id"], _caller(request))
         text = request.path_params["run"]
         if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) >= row.spec.repeats:
             raise NotFound(f"task {row.spec.id!r} has no run {shown(text)}: expected 0 to {row.spec.repeats - 1}")
@@ -259,11 +268,22 @@ class HttpGateway:
         finally:
             self._uploads -= 1
 
-    async def _row(self, id: str) -> TaskRow:
+    async def _row(self, id: str, caller: Caller | None = None) -> TaskRow:
+        """Return the task of that id. NotFound when there is none, or none that the caller may see."""
         row = await self._store.task(id)
-        if row is None:
+        if row is None or not (caller is None or caller.may_see(row.spec.owner)):
             raise NotFound(f"no task {shown(id)}")
         return row
+
+    async def _seen(self, request: Request) -> str:
+        """Return the id of the task that a request is about. NotFound when its caller may not see that."""
+        id: str = request.path_params["id"]
+        task, caller = self._scheduler.task(id), _caller(request)
+        if task is not None and not caller.may_see(task.spec.owner):
+            raise NotFound(f"no task {shown(id)}")
+        if task is None and caller.name:
+            await self._row(id, caller)  # whose it is, if it is there; not what somebody is just adding
+        return id
 
     async def _current(self, row: TaskRow) -> Task | TaskRow:
         """Return what is known of a task now: its life where it is open, else its row, read again if it ended since."""
@@ -332,13 +352,9 @@ def _route(path: str, **handlers: Callable[[Request], Awaitable[Response]]) -> R
     return Route(path, handle, methods=list(handlers))
 
 
-def _number(request: Request, name: str, default: int, high: int, low: int = 1) -> int:
-    text = request.query_params.get(name)
-    if text is None:
-        return default
-    if text.isascii() and text.isdigit() and len(text) <= 18 and low <= int(text) <= high:
-        return int(text)
-    raise UsageError(f"{name}: {shown(text)} is not a whole number from {low} to {high}", name)
+def _caller(request: Request) -> Caller:
+    caller: Caller = request.state.caller
+    return caller
 
 
 class _FileResponse(StreamingResponse):

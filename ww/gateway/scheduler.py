@@ -8,9 +8,9 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, Self, TypeVar
+from typing import Any, Final, Self
 
 from ww.clock import Clock
 from ww.errors import Conflict, NotFound, Overloaded, StoreError
@@ -28,8 +28,6 @@ from ww.gateway.task import Demand, Need, Policy, RunResult, Spec, Task
 from ww.gateway.watch import Watches
 
 log = logging.getLogger("ww.gateway")
-
-T = TypeVar("T")
 
 _LOOK_EVERY_S: Final = 0.25
 
@@ -69,7 +67,6 @@ class Scheduler:
         self._tasks: dict[str, Task] = {}
         self._tasks_bytes = 0
         self._needs: Counter[Need] = Counter()
-        self._open_of: Counter[str] = Counter()
         self._being_added: dict[str, tuple[Spec, asyncio.Event]] = {}
         self._children: set[asyncio.Task[None]] = set()
         self._has_changed = False  # who could be given runs, since needs were judged
@@ -191,13 +188,9 @@ class Scheduler:
         """Return a task that has not ended."""
         return self._tasks.get(id)
 
-    def open_tasks(self) -> int:
-        """Return how many tasks have not ended."""
-        return len(self._tasks)
-
-    def open_tasks_of(self, owner: str) -> int:
-        """Return how many tasks of that owner have not ended, those on their way to the disk among them."""
-        return self._open_of[owner] + sum(spec.owner == owner for spec, _ in self._being_added.values())
+    def open_tasks(self) -> Iterable[Task]:
+        """Return all tasks that have not ended."""
+        return self._tasks.values()
 
     def is_being_added(self, id: str) -> bool:
         """Whether a submission of that id is on its way to the disk."""
@@ -240,7 +233,6 @@ class Scheduler:
         self._tasks[task.spec.id] = task
         self._tasks_bytes += task.spec.size_bytes
         self._needs[task.spec.need] += 1
-        self._open_of[task.spec.owner] += 1
         self.agenda.put(task)
 
     def _forget(self, task: Task) -> None:
@@ -248,8 +240,9 @@ class Scheduler:
         if self._tasks.get(task.spec.id) is task:
             del self._tasks[task.spec.id]
             self._tasks_bytes -= task.spec.size_bytes
-            _take_from(self._needs, task.spec.need)
-            _take_from(self._open_of, task.spec.owner)
+            self._needs[task.spec.need] -= 1
+            if not self._needs[task.spec.need]:
+                del self._needs[task.spec.need]
         self.watches.notify(task.spec.id, has_ended=True)
 
     def _on_workers(self) -> None:
@@ -306,9 +299,3 @@ class Scheduler:
             except StoreError as error:
                 log.error("task %s could not be given up: %s", task.spec.id, error)
                 self.agenda.put(task)
-
-
-def _take_from(counter: Counter[T], key: T) -> None:
-    counter[key] -= 1
-    if not counter[key]:
-        del counter[key]

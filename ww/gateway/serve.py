@@ -17,14 +17,19 @@ from ww.clock import Clock
 from ww.discovery.packet import Load
 from ww.errors import UsageError
 from ww.gateway.artifacts import ArtifactStore
+from ww.gateway.gauges import add_gauges
 from ww.gateway.http import HttpConfig, HttpGateway
 from ww.gateway.modules import ModuleStore
 from ww.gateway.operator import OperatorServer
+from ww.gateway.perimeter import Perimeter, PerimeterConfig
 from ww.gateway.pool import WorkerPool
+from ww.gateway.quota import Quotas
+from ww.gateway.readiness import Readiness
 from ww.gateway.request import RequestLimits
 from ww.gateway.scheduler import Scheduler, SchedulerConfig
 from ww.gateway.server import ServerConfig, listening, serving
 from ww.gateway.store import Store, StoreConfig
+from ww.gateway.tokens import Tokens
 from ww.node import Node
 from ww.rpc.admission import Only
 
@@ -43,6 +48,11 @@ class GatewayConfig:
     """Size of all modules and files kept."""
     artifacts_bytes_max: int = 10 << 30
     """Size of all artifacts kept."""
+    disk_reserve_bytes: int = 64 << 20
+    """What must be free on its disk for new work to be taken."""
+    tokens: Tokens | None = None
+    """Who may use HTTP; None: whoever can reach it, which is this machine."""
+    perimeter: PerimeterConfig = field(default_factory=PerimeterConfig)
     server: ServerConfig = field(default_factory=ServerConfig)
     http: HttpConfig = field(default_factory=HttpConfig)
     limits: RequestLimits = field(default_factory=RequestLimits)
@@ -82,12 +92,39 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
                     "meta": dict(config.meta),
                 } | node.health()
 
-            http = HttpGateway(scheduler, store, modules, artifacts, clock, config.limits, config.http, about)
+            perimeter = _perimeter(config, directory, store, scheduler, clock)
+            add_gauges(perimeter.metrics, scheduler, directory, node.health, clock.now)
+            parts = scheduler, store, modules, artifacts, clock, config.limits, config.http, about
+            http = HttpGateway(*parts, perimeter)
             host, port = sock.getsockname()[:2]
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            async with serving(http.app(), sock, config.server, http.stop):
-                log.info("HTTP on http://%s", address)
+            async with serving(http.app(), sock, config.server, http.stop, perimeter.told):
+                log.info("HTTP on %s://%s", "http" if config.server.certificate is None else "https", address)
                 yield Gateway(scheduler, address)
+
+
+def _perimeter(config: GatewayConfig, directory: Path, store: Store, scheduler: Scheduler, clock: Clock) -> Perimeter:
+    """Say who may use HTTP, and for how much."""
+
+    def workers() -> tuple[int, int]:
+        pool = scheduler.pool
+        entries = [entry for entry, _ in pool.workers()]
+        usable = sum(not (entry.leaving or pool.is_draining(entry.peer.peer_id)) for entry in entries)
+        return len(entries), usable
+
+    def health() -> str:
+        ask = getattr(store, "health", None)
+        return ask() if ask is not None else ""
+
+    readiness = Readiness(
+        directory, reserve_bytes=config.disk_reserve_bytes, now=clock.now, store=health, workers=workers
+    )
+    return Perimeter(
+        config.perimeter,
+        config.tokens,
+        quotas=Quotas(scheduler.task, scheduler.open_tasks, clock.now),
+        readiness=readiness,
+    )
 
 
 async def _let_operate(node: Node, pool: WorkerPool) -> None:

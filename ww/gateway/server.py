@@ -12,11 +12,15 @@ from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from typing import Any, Final
 
+import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 
 from ww.errors import UsageError
-from ww.gateway.problem import crowded
+from ww.gateway.access import make_request_id
+from ww.gateway.certificate import Certificate
+from ww.gateway.problem import crowded, no_http
+from ww.gateway.same_origin import App
 
 log = logging.getLogger("ww.gateway")
 
@@ -31,17 +35,28 @@ class ServerConfig:
     host: str = "127.0.0.1"
     port: int = 8080
     connections_max: int = 512
+    certificate: Certificate | None = None
+    """What HTTPS is spoken with; None: HTTP."""
     stop_timeout_s: float = 5.0
     """Seconds that requests under way have when the gateway stops."""
 
 
 @asynccontextmanager
 async def serving(
-    app: Any, sock: socket.socket, config: ServerConfig, on_stop: Callable[[], None]
+    app: App,
+    sock: socket.socket,
+    config: ServerConfig,
+    on_stop: Callable[[], None],
+    tell: Callable[[App], App] = lambda app: app,
 ) -> AsyncIterator[None]:
-    """Answer requests on a socket while the context is open; on_stop comes before the wait for those under way."""
+    """Answer requests on a socket while the context is open; on_stop comes before the wait for those under way.
+
+    What is answered here, before the application hears of it, is wrapped by tell.
+    """
+    certificate = config.certificate
     server = _Server(
-        uvicorn.Config(
+        _Config(
+            tell,
             app,
             loop="none",  # ours: uvicorn would pick uvloop where it is installed
             http=_Protocol,
@@ -53,16 +68,26 @@ async def serving(
             limit_concurrency=config.connections_max,
             h11_max_incomplete_event_size=64 << 10,
             timeout_graceful_shutdown=max(1, round(config.stop_timeout_s)),
+            ssl_context_factory=None if certificate is None else lambda *_: certificate.context,
         )
     )
     async with asyncio.TaskGroup() as group:
         group.create_task(server.serve([sock]))
+        fresh = group.create_task(certificate.keep_fresh()) if certificate is not None else None
         try:
             await server.ready.wait()
             yield
         finally:
             on_stop()
             server.should_exit = True
+            if fresh is not None:
+                fresh.cancel()
+
+
+class _Config(uvicorn.Config):
+    def __init__(self, tell: Callable[[App], App], *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        self.tell = tell
 
 
 class _Protocol(H11Protocol):
@@ -72,6 +97,7 @@ class _Protocol(H11Protocol):
     since uvicorn's answer beyond it is plain text, and comes one connection too early.
     """
 
+    config: _Config
     _head_timer: asyncio.TimerHandle | None = None
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
@@ -84,7 +110,7 @@ class _Protocol(H11Protocol):
         # A request may outlive its connection, so both are counted.
         if self._connections_max and max(len(self.connections), len(self.tasks)) > self._connections_max:
             log.warning("an HTTP request was refused: %d connections are open, the limit", self._connections_max)
-            app = crowded(self._connections_max)
+            app = self.config.tell(crowded(self._connections_max))
         await app(scope, receive, send)
 
     def connection_made(self, transport: Any) -> None:
@@ -100,7 +126,16 @@ class _Protocol(H11Protocol):
         self._watch()
 
     def send_400_response(self, msg: str) -> None:
-        super().send_400_response(msg)
+        """Answer what is no HTTP as everything else that is refused, and hang up."""
+        id = make_request_id()
+        log.debug("an HTTP connection turned to nonsense", extra={"request_id": id})
+        body = no_http().render_for(id)
+        headers = [("content-type", "application/problem+json"), ("content-length", str(len(body)))]
+        headers += [("connection", "close"), ("x-request-id", id)]
+        response = h11.Response(status_code=400, headers=headers, reason="Bad Request")
+        for event in (response, h11.Data(data=body), h11.EndOfMessage()):
+            self.transport.write(self.conn.send(event) or b"")
+        self.transport.close()
         if self.cycle is not None and not self.cycle.response_complete:
             # The request has its answer: the application's would be a second one.
             self.cycle.disconnected = True
@@ -130,7 +165,20 @@ class _Server(uvicorn.Server):
         self.ready = asyncio.Event()
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        await super().startup(sockets)
+        """Listen, as uvicorn does, but for the time that TLS has: nothing is served before it is done."""
+        loop, config = asyncio.get_running_loop(), self.config
+        handshake_s = None if config.ssl is None else _HEAD_TIMEOUT_S
+
+        def make() -> asyncio.Protocol:
+            return _Protocol(config, self.server_state, {}, loop)
+
+        self.servers = [
+            await loop.create_server(
+                make, sock=sock, ssl=config.ssl, backlog=config.backlog, ssl_handshake_timeout=handshake_s
+            )
+            for sock in sockets or []
+        ]
+        self.started = True
         self.ready.set()
 
     @contextmanager

@@ -24,12 +24,18 @@ def spec_json(spec: Spec) -> dict[str, Any]:
     """Render what was submitted, without env and stdin: they may hold secrets."""
     return {
         "id": spec.id,
+        "name": spec.name,
+        "owner": spec.owner or None,
         "description": spec.description,
         "complete": spec.complete,
         "duration": spec.duration_s,
         "start": spec.start_s,
         "delay": spec.delay_s,
         "repeats": spec.repeats,
+        "priority": spec.priority,
+        "cpus": spec.cpus or None,
+        "labels": dict(spec.labels),
+        "retries": spec.retries,
         "input": spec.input,
         "difficulty": spec.difficulty,
         "args": spec.args,

@@ -1,0 +1,62 @@
+"""What a gateway accepts of a task at most, and what it fills in.
+
+Holds the numbers. Must not know how a task is told: fields.py names which of them bounds what.
+"""
+
+from dataclasses import dataclass
+from typing import Final
+
+from ww.errors import UsageError
+from ww.rpc.frame import WORDS_MAX
+
+# A run is given in one message, and its outcome comes back in one.
+_MESSAGE_BYTES_MAX: Final = 8 * WORDS_MAX - (1 << 20)
+ZIP_OVERHEAD_BYTES: Final = 16 << 20
+"""How much larger a zip of artifacts may be than what is in it: names and headers of many small files."""
+
+
+@dataclass(frozen=True, slots=True)
+class RequestLimits:
+    """What a gateway accepts at most, and what it fills in."""
+
+    runs_max: int = 1_000_000
+    """Runs of one task."""
+    duration_default_s: float = 60.0
+    """Seconds one run may take when the task does not say."""
+    duration_max_s: float = 86_400.0
+    memory_default_bytes: int = 256 << 20
+    """Linear memory of one run when the task does not say."""
+    memory_max_bytes: int = 1 << 30
+    output_default_bytes: int = 64 << 10
+    """Bytes of stdout and of stderr, each, kept of one run when the task does not say."""
+    output_max_bytes: int = 1 << 20
+    stdin_max_bytes: int = 1 << 20
+    text_max_bytes: int = 64 << 10
+    """All of a task's description, args and env together."""
+    files_upload_max_bytes: int = 32 << 20
+    """The zip that a task's files come as."""
+    files_count_max: int = 10_000
+    """Files and folders in it."""
+    files_default_bytes: int = 256 << 20
+    """Of a run's file system when the task does not say."""
+    files_max_bytes: int = 256 << 20
+    artifacts_default_bytes: int = 16 << 20
+    """All artifacts of one run, when the task does not say."""
+    artifacts_max_bytes: int = 32 << 20
+    cpu_default_s: float = 0.0
+    """Processor time of one run when the task does not say; 0: as long as it may take."""
+    cpu_max_s: float = 86_400.0
+    fuel_default: int = 0
+    """WebAssembly instructions of one run when the task does not say; 0: not counted."""
+    fuel_max: int = 10**15
+
+    def __post_init__(self) -> None:
+        """Refuse limits that a run within them could not be sent with."""
+        given = self.files_upload_max_bytes + self.stdin_max_bytes + self.text_max_bytes
+        taken = self.artifacts_max_bytes + ZIP_OVERHEAD_BYTES + 2 * self.output_max_bytes
+        for what, size in (("files and stdin", given), ("artifacts and output", taken)):
+            if size > _MESSAGE_BYTES_MAX:
+                raise UsageError(
+                    f"the limits of {what} are too large together: {size} bytes, a run's message holds"
+                    f" {_MESSAGE_BYTES_MAX}"
+                )
