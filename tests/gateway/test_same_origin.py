@@ -151,3 +151,90 @@ async def test_nothing_but_http_is_served() -> None:
 
     with pytest.raises(AssertionError, match="only HTTP"):
         await SameOrigin(nothing, lambda _: nothing)({"type": "lifespan"}, nothing, nothing)
+
+
+# Streams, WebSockets, names and origins that the operator gave.
+
+
+async def asked(
+    kind: str = "http",
+    method: str = "GET",
+    path: str = "/tasks",
+    settings: dict[str, Any] | None = None,
+    **headers: str,
+) -> int:
+    """Return the status of what is asked through a middleware with settings."""
+    statuses: list[int] = []
+
+    def app(status: int) -> App:
+        async def answer(scope: Scope, receive: Receive, send: Send) -> None:
+            statuses.append(status)
+
+        return answer
+
+    async def nothing(*_: Any) -> Any:
+        raise AssertionError("something was read or sent")
+
+    raw = [(name.replace("_", "-").encode(), value.encode("latin-1")) for name, value in headers.items()]
+    scope = {"type": kind, "path": path, "headers": raw} | ({"method": method} if kind == "http" else {})
+    await SameOrigin(app(200), lambda _: app(403), **settings or {})(scope, nothing, nothing)
+    (status,) = statuses
+    return status
+
+
+@pytest.mark.parametrize("headers", OTHER)
+async def test_other_pages_open_neither_streams_nor_websockets(headers: dict[str, str]) -> None:
+    assert await asked(path="/tasks/t/events", host=HERE, **headers) == 403
+    assert await asked("websocket", path="/ws", host=HERE, **headers) == 403
+
+
+@pytest.mark.parametrize("headers", SAME)
+async def test_own_pages_and_programs_open_both(headers: dict[str, str]) -> None:
+    assert await asked(path="/tasks/t/events", host=HERE, **headers) == 200
+    assert await asked("websocket", path="/ws", host=HERE, **headers) == 200
+
+
+async def test_a_websocket_names_this_gateway_too() -> None:
+    assert await asked("websocket", path="/ws", host="evil.example") == 403
+    assert await asked("websocket", path="/ws") == 403
+
+
+NAMED = {"names": frozenset({"ww.example.org"}), "origins": frozenset({"https://app.example.org"})}
+
+
+@pytest.mark.parametrize(
+    ("host", "status"),
+    [
+        ("ww.example.org", 200), ("WW.example.org:8443", 200), ("localhost", 200), (HERE, 200), ("192.0.2.7", 403),
+        ("xww.example.org", 403), ("ww.example.org.evil.example", 403), ("app.example.org", 403),
+    ],
+)  # fmt: skip
+async def test_the_operator_gives_names(host: str, status: int) -> None:
+    assert await asked(settings=NAMED, host=host) == status
+    assert await asked("websocket", settings=NAMED, host=host) == status
+
+
+@pytest.mark.parametrize(("host", "status"), [("192.0.2.7:80", 200), ("[2001:db8::1]:80", 200), ("a.example", 403)])
+async def test_beyond_loopback_every_address_may_be_this_gateways(host: str, status: int) -> None:
+    assert await asked(settings={"any_address": True}, host=host) == status
+
+
+@pytest.mark.parametrize(
+    ("origin", "status"),
+    [("https://app.example.org", 200), ("http://app.example.org", 403), ("https://app.example.org:444", 403)],
+)
+async def test_pages_of_an_origin_that_was_let_in(origin: str, status: int) -> None:
+    headers = {"host": "ww.example.org", "origin": origin, "sec_fetch_site": "same-site"}
+    assert await asked(method="POST", settings=NAMED, **headers) == status
+    assert await asked("websocket", settings=NAMED, **headers) == status
+    assert await asked(path="/tasks/t/events", settings=NAMED, **headers) == status
+
+
+async def test_hosts_are_remembered_within_bounds() -> None:
+    async def app(*_: Any) -> None:
+        pass
+
+    guarded = SameOrigin(app, lambda _: app)
+    for number in range(1000):
+        await guarded({"type": "websocket", "path": "/", "headers": [(b"host", b"h%d" % number)]}, app, app)
+    assert len(guarded._hosts) <= 256
