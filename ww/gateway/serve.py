@@ -19,6 +19,7 @@ from ww.errors import UsageError
 from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.gauges import add_gauges
 from ww.gateway.http import HttpConfig, HttpGateway
+from ww.gateway.metrics import Metrics
 from ww.gateway.modules import ModuleStore
 from ww.gateway.operator import OperatorServer
 from ww.gateway.perimeter import Perimeter, PerimeterConfig
@@ -76,9 +77,10 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
     with _alone_in(directory), listening(config.server.host, config.server.port) as sock:
         modules = ModuleStore(directory / "modules", quota_bytes=config.modules_bytes_max)
         artifacts = ArtifactStore(directory / "artifacts", quota_bytes=config.artifacts_bytes_max)
+        metrics = Metrics()
         async with (
             Store(directory / "ww.db", config.store, clock) as store,
-            Scheduler(store, modules, artifacts, clock, config.scheduler) as scheduler,
+            Scheduler(store, modules, artifacts, clock, config.scheduler, metrics) as scheduler,
         ):
             node.vat.export("registry", scheduler.pool.registry_for)
             node.vat.export("channel", scheduler.pool.sender_for)
@@ -92,8 +94,8 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
                     "meta": dict(config.meta),
                 } | node.health()
 
-            perimeter = _perimeter(config, directory, store, scheduler, clock)
-            add_gauges(perimeter.metrics, scheduler, directory, node.health, clock.now)
+            perimeter = _perimeter(config, directory, store, scheduler, clock, metrics)
+            add_gauges(metrics, scheduler, directory, node.health, clock.now)
             parts = scheduler, store, modules, artifacts, clock, config.limits, config.http, about
             http = HttpGateway(*parts, perimeter)
             host, port = sock.getsockname()[:2]
@@ -103,7 +105,9 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
                 yield Gateway(scheduler, address)
 
 
-def _perimeter(config: GatewayConfig, directory: Path, store: Store, scheduler: Scheduler, clock: Clock) -> Perimeter:
+def _perimeter(
+    config: GatewayConfig, directory: Path, store: Store, scheduler: Scheduler, clock: Clock, metrics: Metrics
+) -> Perimeter:
     """Say who may use HTTP, and for how much."""
 
     def workers() -> tuple[int, int]:
@@ -112,18 +116,14 @@ def _perimeter(config: GatewayConfig, directory: Path, store: Store, scheduler: 
         usable = sum(not (entry.leaving or pool.is_draining(entry.peer.peer_id)) for entry in entries)
         return len(entries), usable
 
-    def health() -> str:
-        ask = getattr(store, "health", None)
-        return ask() if ask is not None else ""
-
-    readiness = Readiness(
-        directory, reserve_bytes=config.disk_reserve_bytes, now=clock.now, store=health, workers=workers
-    )
+    reserve_bytes = config.disk_reserve_bytes
+    readiness = Readiness(directory, reserve_bytes=reserve_bytes, now=clock.now, store=store.health, workers=workers)
     return Perimeter(
         config.perimeter,
         config.tokens,
         quotas=Quotas(scheduler.task, scheduler.open_tasks, clock.now),
         readiness=readiness,
+        metrics=metrics,
     )
 
 
