@@ -2,6 +2,7 @@
 
 import asyncio
 import errno
+import itertools
 import os
 import re
 import shutil
@@ -162,7 +163,25 @@ async def a_loss(directory: Path) -> None:
         assert await ids(store) == ["t2", "t1", "t0"]
 
 
+async def until_killed(directory: Path) -> None:
+    """Write for ever, and say what was acknowledged."""
+
+    async def client(name: int) -> None:
+        for number in itertools.count():
+            id = f"t{name}-{number}"
+            task = await store.add_task(spec(id, stdin=id.encode() * 5000), 1.0)
+            await end(store, task, result(stdout=id.encode() * 5000, stderr=id.encode()))
+            sys.stdout.write(f"{id}\n")
+            sys.stdout.flush()
+
+    config = StoreConfig(segment_bytes=1 << 20, keep=100, housekeep_every_s=0.01)
+    async with Store(directory / "ww.db", config) as store, asyncio.TaskGroup() as group:
+        for name in range(8):
+            group.create_task(client(name))
+
+
 SCENARIOS = {
+    "until-killed": until_killed,
     "fsync": lambda path: through(path, fail("fsync", errno.EIO, "ww.db"), stop_failing, "cannot be written"),
     "write": lambda path: through(path, fail("write", errno.EIO, "ww.db"), stop_failing, "cannot be written"),
     "read-only": lambda path: through(path, fail("write", errno.EROFS, "ww.db"), stop_failing, "cannot be written"),

@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import shutil
 import subprocess
 import sys
 from collections.abc import Iterator
@@ -14,7 +15,9 @@ from tests.gateway.faults import Faults, small_disk, why_no_mount, why_no_shim
 from tests.gateway.faulty_store import through
 from tests.gateway.stored import ids, spec
 from tests.guests import ROOT
-from ww.gateway.store import Store
+from ww.gateway.integrity import defects
+from ww.gateway.segments import directory_of
+from ww.gateway.store import Store, StoreConfig
 
 needs_shim = pytest.mark.skipif(bool(why_no_shim()), reason=why_no_shim())
 needs_mount = pytest.mark.skipif(bool(why_no_mount()), reason=why_no_mount())
@@ -64,6 +67,35 @@ def test_a_disk_that_fails_loses_nothing_that_was_acknowledged(scenario: str, tm
 @pytest.mark.parametrize("scenario", ["full-disk", "read-only-disk"])
 def test_a_disk_that_is_full_or_read_only(scenario: str, tmp_path: Path) -> None:
     see_through(scenario, tmp_path, *small_disk(tmp_path, "4m"))
+
+
+@pytest.mark.anyio
+async def test_a_store_that_is_killed_has_what_it_acknowledged_and_nothing_half(tmp_path: Path) -> None:
+    path = tmp_path / "ww.db"
+    for lines in (30, 111, 250):
+        acknowledged = killed_after(lines, tmp_path)
+        async with Store(path, StoreConfig(keep=None)) as store:
+            there = {row.spec.id: row for row in await store.tasks(limit=100_000)}
+            # All but the oldest were to be kept.
+            for id in acknowledged[-50:]:
+                assert there[id].spec.stdin == id.encode() * 5000
+                (found,) = await store.results(there[id].number, limit=9, after=-1)
+                assert (found.outcome.stdout, found.outcome.stderr) == (id.encode() * 5000, id.encode())
+        assert [line for line in defects(tmp_path) if not line.startswith("modules/")] == []
+        for file in (path, path.with_name("ww.db-wal"), path.with_name("ww.db-shm")):
+            file.unlink(missing_ok=True)
+        shutil.rmtree(directory_of(path))
+
+
+def killed_after(lines: int, directory: Path) -> list[str]:
+    """Kill a store that writes, and return what it had acknowledged."""
+    command = [sys.executable, "-m", "tests.gateway.faulty_store", "until-killed", str(directory)]
+    with subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None
+        said = [process.stdout.readline() for _ in range(lines)]
+        process.kill()
+        said += process.stdout.readlines()
+    return [line.strip() for line in said if line.endswith("\n")]
 
 
 @contextmanager

@@ -226,10 +226,10 @@ def _tokens(arguments: argparse.Namespace) -> Tokens | None:
 
 def keep(text: str) -> int | float:
     """Read how much is remembered: a whole number of tasks, or a time, which has a unit."""
-    if text.isdigit():
-        return count(text)
-    try:
+    if text[-1:] in ("s", "m", "h", "d"):
         return seconds(text)
+    try:
+        return count(text)
     except UsageError:
         raise UsageError(f"{text[:40]!r}: expected a number of tasks, or a time with s, m, h or d") from None
 

@@ -320,6 +320,9 @@ class Store:
                 await self.housekeep()
             except StoreError as error:
                 log.debug("housekeeping waits: %s", error)
+            except Exception:
+                # Without it the store only grows, which can be mended later.
+                log.exception("housekeeping failed")
             pause_s = self._config.probe_every_s if self.health() else self._config.housekeep_every_s
             sleeping = asyncio.ensure_future(self._clock.sleep(pause_s))
             growing = asyncio.ensure_future(self._has_grown.wait())

@@ -172,6 +172,10 @@ class Writer:
             return self._take_back(error, is_of_one=True)
         except (sqlite3.Error, OSError) as error:
             return self._take_back(error) if _is_refused(error) else self._doubt(error, results)
+        except Exception as error:
+            # Whatever it is, the others' writes go on.
+            log.exception("a write failed")
+            return self._take_back(StoreError(f"it cannot be written: {type(error).__name__}"), is_of_one=True)
         self._serial += 1
         self._segments.commit()
         self._set_trouble("")
