@@ -21,7 +21,7 @@ class _OneLine(logging.Formatter):
 
     def formatMessage(self, record: logging.LogRecord) -> str:
         text = super().formatMessage(record)
-        return "".join(c if c.isprintable() else " " for c in text)
+        return text if text.isprintable() else "".join(c if c.isprintable() else " " for c in text)
 
 
 # What every record has; all else was given by whoever logged it.

@@ -18,7 +18,7 @@ _UINT64_MAX: Final = 2**64 - 1
 _SHOWN_CHARACTERS: Final = 60
 # About 30 years: longer is a typing error.
 _SECONDS_MAX: Final = 1e9
-_DECIMAL: Final = re.compile(r"\d{1,12}(\.\d{0,9})?|\.\d{1,9}", re.ASCII)
+_DECIMAL: Final = re.compile(r"\d{1,12}(\.\d{0,20})?|\.\d{1,20}", re.ASCII)
 _WHOLE: Final = re.compile(r"-?\d{1,20}", re.ASCII)
 
 ID_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._:-]{0,127}"
@@ -26,6 +26,8 @@ DIGEST_PATTERN: Final = "sha256:[0-9a-f]{64}"
 ENTRY_CHARACTERS_MAX: Final = 200
 NAME_CHARACTERS_MAX: Final = 128
 PATHS_MAX: Final = 128
+# What archive.clean takes, but for `.` and `..`: those depend on what stands around them.
+_PATH: Final = r"[^\u0000-\u001f\u007f-\u009f\\]{1,1000}"
 LABELS_MAX: Final = 16
 LABEL_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._/-]{0,63}"
 LABEL_VALUE_CHARACTERS_MAX: Final = 256
@@ -206,11 +208,11 @@ TEXTS: Final[tuple[Text, ...]] = (
     Text(name="args", is_repeated=True, help="Arguments, one each time."),
     Text(name="env", is_repeated=True, pattern="[^=]+=[\\s\\S]*",
          help="Environment variables, NAME=VALUE each; never shown."),
-    Text(name="dirs", is_repeated=True, characters_min=1, count_max=PATHS_MAX,
+    Text(name="dirs", is_repeated=True, pattern=_PATH, count_max=PATHS_MAX,
          help="Folders of its file system that the guest may open; absent: all of it."),
-    Text(name="artifacts", is_repeated=True, characters_min=1, count_max=PATHS_MAX,
+    Text(name="artifacts", is_repeated=True, pattern=_PATH, count_max=PATHS_MAX,
          help="Files and folders of its file system to bring back."),
-    Text(name="labels", is_repeated=True, pattern=LABEL_PATTERN + "=.{0,256}", count_max=LABELS_MAX,
+    Text(name="labels", is_repeated=True, pattern=LABEL_PATTERN + "=[ -~]{0,256}", count_max=LABELS_MAX,
          help="What the worker must say of itself, KEY=VALUE each."),
 )  # fmt: skip
 UPLOADS: Final[tuple[Upload, ...]] = (
