@@ -8,7 +8,6 @@ with ten queued, what is measured is a queue of ten, and not the end of one.
 import asyncio
 import contextlib
 import hashlib
-import io
 import sys
 import time
 from collections.abc import AsyncIterator
@@ -116,7 +115,10 @@ async def submit(scheduler: Scheduler, modules: ModuleStore, queue: Queue) -> No
     digest = hashlib.sha256(NOOP).hexdigest()
 
     async def keep() -> None:
-        await modules.keep(io.BytesIO(NOOP), digest, scheduler.modules_in_use)
+        with modules.upload(scheduler.modules_in_use) as upload:
+            upload.write(NOOP)
+            await upload.finish()
+            await upload.keep()
 
     async def add(number: int) -> None:
         spec = Spec(

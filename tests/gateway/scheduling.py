@@ -2,13 +2,13 @@
 
 import asyncio
 import contextlib
-import io
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from tests.conftest import until
 from tests.gateway.scripted_worker import Run, ScriptedWorker
+from tests.gateway.storing import store_files, store_module
 from tests.guests import digest_of, guest
 from ww.clock import ManualClock
 from ww.errors import StoreError
@@ -104,9 +104,9 @@ class Gateway:
         spec = Spec(**{"id": id, "module": digest_of(NOOP).hex()} | defaults | values)
 
         async def keep() -> None:
-            await self.modules.keep(io.BytesIO(NOOP), spec.module, self.scheduler.modules_in_use)
+            await store_module(self.modules, NOOP, self.scheduler.modules_in_use, spec.module)
             if zip:
-                await self.modules.keep_files(io.BytesIO(zip), spec.files, self.scheduler.modules_in_use)
+                await store_files(self.modules, zip, self.scheduler.modules_in_use)
 
         await self.scheduler.submit(spec, keep)
         return spec

@@ -433,7 +433,7 @@ async def test_a_run_that_is_not_there(gateway: Gateway, run: str) -> None:
     await refused(gateway, 404, "has no run", method="GET", path=f"/tasks/t/runs/{run}")
 
 
-@pytest.mark.parametrize("path", ["/", "/nope", "/task", "/tasks/t/runs/0/x", "/modules", "/../etc/passwd"])
+@pytest.mark.parametrize("path", ["/", "/nope", "/task", "/tasks/t/runs/0/x", "/../etc/passwd"])
 async def test_a_path_that_is_not_there(gateway: Gateway, path: str) -> None:
     await refused(gateway, 404, "", method="GET", path=path)
 
@@ -446,6 +446,8 @@ async def test_a_path_that_is_not_there(gateway: Gateway, path: str) -> None:
         ("DELETE", "/tasks/t/runs/0", {"GET", "HEAD"}),
         ("PUT", "/tasks/t/runs/0/artifacts", {"GET", "HEAD"}),
         ("POST", "/workers", {"GET", "HEAD"}),
+        ("GET", "/modules", {"POST"}),
+        ("POST", "/modules/x", {"GET", "HEAD", "DELETE"}),
     ],
 )
 async def test_a_method_that_is_not_there(gateway: Gateway, method: str, path: str, allowed: set[str]) -> None:

@@ -8,7 +8,6 @@ WW_MILLION_RUNS says how many.
 import asyncio
 import contextlib
 import gc
-import io
 import os
 import sqlite3
 from collections.abc import AsyncIterator
@@ -17,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from bench.simulated import SimulatedWorker
+from tests.gateway.storing import store_module
 from tests.guests import digest_of, guest
 from ww.clock import SystemClock
 from ww.gateway.artifacts import ArtifactStore
@@ -59,7 +59,7 @@ async def draining(directory: Path, repeats: int) -> AsyncIterator[tuple[Store, 
         vat.export("registry", scheduler.pool.registry_for)
         vat.export("channel", scheduler.pool.sender_for)
         address = (await vat.listen(LOOPBACK))[0]
-        await scheduler.submit(spec, lambda: modules.keep(io.BytesIO(NOOP), digest, scheduler.modules_in_use))
+        await scheduler.submit(spec, lambda: store_module(modules, NOOP, scheduler.modules_in_use))
         assert scheduler.queue_length() == repeats
         async with SimulatedWorker(workers_identity, MemoryTransport(network, workers_identity)) as worker:
             await worker.join(identity.peer_id, address, SLOTS)

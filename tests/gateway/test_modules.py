@@ -1,11 +1,13 @@
 """The store of modules: named by content, whole or not there, and never more than the quota."""
 
 import asyncio
+import errno
 import hashlib
+import io
+import os
 import shutil
-from io import BytesIO
+import threading
 from pathlib import Path
-from typing import BinaryIO
 
 import pytest
 
@@ -16,6 +18,7 @@ from ww.errors import BadModule, NotFound, Overloaded, StoreError, UsageError, W
 from ww.gateway.modules import ModuleStore
 from ww.gateway.store import Store
 from ww.gateway.task import Spec
+from ww.gateway.upload import Upload
 from ww.wasm_inspect import Guest, Kind
 
 pytestmark = pytest.mark.anyio
@@ -24,12 +27,22 @@ ONE, TWO, THREE = (function(f"(i32.const {number})") for number in (1, 2, 3))
 SIZE = len(ONE)
 COMMAND = Guest(Kind.COMMAND)
 RUN = Guest(Kind.FUNCTION, "run", ("i32", "i32"), "i32")
+PIECE_BYTES = 64 << 10
+
+
+async def arrive(upload: Upload, data: bytes) -> None:
+    """Have an upload take data as a body brings it."""
+    for start in range(0, len(data), PIECE_BYTES):
+        upload.write(data[start : start + PIECE_BYTES])
+        if upload.is_due:
+            await upload.flush()
+    await upload.finish()
 
 
 class Modules:
     """A module store, with a short way to put something in."""
 
-    def __init__(self, directory: Path, quota_bytes: int = 1 << 20) -> None:
+    def __init__(self, directory: Path, quota_bytes: int = 8 << 20) -> None:
         self.directory = directory
         self.store = ModuleStore(directory, quota_bytes=quota_bytes)
         self.in_use: set[str] = set()
@@ -38,16 +51,23 @@ class Modules:
         return self.in_use
 
     async def keep(self, module: bytes) -> str:
-        file = BytesIO(module)
-        digest, _ = await self.store.examine(file, None)
-        await self.store.keep(file, digest, self._in_use)
-        return digest
+        with self.store.upload(self._in_use) as upload:
+            await arrive(upload, module)
+            await self.store.examine(upload, None)
+            await upload.keep()
+            return upload.digest
+
+    async def examine(self, module: bytes, entry: str | None = None) -> Guest:
+        with self.store.upload(self._in_use) as upload:
+            await arrive(upload, module)
+            return await self.store.examine(upload, entry)
 
     async def keep_files(self, data: bytes) -> str:
-        file = BytesIO(data)
-        digest = await self.store.examine_files(file, bytes_max=1 << 20, count_max=10)
-        await self.store.keep_files(file, digest, self._in_use)
-        return digest
+        with self.store.upload_files(self._in_use) as upload:
+            await arrive(upload, data)
+            await self.store.examine_files(upload, bytes_max=1 << 20, count_max=10)
+            await upload.keep()
+            return upload.digest
 
     @property
     def files(self) -> set[str]:
@@ -90,20 +110,19 @@ async def test_what_is_kept_is_there_after_a_restart(modules: Modules) -> None:
 
 
 async def test_examining_stores_nothing(modules: Modules) -> None:
-    assert await modules.store.examine(BytesIO(ONE), None) == (sha256(ONE), RUN)
-    assert modules.files == set()
+    for module in (ONE, padded(ONE, 1 << 20)):
+        assert await modules.examine(module) == RUN
+        assert modules.files == set()
 
 
 @pytest.mark.parametrize("extra", [0, (1 << 20) - SIZE - 5, 1 << 20, 3 << 20])
 async def test_a_module_of_any_size_is_examined_and_kept_whole(tmp_path: Path, extra: int) -> None:
-    modules = Modules(tmp_path / "modules", 8 << 20)
+    modules = Modules(tmp_path / "modules")
     module = padded(ONE, extra) if extra else ONE
-    upload = tmp_path / "upload"
-    upload.write_bytes(module)
-    with upload.open("rb") as file:
-        assert await modules.store.examine(file, None) == (sha256(module), RUN)
-        digest = sha256(module)
-        await modules.store.keep(file, digest, modules._in_use)
+    assert await modules.examine(module) == RUN
+    digest = await modules.keep(module)
+    assert digest == sha256(module)
+    assert modules.files == {f"{digest}.wasm"}
     assert await modules.store.guest(digest, None) == RUN
     assert modules.store.path(digest).read_bytes() == module
 
@@ -122,11 +141,10 @@ async def test_a_module_of_any_size_is_examined_and_kept_whole(tmp_path: Path, e
 async def test_what_cannot_be_run_is_refused_and_named_as_the_file(
     modules: Modules, tmp_path: Path, module: bytes, entry: str | None, error: type[WwError]
 ) -> None:
-    upload = tmp_path / "upload"
-    upload.write_bytes(module)
-    with upload.open("rb") as file, pytest.raises(error, match=r"^wasm: ") as caught:
-        await modules.store.examine(file, entry)
+    with pytest.raises(error, match=r"^wasm: ") as caught:
+        await modules.examine(module, entry)
     assert str(tmp_path) not in str(caught.value)
+    assert modules.files == set()
 
 
 async def test_the_kind_of_a_stored_module_is_found(modules: Modules) -> None:
@@ -206,6 +224,88 @@ async def test_what_goes_on_outside_is_noticed_when_room_is_needed(tmp_path: Pat
     assert modules.files == {f"{sha256(module)}.wasm" for module in (TWO, THREE)}
 
 
+# Uploads.
+
+LARGE = padded(ONE, 1 << 20)
+
+
+def parts(modules: Modules) -> int:
+    """Return the bytes that are on disk of what is arriving."""
+    return sum(path.stat().st_size for path in modules.directory.glob("*.part"))
+
+
+async def test_what_arrives_is_on_disk_once_and_gone_when_it_is_left(modules: Modules) -> None:
+    with modules.store.upload(modules._in_use) as upload:
+        await arrive(upload, LARGE)
+        assert upload.digest == sha256(LARGE)
+        assert parts(modules) == len(LARGE)
+    assert modules.files == set()
+
+
+async def test_what_arrives_at_a_time_counts_together(tmp_path: Path) -> None:
+    modules = Modules(tmp_path / "modules", 2 * len(LARGE))
+    first, second, third = (modules.store.upload(modules._in_use) for _ in range(3))
+    with first, second:
+        for upload in (first, second):
+            await arrive(upload, LARGE)
+        with third:
+            await arrive(third, padded(TWO, 1 << 20))
+            assert parts(modules) == 2 * len(LARGE), "nothing of the third is written"
+            for use in (third.keep(), modules.store.examine(third, None), modules.keep(THREE)):
+                with pytest.raises(Overloaded, match=r"^wasm: the module has no room"):
+                    await use
+    assert modules.files == set()
+    await modules.keep(padded(TWO, 1 << 20))
+    await modules.keep(THREE)
+
+
+async def test_a_large_one_that_is_there_already_needs_no_room(tmp_path: Path) -> None:
+    modules = Modules(tmp_path / "modules", len(LARGE))
+    modules.in_use = {await modules.keep(LARGE)}
+    assert await modules.keep(LARGE) in modules.in_use
+    assert modules.files == {f"{sha256(LARGE)}.wasm"}
+    modules.in_use = set()
+    await modules.keep(TWO)
+
+
+async def test_room_is_made_while_a_large_one_arrives_and_nothing_that_arrives_is_removed(tmp_path: Path) -> None:
+    modules = Modules(tmp_path / "modules", 2 * len(LARGE))
+    await modules.keep(padded(TWO, 1 << 20))
+    with modules.store.upload(modules._in_use) as upload:
+        await arrive(upload, LARGE)
+        third = await modules.keep(padded(THREE, 1 << 20))
+        await upload.keep()
+    assert modules.files == {f"{third}.wasm", f"{sha256(LARGE)}.wasm"}
+
+
+async def test_the_same_large_one_twice_at_a_time_is_there_once(modules: Modules) -> None:
+    assert len({*await asyncio.gather(*(modules.keep(LARGE) for _ in range(3)))}) == 1
+    assert modules.files == {f"{sha256(LARGE)}.wasm"}
+
+
+async def test_an_upload_that_is_cancelled_while_it_is_written_leaves_nothing(
+    modules: Modules, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    writing, may_write = threading.Event(), threading.Event()
+
+    class Slow(io.FileIO):
+        def write(self, data: object) -> int:  # type: ignore[override]
+            writing.set()
+            assert may_write.wait(10)
+            return super().write(data)  # type: ignore[arg-type]
+
+    monkeypatch.setattr(os, "fdopen", lambda fd, *_, **__: Slow(fd, "w+b"))
+    keeping = asyncio.create_task(modules.keep(LARGE))
+    await asyncio.to_thread(writing.wait, 10)
+    keeping.cancel()
+    asyncio.get_running_loop().call_soon(may_write.set)
+    with pytest.raises(asyncio.CancelledError):
+        await keeping
+    assert modules.files == set()
+    monkeypatch.undo()
+    await modules.keep(LARGE)
+
+
 # Files of tasks.
 
 ZIP, OTHER_ZIP = zipped(a=b"one"), zipped(a=b"two")
@@ -262,15 +362,33 @@ async def test_a_disk_that_refuses_is_one_error_without_a_path(modules: Modules,
     assert str(tmp_path) not in str(error.value)
 
 
-async def test_an_upload_that_fails_while_it_is_copied_leaves_nothing(modules: Modules) -> None:
-    class Failing(BytesIO):
-        def read(self, size: int | None = -1) -> bytes:
-            raise OSError(5, "Input/output error")
-
-    file: BinaryIO = Failing(ONE)
-    with pytest.raises(StoreError, match="Input/output error"):
-        await modules.store.keep(file, sha256(ONE), modules._in_use)
+@pytest.mark.parametrize("call", ["write", "fsync"])
+@pytest.mark.parametrize("size", [SIZE, 1 << 20])
+async def test_a_disk_that_is_full_while_a_module_arrives_keeps_nothing_of_it(
+    modules: Modules, monkeypatch: pytest.MonkeyPatch, call: str, size: int
+) -> None:
+    module = padded(ONE, size) if size > SIZE else ONE
+    with monkeypatch.context() as patch:
+        refuse(patch, call)
+        with pytest.raises(StoreError, match=r"^wasm: the module cannot be stored: No space left on device$"):
+            await modules.keep(module)
     assert modules.files == set()
+    assert await modules.keep(module) == sha256(module)
+
+
+def refuse(patch: pytest.MonkeyPatch, call: str) -> None:
+    """Have the disk be full at that call."""
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    class Full(io.FileIO):
+        write = full  # type: ignore[assignment]
+
+    if call == "fsync":
+        patch.setattr(os, "fsync", full)
+    else:
+        patch.setattr(os, "fdopen", lambda fd, *_, **__: Full(fd, "w+b"))
 
 
 async def test_a_disk_that_refuses_after_room_was_made_is_the_same_error(tmp_path: Path) -> None:
@@ -281,8 +399,10 @@ async def test_a_disk_that_refuses_after_room_was_made_is_the_same_error(tmp_pat
         shutil.rmtree(modules.directory)
         return set()
 
-    with pytest.raises(StoreError, match=r"^wasm: the module cannot be stored: "):
-        await modules.store.keep(BytesIO(TWO), sha256(TWO), in_use)
+    with modules.store.upload(in_use) as upload:
+        await arrive(upload, TWO)
+        with pytest.raises(StoreError, match=r"^wasm: the module cannot be stored: "):
+            await upload.keep()
 
 
 async def test_a_disk_that_refuses_files_is_one_error_without_a_path(modules: Modules, tmp_path: Path) -> None:
@@ -336,7 +456,7 @@ async def test_a_module_that_is_removed_while_it_is_being_named(tmp_path: Path) 
             return found
 
     async with open_gateway(tmp_path, modules_kind=Slow, modules_bytes_max=SIZE) as gateway:
-        await gateway.modules.keep(BytesIO(ONE), sha256(ONE), gateway.scheduler.modules_in_use)  # used by no task
+        await gateway.json("/modules", 201, "POST", files=[("wasm", ("m.wasm", ONE))])  # used by no task
         async with asyncio.TaskGroup() as group:
             naming = group.create_task(gateway.post(id="t", wasm=None, module=f"sha256:{sha256(ONE)}"))
             await was_read.wait()

@@ -17,7 +17,7 @@ from ww.errors import UsageError
 from ww.gateway.breaker import BreakerConfig
 from ww.gateway.certificate import Certificate
 from ww.gateway.dispatch import DispatchConfig
-from ww.gateway.http import HttpConfig
+from ww.gateway.intake import HttpConfig
 from ww.gateway.perimeter import PerimeterConfig
 from ww.gateway.request import RequestLimits
 from ww.gateway.scheduler import SchedulerConfig

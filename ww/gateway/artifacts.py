@@ -6,14 +6,13 @@ content.py.
 
 import asyncio
 import hashlib
-import io
 from pathlib import Path
 from typing import BinaryIO, Final
 
 from ww import archive
 from ww.errors import NotFound, PeerError, UsageError
-from ww.gateway.content import ContentStore, Sort
-from ww.gateway.modules import InUse
+from ww.gateway.content import ContentStore, InUse, Sort
+from ww.gateway.upload import Upload
 
 _ZIP: Final = Sort(".zip", "artifacts: the zip")
 # Of a zip at all: how many are made is for the worker to limit.
@@ -35,8 +34,9 @@ class ArtifactStore:
         return await asyncio.to_thread(_examine, data, bytes_max)
 
     async def keep(self, data: bytes, digest: str, in_use: InUse) -> None:
-        """Store an examined zip: see ContentStore.keep."""
-        await self._content.keep(io.BytesIO(data), digest, _ZIP, in_use)
+        """Store an examined zip: see Upload.keep."""
+        with Upload.whole(self._content, _ZIP, in_use, data, digest) as upload:
+            await upload.keep()
 
     async def open(self, digest: str) -> BinaryIO:
         """Open a stored zip. NotFound when it is not here."""

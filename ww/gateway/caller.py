@@ -1,8 +1,9 @@
 """Who asks, and what it may do: what a token stands for. Must not know HTTP, nor how a token is told."""
 
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 from ww.errors import NotAllowed
 
@@ -60,3 +61,10 @@ class Caller:
 
 EVERYBODY: Final = Caller()
 """Who asks where no tokens are asked for: loopback, without --token-file."""
+
+
+def caller_of(scope: Mapping[str, Any]) -> Caller:
+    """Return whom the perimeter found behind an ASGI scope; everybody, where it asks nobody."""
+    caller = scope.get("state", {}).get("caller", EVERYBODY)
+    assert isinstance(caller, Caller)
+    return caller

@@ -3,11 +3,29 @@
 Holds the choice between the two readers. Must not know where the bytes come from, nor what a task wants of them.
 """
 
+import itertools
 import mmap
+from dataclasses import dataclass
+from typing import Final
 
 from ww.component_inspect import check_command, inspect_component, is_component
-from ww.errors import UsageError
-from ww.wasm_inspect import Guest, Kind, guest_of, inspect
+from ww.errors import BadModule, UsageError
+from ww.gateway.fields import ENTRY_CHARACTERS_MAX
+from ww.wasm_inspect import Guest, Kind, callable_of, guest_of, inspect
+
+_BY_ITSELF: Final = ("_start", "_initialize")
+# Shown of a module; the others can be called all the same.
+_ENTRIES_MAX: Final = 1000
+
+
+@dataclass(frozen=True, slots=True)
+class About:
+    """What a module is, whatever a task would want of it."""
+
+    kind: Kind
+    """How it is run when no entry is named, or, where it has to be, how it is run then."""
+    entries: tuple[str, ...]
+    """The exported functions that a task can name, in their order: the first 1,000."""
 
 
 def read_guest(data: bytes | mmap.mmap, wanted: str | None) -> Guest:
@@ -20,6 +38,21 @@ def read_guest(data: bytes | mmap.mmap, wanted: str | None) -> Guest:
             raise UsageError("entry: a component is run as a command, and has no functions to call by name", "entry")
         check_command(inspect_component(data))
         return Guest(Kind.COMPONENT)
-    if wanted in ("_start", "_initialize"):
+    if wanted in _BY_ITSELF:
         raise UsageError(f"entry: {wanted} is called by itself; leave entry out to run a WASI command", "entry")
     return guest_of(inspect(data), wanted)
+
+
+def about(data: bytes | mmap.mmap) -> About:
+    """Say what the bytes are. BadModule when no task can run them."""
+    if is_component(data):
+        return About(read_guest(data, None).kind, ())
+    info = inspect(data)
+    names = (name for name in callable_of(info) if name not in _BY_ITSELF and 0 < len(name) <= ENTRY_CHARACTERS_MAX)
+    entries = tuple(itertools.islice(names, _ENTRIES_MAX))
+    try:
+        return About(guest_of(info).kind, entries)
+    except BadModule:
+        if not entries:
+            raise
+        return About(guest_of(info, entries[0]).kind, entries)

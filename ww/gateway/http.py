@@ -4,33 +4,33 @@ Holds the routes and the answers' statuses. Must not decide anything about runs:
 Bodies are read by form.py, answers rendered by view.py; docs/http.md has both. Next in a task's life: scheduler.py.
 """
 
-import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from dataclasses import dataclass
-from typing import Any, BinaryIO, Final
+from collections.abc import Awaitable, Callable, Mapping
+from contextlib import suppress
+from functools import partial
+from typing import Any, Final
 
 from starlette.applications import Starlette
-from starlette.exceptions import HTTPException
 from starlette.requests import Request
-from starlette.responses import Response, StreamingResponse
+from starlette.responses import Response
 from starlette.routing import Route
-from starlette.types import ASGIApp, Receive, Scope, Send
+from starlette.types import ASGIApp
 
 from ww.clock import Clock
-from ww.errors import NotFound, Overloaded
+from ww.errors import NotFound
 from ww.gateway.artifacts import ArtifactStore
-from ww.gateway.caller import Caller
+from ww.gateway.caller import Caller, caller_of
 from ww.gateway.describe import Description
-from ww.gateway.form import Form, open_form
+from ww.gateway.intake import HttpConfig, Intake
+from ww.gateway.module_routes import FileResponse, ModuleRoutes
 from ww.gateway.modules import ModuleStore
 from ww.gateway.perimeter import Perimeter
 from ww.gateway.problem import HANDLERS, Json
 from ww.gateway.query import AFTER_RUN, LIMIT, STATUS, WAIT
-from ww.gateway.request import RequestLimits, read_fields, shown
+from ww.gateway.request import RequestLimits, shown
 from ww.gateway.scheduler import Scheduler
 from ww.gateway.store import Store, TaskRow
+from ww.gateway.submit import Submitter
 from ww.gateway.task import RunResult, RunState, Task
 from ww.gateway.view import counts_of_ended, result_json, spec_json, task_path, time_text
 
@@ -38,19 +38,6 @@ log = logging.getLogger("ww.gateway")
 
 _RESULTS_SHOWN: Final = 100
 _OUTPUT_SHOWN_BYTES_MAX: Final = 16 << 20
-_PIECE_BYTES: Final = 256 << 10
-
-
-@dataclass(frozen=True, slots=True)
-class HttpConfig:
-    """What one HTTP client may cost."""
-
-    upload_bytes_max: int = 64 << 20
-    """Size of a whole request body."""
-    upload_timeout_s: float = 300.0
-    """Seconds a request body may take to arrive."""
-    uploads_max: int = 16
-    """Bodies read at a time; a further one is asked to try again."""
 
 
 class HttpGateway:
@@ -74,12 +61,12 @@ class HttpGateway:
         self._artifacts = artifacts
         self._clock = clock
         self._limits = limits
-        self._config = config
         self._about = about
         self._perimeter = perimeter or Perimeter()
         self._description = Description(self._perimeter, limits)
-        self._uploads = 0
-        self._reading: set[asyncio.Timeout] = set()
+        self._intake = Intake(config)
+        self._submitter = Submitter(scheduler, modules, limits, self._perimeter)
+        self._module_routes = ModuleRoutes(scheduler, modules, self._intake, self._perimeter)
         self._is_stopping = False
 
     def stop(self) -> None:
@@ -87,17 +74,19 @@ class HttpGateway:
         self._is_stopping = True
         self._perimeter.stop()
         self._scheduler.watches.close()
-        for timeout in self._reading:
-            timeout.reschedule(asyncio.get_running_loop().time())
+        self._intake.stop()
 
     def app(self) -> ASGIApp:
         """Return the ASGI application."""
+        modules = self._module_routes
         routes = [
             _route("/tasks", GET=self.get_tasks, POST=self.post_task),
             _route("/tasks/{id}", GET=self.get_task, DELETE=self.delete_task),
             _route("/tasks/{id}/runs", GET=self.get_runs),
             _route("/tasks/{id}/runs/{run}", GET=self.get_run),
             _route("/tasks/{id}/runs/{run}/artifacts", GET=self.get_artifacts),
+            _route("/modules", POST=modules.post_module),
+            _route("/modules/{digest}", GET=modules.get_module, DELETE=modules.delete_module),
             _route("/workers", GET=self.get_workers),
             _route("/healthz", GET=self.get_health),
             _route("/readyz", GET=self._description.get_ready),
@@ -112,40 +101,18 @@ class HttpGateway:
     # Tasks.
 
     async def post_task(self, request: Request) -> Response:
-        caller = _caller(request)
         self._perimeter.require_room()
-        async with self._form(request) as form:
-            wasm, zipped = form.wasm, form.files
-            submission = read_fields(
-                form.fields, form.stdin, wasm is not None, self._limits, files_size=form.files_size
-            )
-            if wasm is None:
-                assert submission.module is not None
-                digest = submission.module
-                guest = await self._modules.guest(digest, submission.entry)
-            else:
-                digest, guest = await self._modules.examine(wasm, submission.entry)
-            files = ""
-            if zipped is not None:
-                most = {"bytes_max": submission.files_bytes, "count_max": self._limits.files_count_max}
-                files = await self._modules.examine_files(zipped, **most)
-            spec = submission.spec(digest, guest, files, owner=caller.name)
-
-            async def keep() -> None:
-                if wasm is None:
-                    await self._modules.require(digest)
-                else:
-                    await self._modules.keep(wasm, digest, self._scheduler.modules_in_use)
-                if zipped is not None:
-                    await self._modules.keep_files(zipped, files, self._scheduler.modules_in_use)
-
-            with self._perimeter.admit(caller, spec):
-                created = await self._scheduler.submit(spec, keep, is_new=submission.is_id_made)
-        location = {"Location": task_path(spec.id)}
-        return Json(await self._task_json(spec.id), 201 if created else 200, location)
+        uploads = {name: partial(self._submitter.upload, name) for name in ("wasm", "files")}
+        limits = self._limits
+        most = {"part_bytes_max": limits.stdin_max_bytes, "files_bytes_max": limits.files_upload_max_bytes}
+        async with self._intake.form(request, uploads, **most) as form:
+            caller = caller_of(request.scope)
+            id, created = await self._submitter.submit(form.fields, form.stdin or b"", form.files, caller)
+        location = {"Location": task_path(id)}
+        return Json(await self._task_json(id), 201 if created else 200, location)
 
     async def get_tasks(self, request: Request) -> Response:
-        caller = _caller(request)
+        caller = caller_of(request.scope)
         status, limit = STATUS.read(request.query_params), LIMIT.read(request.query_params)
         page_size = LIMIT.high if status or not caller.may_see("") else limit
         before = None
@@ -175,7 +142,7 @@ class HttpGateway:
     # Runs.
 
     async def get_runs(self, request: Request) -> Response:
-        row = await self._row(request.path_params["id"], _caller(request))
+        row = await self._row(request.path_params["id"], caller_of(request.scope))
         limit, after = LIMIT.read(request.query_params), AFTER_RUN.read(request.query_params, -1)
         results = await self._store.results(row.number, limit=limit, after=after)
         return Json([result_json(result, row.spec.id) for result in results])
@@ -205,10 +172,10 @@ class HttpGateway:
             "Content-Length": str(result.outcome.artifacts_bytes),
         }
         file = await self._artifacts.open(result.outcome.artifacts)
-        return _FileResponse(file, headers)
+        return FileResponse(file, headers, "application/zip")
 
     async def _row_and_run(self, request: Request) -> tuple[TaskRow, int]:
-        row = await self._row(request.path_params["id"], _caller(request))
+        row = await self._row(request.path_params["id"], caller_of(request.scope))
         text = request.path_params["run"]
         if not (text.isascii() and text.isdigit()) or len(text) > 18 or int(text) >= row.spec.repeats:
             raise NotFound(f"task {row.spec.id!r} has no run {shown(text)}: expected 0 to {row.spec.repeats - 1}")
@@ -242,32 +209,6 @@ class HttpGateway:
 
     # Reading.
 
-    @asynccontextmanager
-    async def _form(self, request: Request) -> AsyncIterator[Form]:
-        """Read a form, in bounded time, and not too many at a time."""
-        if self._uploads >= self._config.uploads_max:
-            raise Overloaded(f"{self._uploads} uploads are under way, the limit")
-        self._uploads += 1
-        try:
-            async with AsyncExitStack() as stack:
-                limits = {
-                    "body_bytes_max": self._config.upload_bytes_max,
-                    "part_bytes_max": self._limits.stdin_max_bytes,
-                }
-                try:
-                    async with asyncio.timeout(0 if self._is_stopping else self._config.upload_timeout_s) as timeout:
-                        self._reading.add(timeout)
-                        stack.callback(self._reading.discard, timeout)
-                        form = await stack.enter_async_context(open_form(request, **limits))
-                except TimeoutError:
-                    if self._is_stopping:
-                        raise HTTPException(503, "this gateway is stopping") from None
-                    late = f"the body took longer than {self._config.upload_timeout_s:g} s"
-                    raise HTTPException(408, late) from None
-                yield form
-        finally:
-            self._uploads -= 1
-
     async def _row(self, id: str, caller: Caller | None = None) -> TaskRow:
         """Return the task of that id. NotFound when there is none, or none that the caller may see."""
         row = await self._store.task(id)
@@ -278,7 +219,7 @@ class HttpGateway:
     async def _seen(self, request: Request) -> str:
         """Return the id of the task that a request is about. NotFound when its caller may not see that."""
         id: str = request.path_params["id"]
-        task, caller = self._scheduler.task(id), _caller(request)
+        task, caller = self._scheduler.task(id), caller_of(request.scope)
         if task is not None and not caller.may_see(task.spec.owner):
             raise NotFound(f"no task {shown(id)}")
         if task is None and caller.name:
@@ -350,25 +291,3 @@ def _route(path: str, **handlers: Callable[[Request], Awaitable[Response]]) -> R
         return await handlers["GET" if request.method == "HEAD" else request.method](request)
 
     return Route(path, handle, methods=list(handlers))
-
-
-def _caller(request: Request) -> Caller:
-    caller: Caller = request.state.caller
-    return caller
-
-
-class _FileResponse(StreamingResponse):
-    """A zip that is open, and is closed afterwards."""
-
-    def __init__(self, file: BinaryIO, headers: dict[str, str]) -> None:
-        super().__init__(_pieces(file), headers=headers, media_type="application/zip")
-        self._file = file
-
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        with self._file:
-            await super().__call__(scope, receive, send)
-
-
-async def _pieces(file: BinaryIO) -> AsyncIterator[bytes]:
-    while piece := await asyncio.to_thread(file.read, _PIECE_BYTES):
-        yield piece

@@ -211,7 +211,7 @@ class Scheduler:
         being_added = {digest for spec, _ in self._being_added.values() for digest in (spec.module, spec.files)}
         return await self._store.modules() | being_added
 
-    def names_module(self, digest: str) -> bool:
+    def is_named(self, digest: str) -> bool:
         """Whether a task that has not ended names a module, or is about to."""
         open_specs = (task.spec for task in self._tasks.values())
         adding = (spec for spec, _ in self._being_added.values())

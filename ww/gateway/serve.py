@@ -18,7 +18,8 @@ from ww.discovery.packet import Load
 from ww.errors import UsageError
 from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.gauges import add_gauges
-from ww.gateway.http import HttpConfig, HttpGateway
+from ww.gateway.http import HttpGateway
+from ww.gateway.intake import HttpConfig
 from ww.gateway.metrics import Metrics
 from ww.gateway.modules import ModuleStore
 from ww.gateway.operator import OperatorServer

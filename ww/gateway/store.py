@@ -259,6 +259,17 @@ class Store:
 
         return await self._read(work)
 
+    async def last_position(self, task: int) -> int:
+        """Return the position of the latest result of a task, 0 where there is none."""
+
+        def work(connection: sqlite3.Connection) -> int:
+            found: int | None = connection.execute("SELECT max(position) FROM runs WHERE task = ?", (task,)).fetchone()[
+                0
+            ]
+            return found or 0
+
+        return await self._read(work)
+
     async def modules(self) -> set[str]:
         """Return the digests of all modules and files that a remembered task names."""
 
