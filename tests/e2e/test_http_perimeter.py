@@ -118,6 +118,19 @@ def test_behind_a_proxy_it_speaks_http(cluster: Cluster) -> None:
         assert client.get("/tasks", headers=forwarded | bearer(secret)).status_code == 200
 
 
+def test_without_a_proxy_nobody_says_to_be_elsewhere(cluster: Cluster) -> None:
+    token(cluster, "a")
+    program = cluster.program("gateway", "--http", "127.0.0.1:0", "--token-file", str(cluster.state / "tokens.toml"))
+    with httpx.Client(base_url=f"http://{address_of(program, 'http')}", timeout=20) as client:
+        statuses = [
+            client.get("/tasks", headers=bearer("wrong") | {"X-Forwarded-For": f"203.0.113.{number}"}).status_code
+            for number in range(15)
+        ]
+    assert statuses[:10] == [401] * 10
+    assert statuses[-1] == 429
+    assert "203.0.113." not in program.log
+
+
 @pytest.mark.parametrize(
     ("arguments", "says"),
     [

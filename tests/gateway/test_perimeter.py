@@ -1,7 +1,9 @@
 """The middleware together: CORS for whom the operator named, and nothing told to others."""
 
+import json
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -71,3 +73,44 @@ async def test_every_answer_names_its_request(gateway: Gateway) -> None:
     assert answer.json()["request_id"] == "mine"
     refused = await gateway.client.get("/tasks", headers={"Host": "evil.example"})
     assert (refused.status_code, refused.json()["request_id"]) == (403, refused.headers["x-request-id"])
+
+
+@pytest.mark.parametrize(
+    ("headers", "status"),
+    [
+        ({}, 401),
+        ({"authorization": "Bearer right"}, 101),
+        ({"authorization": "Bearer right", "origin": EVIL}, 403),
+        ({"authorization": "Bearer right", "origin": APP}, 101),
+        ({"authorization": "Bearer right", "host": "evil.example"}, 403),
+    ],
+)
+async def test_a_websocket_is_refused_before_it_is_one(headers: dict[str, str], status: int) -> None:
+    callers: list[Caller] = []
+    sent: list[Any] = []
+
+    async def app(scope: Any, receive: Any, send: Any) -> None:
+        callers.append(scope["state"]["caller"])
+        await send({"type": "websocket.accept"})
+
+    async def receive() -> Any:
+        raise AssertionError("something was read")
+
+    async def send(message: Any) -> None:
+        sent.append(message)
+
+    raw = [(name.encode(), value.encode()) for name, value in ({"host": "localhost"} | headers).items()]
+    scope = {
+        "type": "websocket", "path": "/ws", "headers": raw, "extensions": {"websocket.http.response": {}},
+        "client": ("127.0.0.1", 1),
+    }  # fmt: skip
+    perimeter = Perimeter(PerimeterConfig(origins=frozenset({APP})), tokens=Known())
+    await perimeter.around(app)(scope, receive, send)
+    if status == 101:
+        assert [caller.name for caller in callers] == ["a"]
+        return
+    assert callers == []
+    start, body = sent
+    assert (start["type"], start["status"]) == ("websocket.http.response.start", status)
+    problem = json.loads(body["body"])
+    assert problem["request_id"] == dict(start["headers"])[b"x-request-id"].decode()

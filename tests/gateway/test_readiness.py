@@ -64,6 +64,13 @@ def test_a_disk_that_is_nearly_full_takes_nothing_new(machine: Machine) -> None:
     machine.readiness.require_room()
 
 
+def test_a_disk_that_cannot_be_looked_at_takes_nothing_new(tmp_path: Path) -> None:
+    readiness = Readiness(tmp_path / "gone", reserve_bytes=1, now=lambda: 0.0, store=lambda: "", workers=lambda: (1, 1))
+    with pytest.raises(StoreError, match="cannot be looked at: No such file") as error:
+        readiness.require_room()
+    assert str(tmp_path) not in str(error.value)
+
+
 def test_the_disk_is_looked_at_once_a_second(machine: Machine) -> None:
     for _ in range(1000):
         machine.readiness.require_room()

@@ -67,7 +67,7 @@ class Readiness:
         missing = "no worker is connected" if not connected else "all that are connected are being drained"
         return [
             Check("database", not store, store or "takes what is written"),
-            Check("disk", not disk, disk or f"{_free_bytes(self._directory)} bytes are free"),
+            Check("disk", not disk, disk or f"more than the {self._reserve_bytes} bytes that are kept are free"),
             Check("workers", usable > 0, f"{usable} may get new work" if usable else missing),
             Check("serving", not self.is_stopping, "is stopping" if self.is_stopping else "takes requests"),
         ]
@@ -77,7 +77,11 @@ class Readiness:
         now = self._now()
         if now - self._looked_at >= _LOOK_EVERY_S:
             self._looked_at = now
-            free = _free_bytes(self._directory)
+            try:
+                free = _free_bytes(self._directory)
+            except OSError as error:
+                self._lack = f"the state directory cannot be looked at: {error.strerror}"
+                return self._lack
             need = f"{self._reserve_bytes} are kept for what was accepted (--disk-reserve)"
             self._lack = f"only {free} bytes are free on the disk, and {need}" if free < self._reserve_bytes else ""
         return self._lack

@@ -65,6 +65,7 @@ async def serving(
             log_config=None,
             access_log=False,
             server_header=False,
+            proxy_headers=False,  # who may say where a request comes from is authority.py's to know
             limit_concurrency=config.connections_max,
             h11_max_incomplete_event_size=64 << 10,
             timeout_graceful_shutdown=max(1, round(config.stop_timeout_s)),

@@ -301,6 +301,10 @@ def _replace(path: Path, text: str) -> None:
     fd, temporary = tempfile.mkstemp(prefix=f".{path.name}.", dir=path.parent)  # mode 0600
     try:
         with os.fdopen(fd, "w") as file:
+            if path.exists():
+                # Root may change the file of a gateway that is another user.
+                owner = path.stat()
+                os.fchown(fd, owner.st_uid, owner.st_gid)
             file.write(text)
             file.flush()
             os.fsync(fd)
