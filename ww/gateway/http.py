@@ -13,7 +13,7 @@ from typing import Any, Final
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
 from starlette.types import ASGIApp
 
 from ww.clock import Clock
@@ -21,6 +21,7 @@ from ww.errors import NotFound
 from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.caller import Caller, caller_of
 from ww.gateway.describe import Description
+from ww.gateway.events import Reader
 from ww.gateway.intake import HttpConfig, Intake
 from ww.gateway.module_routes import FileResponse, ModuleRoutes
 from ww.gateway.modules import ModuleStore
@@ -30,9 +31,11 @@ from ww.gateway.query import AFTER_RUN, LIMIT, STATUS, WAIT
 from ww.gateway.request import RequestLimits, shown
 from ww.gateway.scheduler import Scheduler
 from ww.gateway.store import Store, TaskRow
+from ww.gateway.streams import EventStream, Streams, position_of
 from ww.gateway.submit import Submitter
 from ww.gateway.task import RunResult, RunState, Task
 from ww.gateway.view import counts_of_ended, result_json, spec_json, task_path, time_text
+from ww.gateway.websocket import SocketRoutes
 
 log = logging.getLogger("ww.gateway")
 
@@ -67,6 +70,17 @@ class HttpGateway:
         self._intake = Intake(config)
         self._submitter = Submitter(scheduler, modules, limits, self._perimeter)
         self._module_routes = ModuleRoutes(scheduler, modules, self._intake, self._perimeter)
+        self._streams = Streams(count_max=config.streams_max, timeout_s=config.stream_timeout_s)
+        self._sockets = SocketRoutes(
+            self._submitter,
+            scheduler.watches,
+            self._streams,
+            reader=self.reader,
+            task_json=self._task_json,
+            cancel=self._cancel,
+            watches_max=config.watches_max,
+            messages_max=config.messages_max,
+        )
         self._is_stopping = False
 
     def stop(self) -> None:
@@ -82,11 +96,13 @@ class HttpGateway:
         routes = [
             _route("/tasks", GET=self.get_tasks, POST=self.post_task),
             _route("/tasks/{id}", GET=self.get_task, DELETE=self.delete_task),
+            _route("/tasks/{id}/events", GET=self.get_events),
             _route("/tasks/{id}/runs", GET=self.get_runs),
             _route("/tasks/{id}/runs/{run}", GET=self.get_run),
             _route("/tasks/{id}/runs/{run}/artifacts", GET=self.get_artifacts),
             _route("/modules", POST=modules.post_module),
             _route("/modules/{digest}", GET=modules.get_module, DELETE=modules.delete_module),
+            WebSocketRoute("/ws", self._sockets.serve),
             _route("/workers", GET=self.get_workers),
             _route("/healthz", GET=self.get_health),
             _route("/readyz", GET=self._description.get_ready),
@@ -129,15 +145,34 @@ class HttpGateway:
         return Json(await self._tasks_json(rows[:limit]))
 
     async def get_task(self, request: Request) -> Response:
-        id = await self._seen(request)
+        id: str = request.path_params["id"]
+        await self._see(id, caller_of(request.scope))
         if (wait_s := WAIT.read(request.query_params)) > 0 and not self._is_stopping:
             await self._scheduler.wait_ended(id, wait_s)
         return Json(await self._task_json(id))
 
     async def delete_task(self, request: Request) -> Response:
-        id = await self._seen(request)
-        await self._scheduler.cancel(id)
+        id: str = request.path_params["id"]
+        await self._cancel(id, caller_of(request.scope))
         return Json(await self._task_json(id))
+
+    async def _cancel(self, id: str, caller: Caller) -> None:
+        """End a task. NotFound when there is none that the caller may see."""
+        await self._see(id, caller)
+        await self._scheduler.cancel(id)
+
+    async def get_events(self, request: Request) -> Response:
+        after, is_resumed = position_of(request)
+        id = request.path_params["id"]
+        reader = await self.reader(id, caller_of(request.scope))
+        if not await reader.begin(after) and is_resumed:
+            return Response(None, 204)
+        return EventStream(reader, self._scheduler.watches, id, self._streams)
+
+    async def reader(self, id: str, caller: Caller) -> Reader:
+        """Make a reader of a task. NotFound when there is none that the caller may see."""
+        row = await self._row(id, caller)
+        return Reader(self._store, row, current=self._current, shown=self._summary, now=self._clock.now)
 
     # Runs.
 
@@ -197,6 +232,8 @@ class HttpGateway:
                 "cpus": entry.info.cpus,
                 "memory_bytes": entry.info.memory_bytes,
                 "labels": entry.info.labels,
+                "modules": [f"sha256:{digest}" for digest in sorted(getattr(entry, "modules", ()))],
+                "breaker": str(getattr(entry, "breaker", "closed")),
                 "host": entry.info.host,
                 "since": time_text(entry.since),
             }
@@ -216,15 +253,13 @@ class HttpGateway:
             raise NotFound(f"no task {shown(id)}")
         return row
 
-    async def _seen(self, request: Request) -> str:
-        """Return the id of the task that a request is about. NotFound when its caller may not see that."""
-        id: str = request.path_params["id"]
-        task, caller = self._scheduler.task(id), caller_of(request.scope)
+    async def _see(self, id: str, caller: Caller) -> None:
+        """Raise NotFound when the task of that id is one that the caller may not see."""
+        task = self._scheduler.task(id)
         if task is not None and not caller.may_see(task.spec.owner):
             raise NotFound(f"no task {shown(id)}")
         if task is None and caller.name:
             await self._row(id, caller)  # whose it is, if it is there; not what somebody is just adding
-        return id
 
     async def _current(self, row: TaskRow) -> Task | TaskRow:
         """Return what is known of a task now: its life where it is open, else its row, read again if it ended since."""
@@ -264,12 +299,23 @@ class HttpGateway:
             **spec_json(task.spec),
             **state,
             "created_at": time_text(task.created_at),
-            "results": [result_json(result, task.spec.id) for result in results],
             "results_url": f"{task_path(task.spec.id)}/runs",
+            "results": [result_json(result, task.spec.id) for result in results],
         }
+
+    def _summary(self, task: Task | TaskRow) -> dict[str, Any]:
+        """Render a task without its results."""
+        rendered = self._render(task, self._state_json(task), [])
+        del rendered["results"]
+        return rendered
 
     def _status(self, task: Task | TaskRow) -> str:
         return task.status(self._clock.now()) if isinstance(task, Task) else task.status
+
+    def _reason(self, task: Task | TaskRow) -> str | None:
+        """Return why a task cannot be satisfied, or failed as a whole."""
+        reason = getattr(task, "reason", None)
+        return (reason(self._clock.now()) if callable(reason) else reason) or None
 
     def _state_json(self, task: Task | TaskRow) -> dict[str, Any]:
         now = self._clock.now()
@@ -278,6 +324,7 @@ class HttpGateway:
         return {
             "status": self._status(task),
             "completions": task.spec.complete + counts[RunState.SUCCEEDED],
+            "reason": self._reason(task),
             "runs": {str(state): count for state, count in counts.items()},
             "finished_at": time_text(task.finished_at),
             "next_run_at": None if due is None else time_text(self._clock.wall() + max(0.0, due - now)),

@@ -16,7 +16,7 @@ Send = Callable[[Message], Awaitable[None]]
 App = Callable[[Scope, Receive, Send], Awaitable[None]]
 
 _ADDED_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cross-origin-resource-policy", b"same-origin")]
-_STARTS: Final = ("http.response.start", "websocket.http.response.start")
+_STARTS: Final = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 _HOSTS_KNOWN_MAX: Final = 256
 # What a page may not even begin: its answer is no page, and lasts.
 _STREAM_SUFFIX: Final = "/events"

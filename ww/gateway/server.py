@@ -15,6 +15,7 @@ from typing import Any, Final
 import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
+from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
 from ww.errors import UsageError
 from ww.gateway.access import make_request_id
@@ -26,6 +27,10 @@ log = logging.getLogger("ww.gateway")
 
 # Seconds the head of a request may take to arrive.
 _HEAD_TIMEOUT_S: Final = 5.0
+# Seconds that a WebSocket's client has to answer a ping: it may be busy with what it was told.
+_PONG_TIMEOUT_S: Final = 60.0
+ABORT: Final = "ww.abort"
+"""The extension of a scope that cuts the connection, with what waits to be sent: closing it would wait for that."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +44,8 @@ class ServerConfig:
     """What HTTPS is spoken with; None: HTTP."""
     stop_timeout_s: float = 5.0
     """Seconds that requests under way have when the gateway stops."""
+    message_bytes_max: int = 1 << 20
+    """Of a WebSocket's message."""
 
 
 @asynccontextmanager
@@ -60,7 +67,10 @@ async def serving(
             app,
             loop="none",  # ours: uvicorn would pick uvloop where it is installed
             http=_Protocol,
-            ws="none",
+            ws=_WebSocket,
+            ws_max_size=config.message_bytes_max,
+            ws_per_message_deflate=False,  # a few bytes would become many
+            ws_ping_timeout=_PONG_TIMEOUT_S,
             lifespan="off",
             log_config=None,
             access_log=False,
@@ -100,6 +110,7 @@ class _Protocol(H11Protocol):
 
     config: _Config
     _head_timer: asyncio.TimerHandle | None = None
+    _is_upgraded = False
 
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs)
@@ -108,11 +119,23 @@ class _Protocol(H11Protocol):
 
     async def _answer(self, scope: Any, receive: Any, send: Any) -> None:
         app: Any = self.config.loaded_app
-        # A request may outlive its connection, so both are counted.
-        if self._connections_max and max(len(self.connections), len(self.tasks)) > self._connections_max:
+        scope.setdefault("extensions", {})[ABORT] = self.transport.abort
+        if self._is_crowded():
             log.warning("an HTTP request was refused: %d connections are open, the limit", self._connections_max)
-            app = self.config.tell(crowded(self._connections_max))
+            app = self.config.tell(crowded(self._connections_max or 0))
         await app(scope, receive, send)
+
+    def _is_crowded(self) -> bool:
+        # A request may outlive its connection, so both are counted.
+        most = self._connections_max
+        return most is not None and max(len(self.connections), len(self.tasks)) > most
+
+    def _should_upgrade(self) -> bool:
+        return not self._is_crowded() and super()._should_upgrade()
+
+    def handle_websocket_upgrade(self, event: Any) -> None:
+        self._is_upgraded = True
+        super().handle_websocket_upgrade(event)
 
     def connection_made(self, transport: Any) -> None:
         super().connection_made(transport)
@@ -148,7 +171,7 @@ class _Protocol(H11Protocol):
         super().connection_lost(exc)
 
     def _watch(self) -> None:
-        waits = self.cycle is None or self.cycle.response_complete
+        waits = not self._is_upgraded and (self.cycle is None or self.cycle.response_complete)
         if waits and self._head_timer is None:
             self._head_timer = self.loop.call_later(_HEAD_TIMEOUT_S, self._hang_up)
         elif not waits and self._head_timer is not None:
@@ -158,6 +181,20 @@ class _Protocol(H11Protocol):
     def _hang_up(self) -> None:
         self._head_timer = None
         self.transport.close()
+
+
+class _WebSocket(WebSocketsSansIOProtocol):
+    """uvicorn's, which hangs up on clients that take nothing."""
+
+    def handle_connect(self, event: Any) -> None:
+        super().handle_connect(event)
+        if self.response.status_code == 101:
+            scope: Any = self.scope
+            scope["extensions"][ABORT] = self.transport.abort
+
+    def keepalive_timeout(self) -> None:
+        super().keepalive_timeout()
+        self.transport.abort()
 
 
 class _Server(uvicorn.Server):

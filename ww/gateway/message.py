@@ -1,0 +1,144 @@
+"""What comes over a WebSocket, read: JSON of strangers into what a form would have brought.
+
+Holds the reading of messages. Must not know connections. Shapes: docs/http.md.
+"""
+
+import base64
+import binascii
+import json
+import math
+from collections.abc import Callable
+from typing import Any, Final
+
+from ww.errors import UsageError
+from ww.gateway.request import shown
+from ww.gateway.upload import Upload
+
+_REF_CHARACTERS_MAX: Final = 256
+_BYTES: Final = {"wasm_base64": "wasm", "files_base64": "files"}
+_PAIRS: Final = frozenset({"env", "labels"})
+_LISTS: Final = frozenset({"args", "dirs", "artifacts"}) | _PAIRS
+
+Ref = str | int | float | None
+
+
+class BadMessage(UsageError):
+    """A message that says nothing that can be done; ref names it, where it could be read."""
+
+    def __init__(self, why: str, field: str | None = None, ref: Ref = None) -> None:
+        super().__init__(why, field)
+        self.ref = ref
+
+
+def read_message(text: str) -> dict[str, Any]:
+    """Read one message: an object with a type, and a ref if it has one."""
+    try:
+        message = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+    except RecursionError:
+        raise BadMessage("the message is nested too deeply") from None
+    except ValueError as error:
+        why = str(error) if isinstance(error, _Doubled) else "expected one JSON object"
+        raise BadMessage(f"the message is no JSON that can be read: {why}") from None
+    if not isinstance(message, dict):
+        raise BadMessage("the message is no JSON object")
+    ref = message.get("ref")
+    is_ref = ref is None or (isinstance(ref, str | int | float) and not isinstance(ref, bool))
+    if not is_ref or len(str(ref)) > _REF_CHARACTERS_MAX:
+        raise BadMessage(f"ref: expected text or a number of at most {_REF_CHARACTERS_MAX} characters", "ref")
+    if not isinstance(message.get("type"), str):
+        raise BadMessage("type: expected text", "type", ref)
+    return message
+
+
+class _Doubled(ValueError):
+    pass
+
+
+def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    found = dict(pairs)
+    if len(found) != len(pairs):
+        raise _Doubled("an object names a member twice")
+    return found
+
+
+def _no_constant(name: str) -> float:
+    raise ValueError(name)
+
+
+def text_of(message: dict[str, Any], name: str) -> str:
+    """Return a member that is text."""
+    value = message.get(name)
+    if not isinstance(value, str):
+        raise UsageError(f"{name}: expected text", name)
+    return value
+
+
+class TaskMessage:
+    """The task of a submission: its fields, its stdin and its files, as a form has them."""
+
+    def __init__(self, task: Any) -> None:
+        if not isinstance(task, dict):
+            raise UsageError("task: expected an object of fields", "task")
+        self.fields: list[tuple[str, str]] = []
+        self.stdin = b""
+        self._files: dict[str, bytes] = {}
+        for name, value in task.items():
+            if value is None:
+                continue
+            if name in _BYTES:
+                self._files[_BYTES[name]] = _bytes(name, value)
+            elif name in ("stdin", "stdin_base64"):
+                if "stdin" in task and "stdin_base64" in task:
+                    raise UsageError("stdin: given as text and as base64", "stdin")
+                self.stdin = _bytes(name, value) if name == "stdin_base64" else text_of(task, "stdin").encode()
+            else:
+                self.fields += [(name, text) for text in _texts(name, value)]
+
+    async def arrive(self, make: Callable[[str], Upload]) -> dict[str, Upload]:
+        """Put its files where uploads are; make makes what takes one in, which the caller closes."""
+        uploads = {}
+        for name, data in self._files.items():
+            upload = uploads[name] = make(name)
+            upload.write(data)
+            await upload.finish()
+        return uploads
+
+
+def _texts(name: str, value: Any) -> list[str]:
+    """Return what a field's value is in a form: itself, or several times what is in it."""
+    if isinstance(value, dict) and name in _PAIRS:
+        return [f"{key}={_text(name, each)}" for key, each in value.items()]
+    if isinstance(value, list) and name in _LISTS:
+        return [_text(name, each) for each in value]
+    if isinstance(value, dict | list):
+        expected = "a list or an object" if name in _PAIRS else "a list" if name in _LISTS else "text or a number"
+        raise UsageError(f"{shown(name)}: expected {expected}", name[:60])
+    return [_text(name, value)]
+
+
+def _text(name: str, value: Any) -> str:
+    if isinstance(value, str):
+        if not value.isascii():
+            _encodable(name, value)
+        return value
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int):
+        return str(value)
+    if isinstance(value, float) and math.isfinite(value):
+        return str(int(value)) if value.is_integer() else f"{value:.9f}".rstrip("0")
+    raise UsageError(f"{shown(name)}: expected text or a number", name[:60])
+
+
+def _encodable(name: str, value: str) -> None:
+    try:
+        value.encode()
+    except UnicodeEncodeError:  # half of a pair, as \\ud800
+        raise UsageError(f"{shown(name)}: is not Unicode text", name[:60]) from None
+
+
+def _bytes(name: str, value: Any) -> bytes:
+    try:
+        return base64.b64decode(value, validate=True)
+    except (binascii.Error, ValueError, TypeError):
+        raise UsageError(f"{name}: is not base64", name) from None

@@ -1,0 +1,131 @@
+"""Answers that go on: as many as there may be, each as slow as its reader, and server-sent events over them.
+
+Holds what streams over HTTP and WebSockets share, and GET /tasks/{id}/events. Must not know what is told: events.py.
+Source: HTML Living Standard, 9.2, Server-sent events.
+"""
+
+import asyncio
+import json
+from collections.abc import Awaitable, Iterator
+from contextlib import contextmanager
+from typing import Final
+
+from starlette.requests import Request
+from starlette.responses import Response
+from starlette.types import Message, Receive, Scope, Send
+
+from ww.errors import Overloaded, UsageError
+from ww.gateway.events import Event, Reader
+from ww.gateway.request import shown
+from ww.gateway.server import ABORT
+from ww.gateway.watch import Watches
+
+_IDLE_S: Final = 15.0
+_HEADERS: Final = {
+    "Content-Type": "text/event-stream; charset=utf-8",
+    "Cache-Control": "no-store",
+    "X-Accel-Buffering": "no",  # a proxy in front is not to hold anything back
+}
+_POSITION_DIGITS: Final = 18
+
+
+class Streams:
+    """The streams that are open."""
+
+    def __init__(self, *, count_max: int, timeout_s: float) -> None:
+        self._count_max = count_max
+        self._timeout_s = timeout_s
+        self.count = 0
+
+    @contextmanager
+    def place(self) -> Iterator[None]:
+        """Count one. Overloaded when there are too many."""
+        if self.count >= self._count_max:
+            raise Overloaded(f"{self.count} streams and WebSockets are open, the limit (--streams)", 5)
+        self.count += 1
+        try:
+            yield
+        finally:
+            self.count -= 1
+
+    async def send(self, scope: Scope, send: Send, message: Message) -> None:
+        """Send, and cut the connection of a client that does not take it in time. OSError when it is gone."""
+        try:
+            async with asyncio.timeout(self._timeout_s):
+                await send(message)
+        except TimeoutError:
+            if (abort := scope.get("extensions", {}).get(ABORT)) is not None:
+                abort()
+            raise ConnectionAbortedError from None
+
+
+class EventStream(Response):
+    """What happens to a task, as server-sent events."""
+
+    def __init__(self, reader: Reader, watches: Watches, id: str, streams: Streams) -> None:
+        super().__init__(None, headers=_HEADERS)
+        del self.headers["content-length"]
+        self._reader = reader
+        self._watches = watches
+        self._id = id
+        self._streams = streams
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        start = {"type": "http.response.start", "status": 200, "headers": self.raw_headers}
+        if scope["method"] == "HEAD":
+            await send(start)
+            await send({"type": "http.response.body"})
+            return
+        with self._streams.place():
+
+            async def sending(message: Message) -> None:
+                await self._streams.send(scope, send, message)
+
+            await sending(start)
+            await until_gone(self._tell(sending), receive)
+
+    async def _tell(self, send: Send) -> None:
+        with self._watches.open(self._id) as watch:
+            async for events in self._reader.events(watch, idle_s=_IDLE_S):
+                body = b"".join(map(_lines, events)) if events else b":\n\n"
+                await send({"type": "http.response.body", "body": body, "more_body": True})
+        await send({"type": "http.response.body"})
+
+
+async def until_gone(work: Awaitable[None], receive: Receive) -> None:
+    """Do work until it ends or the client is gone."""
+
+    async def gone() -> None:
+        while (await receive())["type"] != "http.disconnect":
+            pass
+
+    working, going = asyncio.ensure_future(work), asyncio.ensure_future(gone())
+    try:
+        await asyncio.wait((working, going), return_when=asyncio.FIRST_COMPLETED)
+        if working.done() and (error := working.exception()) is not None and not isinstance(error, OSError):
+            raise error
+    finally:
+        for each in (working, going):
+            each.cancel()
+        await asyncio.gather(working, going, return_exceptions=True)
+
+
+def _lines(event: Event) -> bytes:
+    data = json.dumps(event.data, ensure_ascii=False, separators=(",", ":"))
+    return f"event: {event.kind}\nid: {event.position}\ndata: {data}\n\n".encode()
+
+
+def position_of(request: Request) -> tuple[int | None, bool]:
+    """Return after which position a stream goes on, None: with what comes, and whether it says so."""
+    # What a browser adds when it comes back counts more than what the page once asked for.
+    text = request.headers.get("last-event-id", request.query_params.get("after"))
+    return (0, False) if text is None else (read_position(text), text != "now")
+
+
+def read_position(text: str) -> int | None:
+    """Read a position, None for now."""
+    if text == "now":
+        return None
+    if text.isascii() and text.isdigit() and len(text) <= _POSITION_DIGITS:
+        return int(text)
+    raise UsageError(f"after: {shown(text)} is neither a position, a whole number, nor now", "after")
