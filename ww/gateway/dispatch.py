@@ -283,6 +283,7 @@ class Dispatcher:
                 self.stop(attempt)
                 attempt.task.give_back(attempt, self._clock.now())
                 self._agenda.put(attempt.task)
+                self._watches.notify(attempt.task.spec.id)
 
     def look_around(self) -> None:
         """Do what nobody asks for: keep reservations to what is wanted, and give stragglers a second attempt."""
