@@ -9,7 +9,7 @@ import pytest
 
 from tests.e2e.processes import cluster_in
 from ww.cli import gateway, main, worker
-from ww.cli.options import Parser
+from ww.cli.parser import Parser
 
 # Any text is a path, and what a namespace may be called is the node's to say.
 ANY_TEXT = {"--key", "--state", "--cache", "--ns"}

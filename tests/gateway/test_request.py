@@ -8,7 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from ww.errors import UsageError
-from ww.gateway.request import RequestLimits, read_fields, uuid7
+from ww.gateway.request import RequestLimits, read_fields
+from ww.uuid7 import uuid7
 from ww.wasm_inspect import Guest, Kind
 
 LIMITS = RequestLimits()

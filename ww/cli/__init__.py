@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from typing import Any, Final
 
 from ww import __version__
-from ww.cli.options import Parser
+from ww.cli.parser import Parser
 from ww.errors import WwError
 
 _COMMANDS: Final = {

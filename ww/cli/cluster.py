@@ -8,7 +8,7 @@ import json
 from typing import Any
 
 from ww.cli.connect import add_connect_options, connected
-from ww.cli.options import Parser, argument, number_32
+from ww.cli.parser import Parser, argument, number_32
 from ww.cli.process import log_to_stderr
 from ww.cli.table import live, show
 from ww.cluster.view import Member, Query, Selector, View

@@ -12,7 +12,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 
 from ww.address_book import AddressBook
-from ww.cli.options import Parser, add_peer_options, discovery_config
+from ww.cli.options import add_peer_options, discovery_config
+from ww.cli.parser import Parser
 from ww.clock import SystemClock
 from ww.discovery.packet import Writer
 from ww.discovery.sources import Discovery

@@ -3,7 +3,7 @@
 import argparse
 from pathlib import Path
 
-from ww.cli.options import Parser, state_directory
+from ww.cli.parser import Parser, state_directory
 from ww.errors import UsageError
 from ww.gateway.backup import backup, restore
 from ww.gateway.integrity import contents, defects

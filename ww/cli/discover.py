@@ -12,7 +12,8 @@ from collections.abc import Callable
 from datetime import datetime
 from typing import Any
 
-from ww.cli.options import Parser, add_discovery_options, argument, count, seconds
+from ww.cli.options import add_discovery_options
+from ww.cli.parser import Parser, argument, count, seconds
 from ww.cli.table import show
 from ww.discovery.interface import Watch, interfaces
 from ww.discovery.multicast import Link, Links, MulticastConfig, check_interfaces

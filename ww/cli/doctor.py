@@ -12,7 +12,7 @@ import tempfile
 from pathlib import Path
 
 from ww import __version__
-from ww.cli.options import Parser, cache_directory, state_directory
+from ww.cli.parser import Parser, cache_directory, state_directory
 from ww.cli.process import log_to_stderr
 from ww.cli.table import show
 from ww.discovery.interface import interfaces

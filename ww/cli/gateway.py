@@ -10,7 +10,8 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from ww.cli.options import Append, Parser, add_node_options, count, node_config, seconds, size
+from ww.cli.options import add_node_options, node_config
+from ww.cli.parser import Append, Parser, count, seconds, size
 from ww.cli.process import log_to_stderr, on_stop_signals
 from ww.clock import SystemClock
 from ww.errors import UsageError

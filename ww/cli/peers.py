@@ -6,7 +6,7 @@ import json
 from typing import Any
 
 from ww.cli.connect import add_connect_options, connected, own_identity
-from ww.cli.options import Parser, argument
+from ww.cli.parser import Parser, argument
 from ww.cli.process import log_to_stderr
 from ww.cli.table import show
 from ww.errors import UsageError

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Final, TextIO
 
 from ww.cli.dial_string import write_dial_string
-from ww.cli.options import Parser, argument, number_32, seconds, state_directory
+from ww.cli.parser import Parser, argument, number_32, seconds, state_directory
 from ww.cli.table import show
 from ww.errors import UsageError
 from ww.identity import Identity

@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from ww.cli.options import Parser, argument, count, seconds, size, state_directory
+from ww.cli.parser import Parser, argument, count, seconds, size, state_directory
 from ww.cli.table import show
 from ww.errors import UsageError
 from ww.gateway.caller import Quota, Scope

@@ -6,18 +6,8 @@ import logging
 from pathlib import Path
 from typing import Final
 
-from ww.cli.options import (
-    Parser,
-    add_node_options,
-    add_ticket_options,
-    cache_directory,
-    count,
-    dialled,
-    niceness,
-    node_config,
-    seconds,
-    size,
-)
+from ww.cli.options import add_node_options, add_ticket_options, dialled, node_config
+from ww.cli.parser import Parser, cache_directory, count, niceness, seconds, size
 from ww.cli.process import log_to_stderr, on_stop_signals
 from ww.clock import SystemClock
 from ww.errors import UsageError

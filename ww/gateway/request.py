@@ -4,10 +4,7 @@ Holds the reading of fields into a Spec. Must not know where the fields came fro
 module looked at (guest.py) and gives its digest and kind. Fields: docs/http.md.
 """
 
-import os
 import re
-import time
-import uuid
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
@@ -19,6 +16,7 @@ from ww.gateway import number
 from ww.gateway.fields import shown
 from ww.gateway.limits import ZIP_OVERHEAD_BYTES, RequestLimits
 from ww.gateway.task import Spec
+from ww.uuid7 import uuid7
 from ww.wasm_inspect import Guest, Kind
 
 __all__ = ["FIELDS", "ZIP_OVERHEAD_BYTES", "RequestLimits", "Submission", "read_fields", "shown", "uuid7"]
@@ -278,12 +276,3 @@ def _read_files(
         "files_bytes": size(known.FILES_MAX, has_file_system, "files, dirs or artifacts"),
         "artifact_bytes": size(known.ARTIFACTS_MAX, bool(paths["artifacts"]), "artifacts"),
     }
-
-
-def uuid7() -> uuid.UUID:
-    """Make a UUID that sorts by time of making. Source: RFC 9562, 5.7."""
-    milliseconds = time.time_ns() // 1_000_000
-    number = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
-    number = number & ~(0xF << 76) | (0x7 << 76)
-    number = number & ~(0x3 << 62) | (0x2 << 62)
-    return uuid.UUID(int=number)

@@ -1,0 +1,182 @@
+"""How a command line is read: from argv, else from WW_* variables, with one-line errors.
+
+Holds the parser and the kinds of values. Must not know any option, nor import what takes long: every command begins
+here. Options that several commands share: options.py for nodes, remote.py for those that ask over HTTP.
+"""
+
+import argparse
+import os
+import re
+import sys
+from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+from ww.errors import UsageError
+
+_SIZE_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
+_TRUE: Final = ("true", "1", "yes")
+_FALSE: Final = ("false", "0", "no")
+_TIME_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser whose options can be given as WW_NAME too, and whose errors are one line."""
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs | {"allow_abbrev": False})
+        self._from_environment: list[argparse.Action] = []
+
+    def option(self, flag: str, kind: Callable[[str], Any], help: str, **settings: Any) -> None:
+        """Add an option that WW_NAME gives where argv does not; repeatable ones are separated by commas there."""
+        variable = "WW_" + flag.removeprefix("--").replace("-", "_").upper()
+        action = self.add_argument(flag, type=argument(kind), help=f"{help} [{variable}]", **settings)
+        self._from_environment.append(action)
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """Parse args, then fill in what only the environment says."""
+        for action in self._from_environment:
+            self._read_environment(action, os.environ)
+        return super().parse_known_args(args, namespace)
+
+    def flag(self, flag: str, help: str) -> None:
+        """Add a switch: on when it is named, or when WW_NAME is true."""
+        variable = "WW_" + flag.removeprefix("--").replace("-", "_").upper()
+        action = self.add_argument(flag, action="store_true", help=f"{help} [{variable}]")
+        action.type = argument(truth)
+        self._from_environment.append(action)
+
+    def limits(self, *rows: tuple[str, Callable[[str], Any], Any, str]) -> None:
+        """Add limits: flag, kind, default and help of each."""
+        for flag, kind, default, help in rows:
+            shown = _size_text(default) if kind is size else f"{default:g}" if kind is seconds else str(default)
+            self.option(flag, kind, f"{help} ({shown})", default=default, metavar="N")
+
+    def _read_environment(self, action: argparse.Action, environment: Mapping[str, str]) -> None:
+        variable = "WW_" + action.dest.upper()
+        text = environment.get(variable)
+        if not text:
+            return
+        assert callable(action.type)
+        try:
+            if isinstance(action, Append):
+                action.default = [action.type(part) for part in text.split(",")]
+            else:
+                action.default = action.type(text)
+        except argparse.ArgumentTypeError as error:
+            self.error(f"{variable}: {error}")
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the usage, in one line."""
+        print(f"{self.prog}: {message} (see {self.prog} --help)", file=sys.stderr)
+        raise SystemExit(2)
+
+
+class Append(argparse.Action):
+    """Collects a repeatable option; the first one on the command line replaces the default."""
+
+    def __call__(
+        self,
+        parser: argparse.ArgumentParser,
+        namespace: argparse.Namespace,
+        values: str | Sequence[Any] | None,
+        option_string: str | None = None,
+    ) -> None:
+        known = getattr(namespace, self.dest)
+        setattr(namespace, self.dest, [values] if known is self.default else [*known, values])
+
+
+class NotInArgv(argparse.Action):
+    """An option that only the environment may give, since it is a secret."""
+
+    def __call__(self, parser: argparse.ArgumentParser, *_: Any, **__: Any) -> None:
+        name = self.option_strings[0]
+        variable = "WW_" + self.dest.upper()
+        parser.error(f"{name} given as an argument can be read by everybody here: use {name}-file, or {variable}")
+
+
+def argument(read: Callable[[str], Any]) -> Callable[[str], Any]:
+    """Make of what reads a text the `type` of an argument, with read's own words for what is wrong."""
+
+    def convert(text: str) -> Any:
+        try:
+            return read(text)
+        except UsageError as error:
+            raise argparse.ArgumentTypeError(str(error)) from None
+
+    return convert
+
+
+def size(text: str) -> int:
+    """Read bytes: 65536, 64K, 1G."""
+    match = re.fullmatch(r"([0-9]{1,15})([KMGT]?)(?:iB|B)?", text)
+    if match is None or not int(match[1]):
+        raise UsageError(f"{text[:40]!r} is no size: expected bytes, or a number with K, M, G or T")
+    return int(match[1]) * _SIZE_UNITS[match[2]]
+
+
+def _size_text(number: int) -> str:
+    unit = max((unit for unit, factor in _SIZE_UNITS.items() if number % factor == 0), key=_SIZE_UNITS.__getitem__)
+    return f"{number // _SIZE_UNITS[unit]}{unit}"
+
+
+def seconds(text: str) -> float:
+    """Read a time: 30, 2.5s, 10m, 24h, 7d."""
+    match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,6})?)([smhd]?)", text)
+    if match is None:
+        raise UsageError(f"{text[:40]!r} is no time: expected seconds, or a number with s, m, h or d")
+    return float(match[1]) * _TIME_UNITS[match[2]]
+
+
+def count(text: str) -> int:
+    """Read a whole number above zero."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 18 and int(text)):
+        raise UsageError(f"{text[:40]!r} is not a whole number above 0")
+    return int(text)
+
+
+def number_32(text: str) -> int:
+    """Read a whole number above zero that has 32 bits."""
+    if (number := count(text)) >= 2**32:
+        raise UsageError(f"{text[:40]!r}: expected at most {2**32 - 1}")
+    return number
+
+
+def niceness(text: str) -> int:
+    """Read how much the processor prefers others: 0 to 19."""
+    if not (text.isascii() and text.isdigit() and int(text[:3]) <= 19):
+        raise UsageError(f"{text[:40]!r}: expected 0 to 19")
+    return int(text)
+
+
+def truth(text: str) -> bool:
+    """Read true or false."""
+    if text.lower() not in _TRUE + _FALSE:
+        raise UsageError(f"{text[:40]!r}: expected true or false")
+    return text.lower() in _TRUE
+
+
+def key_value(text: str) -> tuple[str, str]:
+    """Read KEY=VALUE."""
+    key, equals, value = text.partition("=")
+    if not equals or not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._/-]{0,63}", key):
+        raise UsageError(f"{text[:80]!a} is not KEY=VALUE, with a key of letters, digits and . _ / -")
+    if len(value) > 256 or not value.isprintable():
+        raise UsageError(f"{text[:80]!a}: expected a value of at most 256 characters, all of them printable")
+    return key, value
+
+
+def _xdg(variable: str, default: str) -> Path:
+    # The specification: a relative path there is to be ignored.
+    path = Path(os.environ.get(variable, ""))
+    return (path if path.is_absolute() else Path.home() / default) / "ww"
+
+
+def state_directory() -> Path:
+    """Return where what must last is kept."""
+    return _xdg("XDG_STATE_HOME", ".local/state")
+
+
+def cache_directory() -> Path:
+    """Return where what can be had again is kept."""
+    return _xdg("XDG_CACHE_HOME", ".cache")

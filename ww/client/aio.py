@@ -1,0 +1,185 @@
+"""The client for asyncio.
+
+Holds the shell that makes calls with httpx and waits with asyncio.sleep; it says nothing that sync.py does not, whose
+docstrings hold here.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncGenerator, AsyncIterator
+from contextlib import aclosing
+from types import TracebackType
+from typing import Any, Self, TypeVar, Unpack
+
+import httpx
+
+from ww.client.answer import Event, Health, Readiness, Result, Task, Worker
+from ww.client.call import Answer, Call, Contact, Failure, Pause, Retry, Steps
+from ww.client.operation import Operations, Pages
+from ww.client.stream import EventStream
+from ww.client.submission import Source, TaskFields
+from ww.client.wire import ANSWER_BYTES_MAX, DEFAULT_URL, Settings, Verify, Wire, is_event_stream
+
+T = TypeVar("T")
+
+
+class AsyncClient:
+    """Client for asyncio: the same methods, to be awaited; lists and events are asynchronous iterators.
+
+    Use it with `async with`, or close it with aclose. It belongs to one event loop.
+    """
+
+    def __init__(
+        self,
+        url: str = DEFAULT_URL,
+        *,
+        token: str | None = None,
+        retry: Retry | None = None,
+        timeout_s: float = 30.0,
+        connect_timeout_s: float = 5.0,
+        verify: Verify = True,
+        insecure: bool = False,
+        answer_bytes_max: int = ANSWER_BYTES_MAX,
+        transport: httpx.AsyncBaseTransport | None = None,
+    ) -> None:
+        """Make one; nothing is sent yet.
+
+        url: of the gateway, http or https, whose redirects are not followed. token: goes there alone, and over plain
+        http to this machine only, unless insecure. retry: how often a call is made again. timeout_s: seconds without a
+        byte, beyond those that a call is meant to take. verify: a file of certificates to trust in place of the usual
+        ones, or a context. answer_bytes_max: of one answer. transport: in place of httpx's own.
+        """
+        self._wire = Wire(Settings(url, token, connect_timeout_s, timeout_s, verify, insecure, answer_bytes_max))
+        self._contact = Contact(retry or Retry())
+        self._operations = Operations(self._contact, time.monotonic)
+        self._http = httpx.AsyncClient(**self._wire.client_options(), transport=transport)
+
+    async def submit(self, wasm: Source, **fields: Unpack[TaskFields]) -> Task:
+        """Submit a task: wasm is a path, the bytes, or the text sha256:HEX of a module that is there.
+
+        The task's id is made here when none is given, so that one whose answer is lost is not submitted twice.
+        """
+        return await self._run(self._operations.submit(wasm, fields))
+
+    async def task(self, id: str) -> Task:
+        """Return a task as it is now."""
+        return await self._run(self._operations.task(id))
+
+    def tasks(
+        self, *, status: str | None = None, limit: int | None = None, after: str | None = None
+    ) -> AsyncIterator[Task]:
+        """List tasks, newest first, page by page: those of a status, at most limit, older than the task after."""
+        return self._pages(self._operations.tasks(status, limit, after))
+
+    async def wait(self, id: str, timeout_s: float | None = None) -> Task:
+        """Return a task when it has ended, or as it is when that time is over (`has_ended` tells)."""
+        return await self._run(self._operations.wait(id, timeout_s))
+
+    def results(self, id: str, *, after: int | None = None, limit: int | None = None) -> AsyncIterator[Result]:
+        """List a task's results by run number, page by page, from the run behind after."""
+        return self._pages(self._operations.results(id, after, limit))
+
+    async def result(self, id: str, run: int) -> Result:
+        """Return one run's result, or its state alone while it has none."""
+        return await self._run(self._operations.result(id, run))
+
+    async def artifacts(self, id: str, run: int) -> bytes:
+        """Return the zip of what a run left. NotFound when it left nothing."""
+        return await self._run(self._operations.artifacts(id, run))
+
+    async def events(self, id: str, *, after: int | str | None = None) -> AsyncIterator[Event]:
+        """Follow a task to its end, over lost connections and restarts of the gateway: see Client.events."""
+        stream = EventStream(id, after, self._contact)
+        while not stream.is_over:
+            async with aclosing(self._stream(stream)) as events:
+                async for event in events:
+                    yield event
+            if stream.lacks_end and (last := stream.end(await self.task(id))) is not None:
+                yield last
+            if not stream.is_over:
+                await asyncio.sleep(stream.pause_s())
+
+    async def cancel(self, id: str) -> Task:
+        """Cancel a task and return it; one that has ended stays as it is."""
+        return await self._run(self._operations.cancel(id))
+
+    async def upload(self, wasm: Source) -> str:
+        """Have a module stored, sending it only when it is not there; return its digest, for submit."""
+        return await self._run(self._operations.upload(wasm))
+
+    async def workers(self) -> list[Worker]:
+        """Return the workers that are registered."""
+        return await self._run(self._operations.workers())
+
+    async def ready(self) -> Readiness:
+        """Return whether the gateway can work, and what is missing."""
+        return await self._run(self._operations.ready())
+
+    async def health(self) -> Health:
+        """Return who the gateway is."""
+        return await self._run(self._operations.health())
+
+    async def aclose(self) -> None:
+        """Close the connections."""
+        await self._http.aclose()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    def __repr__(self) -> str:
+        return f"AsyncClient({self._wire!r})"
+
+    # The shell.
+
+    async def _run(self, steps: Steps[T]) -> T:
+        came: Any = None
+        while True:
+            try:
+                step = steps.send(came)
+            except StopIteration as end:
+                value: T = end.value
+                return value
+            if isinstance(step, Call):
+                came = await self._send(step)
+            elif isinstance(step, Pause):
+                await asyncio.sleep(step.seconds)
+                came = None
+            else:
+                came = await asyncio.to_thread(step.do)
+
+    async def _send(self, call: Call) -> Answer | Failure:
+        try:
+            async with self._http.stream(**self._wire.request(call)) as response:
+                return await self._answer(response)
+        except httpx.HTTPError as error:
+            return self._wire.failure(error)
+
+    async def _answer(self, response: httpx.Response) -> Answer:
+        body = bytearray()
+        async for piece in response.aiter_bytes():
+            self._wire.collect(body, piece)
+        return self._wire.answer(response, body)
+
+    async def _pages(self, pages: Pages[T]) -> AsyncIterator[T]:
+        while not pages.is_over:
+            for each in await self._run(pages.page()):
+                yield each
+
+    async def _stream(self, stream: EventStream) -> AsyncGenerator[Event, None]:
+        try:
+            async with self._http.stream(**self._wire.request(stream.call())) as response:
+                if not is_event_stream(response):
+                    stream.refused(await self._answer(response))
+                    return
+                async for piece in response.aiter_bytes():
+                    for event in stream.feed(piece):
+                        yield event
+                    if stream.is_over:
+                        return
+        except httpx.HTTPError as error:
+            stream.failed(self._wire.failure(error))

@@ -1,0 +1,14 @@
+"""Ids that sort by when they were made. Imports nothing of ww: clients and gateways both make them."""
+
+import os
+import time
+import uuid
+
+
+def uuid7() -> uuid.UUID:
+    """Make a UUID that sorts by time of making. Source: RFC 9562, 5.7."""
+    milliseconds = time.time_ns() // 1_000_000
+    number = (milliseconds << 80) | int.from_bytes(os.urandom(10), "big")
+    number = number & ~(0xF << 76) | (0x7 << 76)
+    number = number & ~(0x3 << 62) | (0x2 << 62)
+    return uuid.UUID(int=number)
