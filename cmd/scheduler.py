@@ -27,7 +27,9 @@ def _truth(text: str, name: str) -> bool:
 def subcommand(argv: list[str], environment: dict[str, str]) -> list[str]:
     """Return argv of ww for argv of this launcher."""
     rest = []
-    is_gateway = _truth(environment.get("WW_GATEWAY") or "false", "WW_GATEWAY")
+    said = environment.get("WW_GATEWAY") or "false"
+    # An address there tells `ww run` and its like which gateway to ask, and not this launcher what to be.
+    is_gateway = "://" not in said and _truth(said, "WW_GATEWAY")
     words = iter(argv)
     pending = next(words, None)
     while pending is not None:

@@ -12,6 +12,12 @@ from ww.errors import WwError
 _COMMANDS: Final = {
     "gateway": "take tasks over HTTP and give their runs to workers",
     "worker": "offer this machine's slots to a gateway",
+    "run": "run a WebAssembly file on the cluster, and print what it prints",
+    "tasks": "list tasks",
+    "status": "see how far a task is",
+    "logs": "print what a task's runs printed",
+    "cancel": "cancel tasks",
+    "workers": "list the workers of a gateway",
     "cluster": "see who is a member of the cluster",
     "peers": "see and govern who may come to a gateway",
     "ticket": "make and take back what lets workers in",
@@ -32,6 +38,7 @@ def main(argv: list[str] | None = None) -> int:
     arguments = parser.parse_args(argv)
     try:
         code: int = arguments.run(arguments)
+        sys.stdout.flush()
     except WwError as error:
         print(f"ww: {error}", file=sys.stderr)
         return 1

@@ -17,6 +17,7 @@ from ww.errors import UsageError
 _SIZE_UNITS: Final = {"": 1, "K": 1 << 10, "M": 1 << 20, "G": 1 << 30, "T": 1 << 40}
 _TRUE: Final = ("true", "1", "yes")
 _FALSE: Final = ("false", "0", "no")
+TRUTHS: Final = _TRUE + _FALSE
 _TIME_UNITS: Final = {"": 1.0, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86_400.0}
 
 
@@ -26,18 +27,40 @@ class Parser(argparse.ArgumentParser):
     def __init__(self, *args: Any, **kwargs: Any) -> None:
         super().__init__(*args, **kwargs | {"allow_abbrev": False})
         self._from_environment: list[argparse.Action] = []
+        self._not_ours: dict[str, tuple[str, ...]] = {}
+        self._words: str | None = None
 
-    def option(self, flag: str, kind: Callable[[str], Any], help: str, **settings: Any) -> None:
-        """Add an option that WW_NAME gives where argv does not; repeatable ones are separated by commas there."""
+    def option(
+        self, flag: str, kind: Callable[[str], Any], help: str, *, not_ours: tuple[str, ...] = (), **settings: Any
+    ) -> None:
+        """Add an option that WW_NAME gives where argv does not; repeatable ones are separated by commas there.
+
+        not_ours: values of the variable that are meant for something else.
+        """
         variable = "WW_" + flag.removeprefix("--").replace("-", "_").upper()
         action = self.add_argument(flag, type=argument(kind), help=f"{help} [{variable}]", **settings)
         self._from_environment.append(action)
+        self._not_ours[action.dest] = not_ours
+
+    def words(self, name: str, help: str) -> None:
+        """Take all words that are no options, wherever they stand, and whatever follows --, as a list."""
+        self.add_argument(name, nargs="*", default=[], metavar=name.upper(), help=help)
+        self._words = name
 
     def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
         """Parse args, then fill in what only the environment says."""
         for action in self._from_environment:
             self._read_environment(action, os.environ)
-        return super().parse_known_args(args, namespace)
+        if self._words is None:
+            return super().parse_known_args(args, namespace)
+        given = list(sys.argv[1:] if args is None else args)
+        end = given.index("--") if "--" in given else len(given)
+        namespace, others = super().parse_known_args(given[:end], namespace)
+        # argparse takes only the words of one place for a list, and leaves the others over.
+        if flags := [word for word in others if word.startswith("-") and word != "-"]:
+            self.error(f"unrecognized arguments: {' '.join(flags)}; what is not for ww goes behind --")
+        setattr(namespace, self._words, [*getattr(namespace, self._words), *others, *given[end + 1 :]])
+        return namespace, []
 
     def flag(self, flag: str, help: str) -> None:
         """Add a switch: on when it is named, or when WW_NAME is true."""
@@ -55,7 +78,7 @@ class Parser(argparse.ArgumentParser):
     def _read_environment(self, action: argparse.Action, environment: Mapping[str, str]) -> None:
         variable = "WW_" + action.dest.upper()
         text = environment.get(variable)
-        if not text:
+        if not text or text.lower() in self._not_ours.get(action.dest, ()):
             return
         assert callable(action.type)
         try:
@@ -135,6 +158,25 @@ def count(text: str) -> int:
     return int(text)
 
 
+def whole(text: str) -> int:
+    """Read a whole number from zero."""
+    if not (text.isascii() and text.isdigit() and len(text) <= 20):
+        raise UsageError(f"{text[:40]!r} is not a whole number from 0")
+    return int(text)
+
+
+def integer(text: str) -> int:
+    """Read a whole number, which may be below zero."""
+    return -whole(text[1:]) if text.startswith("-") else whole(text)
+
+
+def decimal(text: str) -> float:
+    """Read a number from zero."""
+    if not re.fullmatch(r"[0-9]{1,12}(\.[0-9]{1,9})?", text):
+        raise UsageError(f"{text[:40]!r} is not a number from 0")
+    return float(text)
+
+
 def number_32(text: str) -> int:
     """Read a whole number above zero that has 32 bits."""
     if (number := count(text)) >= 2**32:
@@ -151,7 +193,7 @@ def niceness(text: str) -> int:
 
 def truth(text: str) -> bool:
     """Read true or false."""
-    if text.lower() not in _TRUE + _FALSE:
+    if text.lower() not in TRUTHS:
         raise UsageError(f"{text[:40]!r}: expected true or false")
     return text.lower() in _TRUE
 

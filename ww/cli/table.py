@@ -15,7 +15,34 @@ Rows = Sequence[Sequence[str]]
 # Columns of a terminal that has room for whole peer ids.
 _WIDE: Final = 120
 _NARROW: Final = "peer ids are whole in a wider terminal, in a pipe and with --json"
-_NUMBERS: Final = ("SLOTS", "FREE", "QUEUE", "AGE", "MS")
+_NUMBERS: Final = (
+    "SLOTS",
+    "FREE",
+    "QUEUE",
+    "AGE",
+    "MS",
+    "RUN",
+    "RUNS",
+    "FAILED",
+    "SECONDS",
+    "CPUS",
+    "MEMORY",
+    "MODULES",
+)
+_WHOLE: Final = ("PEER", "ID", "STATUS", "STATE", "AGE")
+# Of the columns in which they are what matters.
+_STATES: Final = ("STATUS", "STATE", "BREAKER")
+_STYLES: Final = {
+    "succeeded": "green",
+    "closed": "green",
+    "failed": "red",
+    "open": "red",
+    "unsatisfiable": "red",
+    "running": "cyan",
+    "queued": "yellow",
+    "half-open": "yellow",
+    "cancelled": "dim",
+}
 
 
 def show(columns: Sequence[str], rows: Rows) -> None:
@@ -52,14 +79,15 @@ def _rich(columns: Sequence[str], rows: Rows) -> Any:
         box=box.SIMPLE_HEAD, pad_edge=False, caption=_NARROW if is_narrow and rows and "PEER" in columns else None
     )
     for name in columns:
-        is_peer = name == "PEER"
-        table.add_column(name, justify="right" if name in _NUMBERS else "left", overflow="fold", no_wrap=is_peer)
+        justify: Any = "right" if name in _NUMBERS else "left"
+        table.add_column(name, justify=justify, overflow="fold", no_wrap=name in _WHOLE)
     for row in rows:
         cells = [
             _short(cell) if is_narrow and name == "PEER" else cell for name, cell in zip(columns, row, strict=True)
         ]
         # Text: what strangers say of themselves is not markup.
-        table.add_row(*(Text(cell) for cell in cells))
+        styles = (_STYLES.get(cell, "") if name in _STATES else "" for name, cell in zip(columns, cells, strict=True))
+        table.add_row(*(Text(cell, style) for cell, style in zip(cells, styles, strict=True)))
     return table
 
 

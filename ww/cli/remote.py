@@ -1,0 +1,123 @@
+"""What the commands that ask a gateway over HTTP share: its address, the token, and how they show what they get.
+
+Holds options and the making of a client. Must not import nodes or capabilities: these commands start at once.
+"""
+
+import argparse
+import json
+import os
+import sys
+from collections.abc import Iterable, Mapping
+from datetime import datetime
+from pathlib import Path
+from typing import Any, Final
+
+from ww.cli.parser import TRUTHS, NotInArgv, Parser
+from ww.client import Client, Retry
+from ww.client.call import one_line
+from ww.client.wire import DEFAULT_URL
+from ww.errors import UsageError
+
+_TOKEN_BYTES_MAX: Final = 4096
+# Nobody wants to wait long to hear that an address is wrong; a gateway that has answered before is waited for.
+_FIRST_RETRIES: Final = 2
+
+
+def add_gateway_options(parser: Parser) -> None:
+    """Add which gateway to ask, and how."""
+    parser.option(
+        "--gateway", gateway_url, f"address of the gateway's HTTP ({DEFAULT_URL})", default=DEFAULT_URL, metavar="URL",
+        not_ours=TRUTHS,  # by which cmd/scheduler.py is told to be a gateway
+    )  # fmt: skip
+    parser.option(
+        "--token-file", load_token, "file, mode 0600, with the token that the gateway asks for", metavar="FILE"
+    )
+    parser.option(
+        "--token", _read_token, "the same, and never as an argument, which everybody on the machine can read",
+        action=NotInArgv, metavar="TOKEN",
+    )  # fmt: skip
+    parser.option("--ca", Path, "file of certificates to trust instead of the system's", metavar="FILE")
+    parser.flag("--insecure", "send the token over plain HTTP to another machine, too")
+    parser.add_argument("--json", action="store_true", help="JSON, as the gateway has it")
+
+
+def connect(arguments: argparse.Namespace) -> Client:
+    """Make the client that the options ask for."""
+    return Client(
+        arguments.gateway,
+        token=arguments.token_file or arguments.token,
+        retry=Retry(first_retries=_FIRST_RETRIES),
+        verify=True if arguments.ca is None else arguments.ca,
+        insecure=arguments.insecure,
+    )
+
+
+def gateway_url(text: str) -> str:
+    """Read an address of HTTP; the client looks at it more closely."""
+    if not text.startswith(("http://", "https://")):
+        raise UsageError(f"{text[:80]!r} is no address of a gateway's HTTP: expected http://HOST:PORT")
+    return text
+
+
+def load_token(name: str) -> str:
+    """Read a file that holds a token, and that nobody else can read."""
+    path = Path(name)
+    try:
+        with path.open() as file:
+            if os.fstat(file.fileno()).st_mode & 0o077:
+                raise UsageError(f"token file {path.name} can be read by others: expected mode 0600")
+            return _read_token(file.read(_TOKEN_BYTES_MAX + 1).strip())
+    except OSError as error:
+        raise UsageError(f"token file {path.name}: {error.strerror}") from None
+    except UnicodeDecodeError:
+        raise UsageError(f"token file {path.name}: no text") from None
+
+
+def _read_token(text: str) -> str:
+    if not (text.isascii() and text.isprintable() and text and " " not in text and len(text) <= _TOKEN_BYTES_MAX):
+        raise UsageError("that is no token: expected one word, as ww token create prints it")
+    return text
+
+
+def print_json(value: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> None:
+    """Print one JSON document on a line."""
+    print(json.dumps(value if isinstance(value, Mapping) else list(value)), flush=True)
+
+
+def tell(text: str) -> None:
+    """Say one line to whoever watches, beside the output."""
+    print(f"ww: {one_line(text)}", file=sys.stderr, flush=True)
+
+
+def cell(value: object) -> str:
+    """Return a cell of a table: one line, whatever a stranger put there."""
+    if isinstance(value, datetime):
+        return value.astimezone().strftime("%Y-%m-%d %H:%M:%S")
+    if isinstance(value, Mapping):
+        return one_line(" ".join(f"{key}={each}" for key, each in value.items())) or "-"
+    if isinstance(value, tuple):
+        return one_line(" ".join(map(str, value))) or "-"
+    return "-" if value is None or value == "" else one_line(str(value))
+
+
+def bytes_text(number: int | None) -> str:
+    """Return a size as people read it."""
+    if number is None:
+        return "-"
+    size, unit = float(number), "B"
+    for unit in ("B", "KiB", "MiB", "GiB", "TiB"):
+        if size < 1024 or unit == "TiB":
+            break
+        size /= 1024
+    return f"{size:.3g} {unit}" if size < 1000 else f"{size:.0f} {unit}"
+
+
+def age_text(since: datetime | None, now: datetime) -> str:
+    """Return how long ago that was, as people say it."""
+    if since is None:
+        return "-"
+    age_s = max(0, int((now - since).total_seconds()))
+    for unit_s, unit in ((86_400, "d"), (3600, "h"), (60, "m")):
+        if age_s >= 2 * unit_s:
+            return f"{age_s // unit_s}{unit}"
+    return f"{age_s}s"
