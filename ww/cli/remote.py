@@ -8,6 +8,7 @@ import json
 import os
 import sys
 from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
@@ -21,6 +22,13 @@ from ww.errors import UsageError
 _TOKEN_BYTES_MAX: Final = 4096
 # Nobody wants to wait long to hear that an address is wrong; a gateway that has answered before is waited for.
 _FIRST_RETRIES: Final = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Token:
+    """What the gateway asks for. No plain text: argparse reads those of variables twice, and shows them."""
+
+    secret: str = field(repr=False)
 
 
 def add_gateway_options(parser: Parser) -> None:
@@ -43,9 +51,10 @@ def add_gateway_options(parser: Parser) -> None:
 
 def connect(arguments: argparse.Namespace) -> Client:
     """Make the client that the options ask for."""
+    token: Token | None = arguments.token_file or arguments.token
     return Client(
         arguments.gateway,
-        token=arguments.token_file or arguments.token,
+        token=None if token is None else token.secret,
         retry=Retry(first_retries=_FIRST_RETRIES),
         verify=True if arguments.ca is None else arguments.ca,
         insecure=arguments.insecure,
@@ -59,7 +68,7 @@ def gateway_url(text: str) -> str:
     return text
 
 
-def load_token(name: str) -> str:
+def load_token(name: str) -> Token:
     """Read a file that holds a token, and that nobody else can read."""
     path = Path(name)
     try:
@@ -73,10 +82,10 @@ def load_token(name: str) -> str:
         raise UsageError(f"token file {path.name}: no text") from None
 
 
-def _read_token(text: str) -> str:
+def _read_token(text: str) -> Token:
     if not (text.isascii() and text.isprintable() and text and " " not in text and len(text) <= _TOKEN_BYTES_MAX):
         raise UsageError("that is no token: expected one word, as ww token create prints it")
-    return text
+    return Token(text)
 
 
 def print_json(value: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> None:

@@ -142,7 +142,7 @@ def exit_code(result: Result) -> int:
         return result.exit_code & 0xFF or _FAILED
     if result.reason in ("deadline", "cpu"):
         return _LATE
-    return _OURS if result.reason in ("lost", "crash") or result.state == "cancelled" else _FAILED
+    return _OURS if result.reason == "lost" or result.state == "cancelled" else _FAILED
 
 
 def _code_of_task(task: Task) -> int:
