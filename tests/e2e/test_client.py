@@ -1,9 +1,12 @@
 """The Python client and real processes: when a gateway is killed while a client waits, follows or submits, nothing is
 lost, and nothing is there twice."""
 
+import asyncio
+import hashlib
 import os
 import threading
 from collections.abc import Callable, Iterator
+from contextlib import aclosing
 from pathlib import Path
 from typing import Any
 
@@ -11,9 +14,9 @@ import pytest
 
 from tests.e2e.leftovers import CleanCluster, clean_cluster_in
 from tests.e2e.processes import BOUND_S, Gateway, wait_until
-from tests.guests import guest
-from ww.client import Client, Event, Retry
-from ww.errors import BadModule, NotFound, PeerError
+from tests.guests import function, guest
+from ww.client import AsyncClient, Client, Event, Retry
+from ww.errors import BadModule, NotFound, Overloaded, PeerError
 
 # A gateway takes about a second to start, and more on a busy machine.
 PATIENT = Retry(retries=100, most_s=0.3)
@@ -176,3 +179,60 @@ def test_a_frozen_gateway_is_given_up(cluster: CleanCluster) -> None:
             client.workers()
         os.kill(gateway.pid, 18)
         assert client.workers() == []
+
+
+def test_asyncio_too(cluster: CleanCluster) -> None:
+    gateway = cluster.gateway()
+    cluster.worker(gateway)
+
+    async def main() -> None:
+        async with AsyncClient(f"http://{gateway.http}", retry=PATIENT) as client:
+            tasks = await asyncio.gather(*(client.submit(guest("noop"), input=n, repeats=3) for n in range(5)))
+            for task in tasks:
+                events = [event async for event in client.events(task.id)]
+                ended = [event.run.run for event in events if event.run is not None and event.run.has_ended]
+                assert sorted(ended) == [0, 1, 2]
+                assert [result.run async for result in client.results(task.id)] == [0, 1, 2]
+            task = await client.submit(guest("spin"), input=0)
+            statuses = []
+            async with aclosing(client.events(task.id)) as watched:
+                async for event in watched:
+                    if event.run is not None and event.run.state == "running":
+                        await client.cancel(task.id)
+                    if event.task is not None:
+                        statuses.append(event.task.status)
+            assert statuses[-1] == "cancelled"
+
+    asyncio.run(main())
+
+
+def test_a_module_is_sent_once(cluster: CleanCluster) -> None:
+    gateway = cluster.gateway()
+    cluster.worker(gateway)
+    large = function("(i32.const 7)", f'(memory 2) (data (i32.const 0) "{"x" * 100_000}")')
+    path = f"/modules/sha256:{hashlib.sha256(large).hexdigest()}"
+    with client_of(gateway) as client:
+        assert gateway.client.head(path).status_code == 404
+        first = client.submit(large)
+        assert gateway.client.head(path).status_code == 200
+        again = client.submit(large, description="again")
+        assert first.module == again.module == client.upload(large) == client.upload(first.module)
+        for task in (first, again, client.submit(first.module)):
+            assert [result.result for result in client.wait(task.id).results] == ["7"]
+        with pytest.raises(NotFound):
+            client.upload("sha256:" + "0" * 64)
+        with pytest.raises(BadModule):
+            client.upload(b"no module")
+
+
+def test_a_full_gateway_is_waited_for_and_then_said(cluster: CleanCluster) -> None:
+    gateway = cluster.gateway("--tasks-max", "1")
+    with client_of(gateway, retry=Retry(retries=20, retry_after_most_s=0.05)) as client:
+        first = client.submit(guest("noop"))
+        submitting = Doing(lambda: client.submit(guest("noop"), id="second"))
+        client.cancel(first.id)
+        assert submitting.end().id == "second"
+    with client_of(gateway, retry=Retry(retries=1, retry_after_most_s=0)) as client:
+        with pytest.raises(Overloaded):
+            client.submit(guest("noop"))
+        assert client.submit(guest("noop"), id="second").id == "second", "which is no new one"
