@@ -49,13 +49,14 @@ def add_gateway_options(parser: Parser) -> None:
     parser.add_argument("--json", action="store_true", help="JSON, as the gateway has it")
 
 
-def connect(arguments: argparse.Namespace) -> Client:
+def connect(arguments: argparse.Namespace, *, retry: Retry | None = None, timeout_s: float = 30.0) -> Client:
     """Make the client that the options ask for."""
     token: Token | None = arguments.token_file or arguments.token
     return Client(
         arguments.gateway,
         token=None if token is None else token.secret,
-        retry=Retry(first_retries=_FIRST_RETRIES),
+        retry=retry or Retry(first_retries=_FIRST_RETRIES),
+        timeout_s=timeout_s,
         verify=True if arguments.ca is None else arguments.ca,
         insecure=arguments.insecure,
     )

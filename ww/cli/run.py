@@ -4,6 +4,7 @@ Holds the options of a task and what becomes of its end. Exit codes: docs/http.m
 """
 
 import argparse
+import contextlib
 import os
 import signal
 import sys
@@ -16,7 +17,7 @@ from ww import archive
 from ww.cli.output import Printer, follow
 from ww.cli.parser import Append, Parser, argument, count, decimal, integer, key_value, seconds, size, whole
 from ww.cli.remote import add_gateway_options, connect, print_json, tell
-from ww.client import Client, Result, Task, TaskFields
+from ww.client import Client, Result, Retry, Task, TaskFields
 from ww.errors import NotFound, UsageError, WwError
 from ww.uuid7 import uuid7
 
@@ -24,6 +25,10 @@ _FAILED, _LATE, _OURS, _INTERRUPTED, _NO_READER, _TERMINATED = 1, 124, 125, 130,
 _STDIN_BYTES_MAX: Final = 64 << 20
 _OUT_BYTES_MAX: Final = 1 << 30
 _OUT_COUNT_MAX: Final = 65_534
+# Whoever presses ctrl-C does not want to wait long.
+_CANCEL_S: Final = 5.0
+_CANCEL_RETRIES: Final = 3
+_CANCEL_PAUSES_S: Final = (0.0, 0.2, 0.5)
 
 _Option = tuple[str, str, Callable[[str], Any], str, str]
 _OPTIONS: Final[tuple[_Option, ...]] = (
@@ -96,16 +101,15 @@ def main(parser: Parser, arguments: argparse.Namespace) -> int:
 def _run(arguments: argparse.Namespace) -> int:
     id = arguments.task_id if arguments.task_id is not None else str(uuid7())
     _check_out(arguments.out)
-    with connect(arguments) as client:
-        try:
+    try:
+        with connect(arguments) as client:
             return _follow(client, arguments, id)
-        except KeyboardInterrupt as stop:
-            code = _TERMINATED if isinstance(stop, _Terminated) else _INTERRUPTED
-            return _cancel(client, id, code)
-        except BrokenPipeError:
-            # As a program that runs here would end: nobody reads its output any more.
-            os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-            return _cancel(client, id, _NO_READER)
+    except KeyboardInterrupt as stop:
+        return _cancel(arguments, id, _TERMINATED if isinstance(stop, _Terminated) else _INTERRUPTED)
+    except BrokenPipeError:
+        # As a program that runs here would end: nobody reads its output any more.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return _cancel(arguments, id, _NO_READER)
 
 
 def _follow(client: Client, arguments: argparse.Namespace, id: str) -> int:
@@ -152,18 +156,16 @@ def _code_of_task(task: Task) -> int:
     return _OURS
 
 
-def _cancel(client: Client, id: str, code: int) -> int:
+def _cancel(arguments: argparse.Namespace, id: str, code: int) -> int:
     tell("cancelling the task; ctrl-C again leaves it as it is")
     try:
-        for pause_s in (0.2, 0.5, None):
-            try:
-                client.cancel(id)
-            except NotFound:
-                # It was not submitted yet. What is under way may still arrive.
-                if pause_s is not None:
-                    time.sleep(pause_s)
-                continue
-            break
+        with connect(arguments, retry=Retry(retries=_CANCEL_RETRIES), timeout_s=_CANCEL_S) as client:
+            for pause_s in _CANCEL_PAUSES_S:
+                # It may not be there yet: what was under way may still arrive.
+                time.sleep(pause_s)
+                with contextlib.suppress(NotFound):
+                    client.cancel(id)
+                    break
     except KeyboardInterrupt:
         pass
     except WwError as error:
