@@ -23,7 +23,7 @@ from tests.e2e.namespaces import Machine, one_machine, two_machines, why_not
 from tests.e2e.processes import BOUND_S, wait_until
 from tests.guests import ROOT
 
-SECTIONS_WITH_COMMANDS = ["Try it", "By hand", "Two machines", "Who is there", "Options"]
+SECTIONS_WITH_COMMANDS = ["Try it", "By hand", "From the command line", "Two machines", "Who is there", "Options"]
 PLACEHOLDERS = {"PEER_ID", "WORKER_PEER_ID", "ADDRESS_OF_A"}
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="README.md posts tasks with curl")
 
@@ -99,6 +99,7 @@ class Shell:
             assert http[1] == "127.0.0.1:8080"
         else:
             self.values["localhost:8080"] = http[1]
+            self._environment["WW_GATEWAY"] = f"http://{http[1]}"
         return process
 
     def _start(self, line: str, ready: str) -> tuple["subprocess.Popen[str]", re.Match[str]]:
@@ -234,6 +235,30 @@ def test_by_hand(shell: Shell) -> None:
     home = shell.directory / "home"
     assert {path.relative_to(home) for path in home.glob(".*/*")} == {Path(".local/state"), Path(".cache/ww")}
     assert (home / ".local/state/ww/gateway.key").exists()
+
+
+def test_from_the_command_line(shell: Shell) -> None:
+    puzzle, echo, files, detach, listing, status, cancel, logs, workers = commands("From the command line")
+    (gateway_line,) = [line for line in commands("By hand") if line.endswith("ww gateway")]
+    (worker_line,) = [line for line in commands("By hand") if line.endswith("ww worker --dial PEER_ID")]
+    gateway = shell.start_gateway(gateway_line)
+    worker = shell.start(worker_line, "joined gateway")
+    assert shell.run(puzzle) == "2832\n"
+    assert shell.run(echo) == "hello\n"
+    shell.run(files)
+    assert (shell.directory / "results" / "out" / "note").read_text() == "hello"
+    assert shell.run(detach) == "task5\n"
+    assert [line.split()[0] for line in shell.run(listing).splitlines()][:2] == ["ID", "task5"]
+    assert "task5" in shell.run(status)
+    assert shell.run(cancel).splitlines()[1].split() == ["task5", "cancelled"]
+    assert shell.run(logs) == ""
+    assert shell.run(workers).startswith("PEER")
+    (program,) = blocks("From the command line", "python")
+    where = shell.values.get("localhost:8080", "localhost:8080")
+    (shell.directory / "program.py").write_text(program.replace("Client()", f'Client("http://{where}")'))
+    assert shell.run(".venv/bin/python program.py") == "['2832', '2832', '2832']\n"
+    shell.press_ctrl_c(worker)
+    shell.press_ctrl_c(gateway)
 
 
 def test_options(shell: Shell) -> None:
