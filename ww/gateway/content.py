@@ -47,6 +47,8 @@ class ContentStore:
         self._bytes: int | None = None
         """What is here, once it was counted, without what is arriving."""
         self._arriving_bytes = 0
+        self._is_removing = False
+        """Whether what is here may be gone soon; under the lock."""
         directory.mkdir(parents=True, exist_ok=True, mode=0o700)
         for left_over in directory.glob(f"*{PART}"):
             left_over.unlink(missing_ok=True)
@@ -58,7 +60,7 @@ class ContentStore:
     async def has(self, digest: str, sort: Sort) -> bool:
         """Whether the file is here, and not being removed."""
         # A look at a name costs less than a thread.
-        if not self._lock.locked():
+        if not self._is_removing:
             return self.path(digest, sort).exists()
         async with self._lock:
             return self.path(digest, sort).exists()
@@ -88,11 +90,13 @@ class ContentStore:
         folder then does for its name. Raises StoreError when the disk refuses.
         """
         path = self.path(digest, sort)
-        # While nothing is being removed.
-        if path.name in self._kept and not self._lock.locked() and path.exists():
+        # While nothing is being removed. Whoever waits for a lock that others wait for too keeps them waiting.
+        if path.name in self._kept and not self._is_removing and path.exists():
             return
         # One at a time, so that what is being kept is not removed for another's sake.
         async with self._lock:
+            if path.name in self._kept and path.exists():
+                return
             with refusals_of_the_disk(sort):
                 if await in_thread(self._keep, path, put) and self._bytes is not None:
                     self._bytes += size
@@ -110,7 +114,7 @@ class ContentStore:
             size = path.stat().st_size
             if is_named():
                 return False
-            with refusals_of_the_disk(sort, "removed"):
+            with refusals_of_the_disk(sort, "removed"), self._removing():
                 await in_thread(self._remove, path)
             self._kept.discard(path.name)
             if self._bytes is not None:
@@ -119,7 +123,15 @@ class ContentStore:
 
     def is_kept(self, digest: str, sort: Sort) -> bool:
         """Whether keep has nothing to do for that file."""
-        return not self._lock.locked() and self.path(digest, sort).exists()
+        return not self._is_removing and self.path(digest, sort).exists()
+
+    @contextmanager
+    def _removing(self) -> Iterator[None]:
+        self._is_removing = True
+        try:
+            yield
+        finally:
+            self._is_removing = False
 
     def _has_room(self, size: int) -> bool:
         return self._bytes is not None and self._bytes + self._arriving_bytes + size <= self._quota_bytes
@@ -130,7 +142,8 @@ class ContentStore:
         if self._has_room(size):
             return
         self._bytes = None
-        await in_thread(self._forget_all_but, frozenset(await in_use()))
+        with self._removing():
+            await in_thread(self._forget_all_but, frozenset(await in_use()))
         self._bytes = await in_thread(self._count)
         if not self._has_room(size):
             limit = f"those stored here have reached {self._quota_bytes} bytes, the limit"

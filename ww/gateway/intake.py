@@ -5,7 +5,7 @@ Holds what is being read. Must not know what it means: form.py reads forms, and 
 
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass
 
 from starlette.exceptions import HTTPException
@@ -62,14 +62,12 @@ class Intake:
     ) -> AsyncIterator[Form]:
         """Read a form: see form.open_form."""
         limits = FormLimits(self._config.upload_bytes_max, part_bytes_max, files_bytes_max)
-        with self._place():
-            reading = open_form(request, limits, uploads)
-            async with self._in_time():
-                form = await reading.__aenter__()
-            try:
-                yield form
-            finally:
-                await reading.__aexit__(None, None, None)
+        async with AsyncExitStack() as stack:
+            # Only while it arrives: what is done with it then waits for the disk, not for the client.
+            with self._place():
+                async with self._in_time():
+                    form = await stack.enter_async_context(open_form(request, limits, uploads))
+            yield form
 
     async def body(self, request: Request, upload: Upload) -> None:
         """Read a whole body into an upload."""
