@@ -55,7 +55,7 @@ def refused(done: "subprocess.CompletedProcess[str]", code: int, *says: str) -> 
         (["gateway", "--upload-max", "-1"], ["--upload-max", "expected bytes"]),
         (["gateway", "--upload-max", "lots"], ["'lots' is no size"]),
         (["gateway", "--duration-max", "nan"], ["'nan' is no time"]),
-        (["gateway", "--keep", "0"], ["'0' is not a whole number above 0"]),
+        (["gateway", "--keep", "0"], ["'0'", "expected a number of tasks"]),
         (["gateway", "--meta", "nothing"], ["'nothing' is not KEY=VALUE"]),
         (["worker", "--dial", PEER, "--meta", "a=b\tc"], ["--meta", "printable"]),
         (["gateway", "--ns", "a b"], ["--ns: 'a b'", "expected"]),

@@ -13,7 +13,7 @@ from ww.cli.parser import Parser
 
 # Any text is a path, and what a namespace may be called is the node's to say.
 ANY_TEXT = {"--key", "--state", "--cache", "--ns"}
-SWITCHES = {"--lan", "--no-multicast", "--no-mdns", "--behind-proxy", "--log-json"}
+SWITCHES = {"--lan", "--no-multicast", "--no-mdns", "--behind-proxy", "--log-json", "--speculate"}
 
 
 def flags_of(command: Any) -> list[str]:

@@ -70,8 +70,6 @@ def test_what_is_answered_is_what_is_described(gateway: Gateway, path: str, meth
     schema = schemathesis.openapi.from_dict(gateway.client.get("/openapi.json").json())
     operation = schema[path][method.upper()]
     base = str(gateway.client.base_url)
-    if "nothing is at" in gateway.client.request(method.upper(), path).text:
-        pytest.skip("this gateway has no such route")
     bodies = operation.definition.raw.get("requestBody", {}).get("content", {})
     operation_fields = bodies.get("multipart/form-data", {}).get("schema", {}).get("properties", {})
     asked = 0

@@ -19,7 +19,7 @@ from starlette.types import ASGIApp
 from ww.clock import Clock
 from ww.errors import NotFound
 from ww.gateway.artifacts import ArtifactStore
-from ww.gateway.caller import Caller, caller_of
+from ww.gateway.caller import Caller, Scope, caller_of
 from ww.gateway.describe import Description
 from ww.gateway.events import Reader
 from ww.gateway.intake import HttpConfig, Intake
@@ -90,6 +90,10 @@ class HttpGateway:
         self._scheduler.watches.close()
         self._intake.stop()
 
+    def open_streams(self) -> int:
+        """Return how many streams of events and WebSockets are open."""
+        return self._streams.count
+
     def app(self) -> ASGIApp:
         """Return the ASGI application."""
         modules = self._module_routes
@@ -130,15 +134,15 @@ class HttpGateway:
     async def get_tasks(self, request: Request) -> Response:
         caller = caller_of(request.scope)
         status, limit = STATUS.read(request.query_params), LIMIT.read(request.query_params)
-        page_size = LIMIT.high if status or not caller.may_see("") else limit
+        page_size = LIMIT.high if status else limit
+        owner = None if caller.may(Scope.ADMIN) else caller.name
         before = None
         if (after := request.query_params.get("after")) is not None:
             before = (await self._row(after, caller)).number
         rows: list[TaskRow] = []
         while len(rows) < limit:
-            page = await self._store.tasks(limit=page_size, before=before)
-            seen = [row for row in page if caller.may_see(row.spec.owner)]
-            rows += [row for row, task in await self._present(seen) if not status or self._status(task) == status]
+            page = await self._store.tasks(limit=page_size, before=before, owner=owner)
+            rows += [row for row, task in await self._present(page) if not status or self._status(task) == status]
             if len(page) < page_size:
                 break
             before = page[-1].number
@@ -232,8 +236,8 @@ class HttpGateway:
                 "cpus": entry.info.cpus,
                 "memory_bytes": entry.info.memory_bytes,
                 "labels": entry.info.labels,
-                "modules": [f"sha256:{digest}" for digest in sorted(getattr(entry, "modules", ()))],
-                "breaker": str(getattr(entry, "breaker", "closed")),
+                "modules": [f"sha256:{digest}" for digest in sorted(entry.modules)],
+                "breaker": entry.breaker,
                 "host": entry.info.host,
                 "since": time_text(entry.since),
             }
@@ -314,8 +318,7 @@ class HttpGateway:
 
     def _reason(self, task: Task | TaskRow) -> str | None:
         """Return why a task cannot be satisfied, or failed as a whole."""
-        reason = getattr(task, "reason", None)
-        return (reason(self._clock.now()) if callable(reason) else reason) or None
+        return (task.reason(self._clock.now()) if isinstance(task, Task) else task.reason) or None
 
     def _state_json(self, task: Task | TaskRow) -> dict[str, Any]:
         now = self._clock.now()

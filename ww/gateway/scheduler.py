@@ -91,7 +91,7 @@ class Scheduler:
     async def __aenter__(self) -> Self:
         now, wall = self._clock.now(), self._clock.wall()
         for task in await self._store.open_tasks(now, wall, self._config.policy):
-            self._add(task)
+            self._take_up(task)
         if self._tasks:
             log.info("%d unfinished tasks go on", len(self._tasks))
         self._group = await asyncio.TaskGroup().__aenter__()
@@ -128,13 +128,16 @@ class Scheduler:
             self._check_room(spec)
             await keep_module()
             wall = self._clock.wall()
-            number = await self._store.add_task(spec, wall)
-            now, policy = self._clock.now(), self._config.policy
-            task = Task(spec, number=number, created_at=wall, now=now, wall=wall, policy=policy)
+            adding = asyncio.ensure_future(self._store.add_task(spec, wall))
+            try:
+                self._add(spec, await asyncio.shield(adding), wall)
+            except asyncio.CancelledError:
+                # What is on disk goes on, whoever asked for it.
+                self._add(spec, await adding, wall)
+                raise
         finally:
             del self._being_added[spec.id]
             added.set()
-        self._add(task)
         return True
 
     async def _is_there(self, spec: Spec) -> bool:
@@ -229,7 +232,11 @@ class Scheduler:
 
     # What happens.
 
-    def _add(self, task: Task) -> None:
+    def _add(self, spec: Spec, number: int, created_at: float) -> None:
+        now, wall, policy = self._clock.now(), self._clock.wall(), self._config.policy
+        self._take_up(Task(spec, number=number, created_at=created_at, now=now, wall=wall, policy=policy))
+
+    def _take_up(self, task: Task) -> None:
         self._tasks[task.spec.id] = task
         self._tasks_bytes += task.spec.size_bytes
         self._needs[task.spec.need] += 1
@@ -256,7 +263,7 @@ class Scheduler:
         self.dispatcher.wake()
 
     def _on_written(self, task: Task, result: RunResult) -> None:
-        if task.has_ended:
+        if task.has_ended and not task.is_ending:
             self._forget(task)
         else:
             self.watches.notify(task.spec.id)

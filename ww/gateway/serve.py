@@ -99,6 +99,7 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
             add_gauges(metrics, scheduler, directory, node.health, clock.now)
             parts = scheduler, store, modules, artifacts, clock, config.limits, config.http, about
             http = HttpGateway(*parts, perimeter)
+            metrics.gauge("streams", "Streams of events and WebSockets that are open.", http.open_streams)
             host, port = sock.getsockname()[:2]
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             async with serving(http.app(), sock, config.server, http.stop, perimeter.told):

@@ -128,7 +128,6 @@ _TASK: Final = _object(
         "finished_at": _or_null(_TIME),
         "next_run_at": _or_null(_TIME),
     },
-    optional=("reason",),
 )
 _WORKER: Final = _object(
     {
@@ -144,7 +143,6 @@ _WORKER: Final = _object(
         "modules": _list(_DIGEST),
         "breaker": _words("closed", "open", "half-open"),
     },
-    optional=("modules", "breaker"),
 )
 _MODULE: Final = _object({"module": _DIGEST, "bytes": _COUNT, "kind": _words(*Kind), "entries": _TEXTS})
 _HEALTH: Final[Schema] = _object(
