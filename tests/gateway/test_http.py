@@ -555,8 +555,8 @@ class SlowStore(Store):
     async def task(self, id: str) -> TaskRow | None:
         return await self._read_by(await super().task(id))
 
-    async def tasks(self, *, limit: int, before: int | None = None) -> list[TaskRow]:
-        return await self._read_by(await super().tasks(limit=limit, before=before))
+    async def tasks(self, **values: Any) -> list[TaskRow]:
+        return await self._read_by(await super().tasks(**values))
 
     async def _read_by(self, found: Any) -> Any:
         if found and (then := self.after_read) is not None:

@@ -237,4 +237,4 @@ def _read_outcome(outcome: Any, spec: Spec) -> tuple[Outcome, bytes]:
 
 def finite(number: float) -> float:
     """Hold a number of a stranger to what can be stored and shown: SQLite has no NaN, and JSON no infinity either."""
-    return number if math.isfinite(number) and number >= 0 else 0.0
+    return number if 0.0 <= number < math.inf else 0.0

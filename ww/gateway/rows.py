@@ -6,7 +6,7 @@ asks it, and says where the rows are.
 
 import base64
 import json
-from dataclasses import asdict, dataclass, fields
+from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, Final
 
@@ -19,6 +19,8 @@ RESULT_BYTES: Final = 256
 
 _OUTCOME: Final = tuple(f.name for f in fields(Outcome))
 _outcome_values: Final = attrgetter(*_OUTCOME)
+_SPEC: Final = tuple(f.name for f in fields(Spec))
+_spec_fields: Final = attrgetter(*_SPEC)
 RUN_COLUMNS: Final = (
     "task", "run", "state", "worker", "attempts", "queued_at", "started_at", "finished_at", *_OUTCOME,
     "stdout_payload", "stderr_payload",
@@ -63,13 +65,18 @@ def spec_to_text(spec: Spec) -> str | None:
     """Return a spec as JSON, or None when that is too large for a row."""
     if len(spec.stdin) >= INLINE_BYTES_MAX:
         return None
-    text = _json(asdict(spec) | {"stdin": base64.b64encode(spec.stdin).decode()})
+    text = _json(_spec_values(spec) | {"stdin": base64.b64encode(spec.stdin).decode()})
     return text if len(text) <= INLINE_BYTES_MAX else None
+
+
+def _spec_values(spec: Spec) -> dict[str, Any]:
+    # asdict copies all that it finds, and takes a tenth of a submission's time for that.
+    return dict(zip(_SPEC, _spec_fields(spec), strict=True))
 
 
 def spec_to_bytes(spec: Spec) -> bytes:
     """Return a spec as a payload: JSON, which has no zero byte, then one, then stdin."""
-    return b"\0".join((_json(asdict(spec) | {"stdin": ""}).encode(), spec.stdin))
+    return b"\0".join((_json(_spec_values(spec) | {"stdin": ""}).encode(), spec.stdin))
 
 
 def text_to_spec(text: str) -> Spec:

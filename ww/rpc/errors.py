@@ -38,6 +38,8 @@ _BY_CODE: Final = _tree(errors.WwError)
 
 def one_line(text: str) -> str:
     """Make text that a stranger wrote fit for a log line or a message: printable, one line, of bounded length."""
+    if len(text) <= _MESSAGE_CHARACTERS_MAX and text.isprintable():
+        return text
     line = "".join(c if c.isprintable() else " " for c in text[: _MESSAGE_CHARACTERS_MAX + 1])
     return line if len(line) <= _MESSAGE_CHARACTERS_MAX else line[:_MESSAGE_CHARACTERS_MAX] + "..."
 
