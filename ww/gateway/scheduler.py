@@ -65,7 +65,7 @@ class Scheduler:
         self._clock = clock
         self._config = config
         self._tasks: dict[str, Task] = {}
-        self._tasks_bytes = 0
+        self._tasks_bytes = 0  # of those on their way to the disk too
         self._needs: Counter[Need] = Counter()
         self._being_added: dict[str, tuple[Spec, asyncio.Event]] = {}
         self._children: set[asyncio.Task[None]] = set()
@@ -122,6 +122,7 @@ class Scheduler:
             await other[1].wait()
         added = asyncio.Event()
         self._being_added[spec.id] = (spec, added)
+        self._tasks_bytes += spec.size_bytes
         try:
             if not is_new and await self._is_there(spec):
                 return False
@@ -137,6 +138,7 @@ class Scheduler:
                 raise
         finally:
             del self._being_added[spec.id]
+            self._tasks_bytes -= spec.size_bytes
             added.set()
         return True
 
@@ -150,10 +152,10 @@ class Scheduler:
         return known is not None
 
     def _check_room(self, spec: Spec) -> None:
-        limits, adding = self._config, [other for other, _ in self._being_added.values()]
-        if len(self._tasks) + len(adding) > limits.tasks_max:
+        limits = self._config
+        if len(self._tasks) + len(self._being_added) > limits.tasks_max:
             raise Overloaded(f"{limits.tasks_max} tasks have not ended, the limit", 10)
-        if self._tasks_bytes + sum(other.size_bytes for other in adding) > limits.tasks_bytes_max:
+        if self._tasks_bytes > limits.tasks_bytes_max:
             raise Overloaded(f"the tasks that have not ended hold {limits.tasks_bytes_max} bytes, the limit", 10)
         if spec.need not in self._needs and len(self._needs) >= limits.needs_max:
             raise Overloaded(f"the open tasks have {limits.needs_max} distinct needs, the limit", 10)
