@@ -179,6 +179,17 @@ async def test_a_cut_off_backup_is_refused(store: Store, gateway: Path, tmp_path
 # Looking.
 
 
+async def test_a_gateway_without_large_payloads_is_whole_and_so_is_its_backup(gateway: Path, tmp_path: Path) -> None:
+    async with Store(gateway / "ww.db") as store:
+        (number,) = await add(store, spec("small", module=sha256(MODULE)))
+        await end(store, number, result(stdout=b"little"))
+    assert found(gateway) == []
+    backup(gateway, tmp_path / "b")
+    restore(tmp_path / "b", tmp_path / "new")
+    async with Store(tmp_path / "new" / "gateway" / "ww.db") as again:
+        assert await ids(again) == ["small"]
+
+
 @pytest.mark.parametrize(
     ("statement", "line"),
     [

@@ -24,7 +24,7 @@ FILES: Final = (
 )
 _STRUCTURE_DEFECTS_MAX: Final = 100
 _READ_BYTES: Final = 1 << 20
-# Each finds what must not be, with the words for it.
+# Each finds what must not be, with the words for it. NULL, which names no payload, is NOT IN an empty table.
 _CONTRADICTIONS: Final = (
     (
         "SELECT id, succeeded, failed FROM tasks WHERE reason = '' AND (succeeded, failed) <>"
@@ -47,12 +47,13 @@ _CONTRADICTIONS: Final = (
         "payload {0} is of no task (its number was {1})",
     ),
     (
-        "SELECT tasks.id, run FROM runs, tasks WHERE number = task AND (stdout_payload NOT IN (SELECT id FROM payloads)"
-        " OR stderr_payload NOT IN (SELECT id FROM payloads))",
+        "SELECT tasks.id, run FROM runs, tasks WHERE number = task"
+        " AND (stdout_payload IS NOT NULL AND stdout_payload NOT IN (SELECT id FROM payloads)"
+        " OR stderr_payload IS NOT NULL AND stderr_payload NOT IN (SELECT id FROM payloads))",
         "task {0}, run {1}: its output is not there",
     ),
     (
-        "SELECT id FROM tasks WHERE spec_payload NOT IN (SELECT id FROM payloads)",
+        "SELECT id FROM tasks WHERE spec_payload IS NOT NULL AND spec_payload NOT IN (SELECT id FROM payloads)",
         "task {0}: what was submitted is not there",
     ),
 )
