@@ -23,7 +23,10 @@ from tests.e2e.namespaces import Machine, one_machine, two_machines, why_not
 from tests.e2e.processes import BOUND_S, wait_until
 from tests.guests import ROOT
 
-SECTIONS_WITH_COMMANDS = ["Try it", "By hand", "From the command line", "Two machines", "Who is there", "Options"]
+SECTIONS_WITH_COMMANDS = [
+    "Try it", "By hand", "From the command line", "Two machines", "HTTP beyond the machine", "What is kept",
+    "Who is there", "Options",
+]  # fmt: skip
 PLACEHOLDERS = {"PEER_ID", "WORKER_PEER_ID", "ADDRESS_OF_A"}
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="README.md posts tasks with curl")
 
@@ -164,7 +167,9 @@ def test_all_commands_are_in_sections_that_are_run() -> None:
     titles = re.findall(r"^## (.*)$", readme(), re.MULTILINE)
     assert [title for title in titles if blocks(title)] == SECTIONS_WITH_COMMANDS
     fences = re.findall(r"^ *(?:```|~~~).*$", readme(), re.MULTILINE)
-    assert set(fences) == {"```sh", "```text", "```"}, "commands stand in sh blocks, what they print in text blocks"
+    known = {"```sh", "```text", "```python", "```"}
+    assert set(fences) == known, "commands stand in sh blocks, what they print in text blocks"
+    assert fences.count("```python") == len(blocks("From the command line", "python")), "run by its test"
     assert sum(len(blocks(title)) for title in titles) == fences.count("```sh"), "none stands before the first section"
     prose = re.sub(r"^```.*?^```$", "", readme(), flags=re.MULTILINE | re.DOTALL)
     assert re.findall(r"^(?: {4}|\t).*$", prose, re.MULTILINE) == [], "an indented line would be code that nobody runs"
@@ -173,7 +178,7 @@ def test_all_commands_are_in_sections_that_are_run() -> None:
 def test_only_known_placeholders_are_to_be_filled_in() -> None:
     lines = [line for section in SECTIONS_WITH_COMMANDS for line in commands(section)]
     words = {word for line in lines for word in re.findall(r"\b[A-Z]{2,}(?:_[A-Z]+)*\b(?!=)", line)}
-    assert words - {"POST", "DELETE"} == PLACEHOLDERS
+    assert words - {"POST", "DELETE", "IP"} == PLACEHOLDERS
 
 
 def test_what_the_readme_links_to_is_there() -> None:
@@ -187,7 +192,7 @@ def test_what_the_readme_names_in_passing_is_there(shell: Shell) -> None:
     assert "scripts/build-guests" in named
     paths = [name for name in named if re.match(r"(scripts|cmd|wasm|bench|docs|schema|ww)/", name)]
     assert [path for path in paths if not (ROOT / path).exists()] == []
-    commands_named = ("gateway", "worker", "cluster ls", "ticket create")
+    commands_named = ("gateway", "worker", "cluster ls", "ticket create", "token create")
     helps = "".join(shell.run(f".venv/bin/ww {name} --help") for name in commands_named)
     assert [name for name in named if name.startswith("--") and name not in helps] == []
 
@@ -332,6 +337,50 @@ def test_two_machines(tmp_path: Path) -> None:
         third = b.run(".venv/bin/ww id --key third.key").strip()
         (a.directory / "list.txt").write_text(f"{third}\n")
         wait_until(lambda: third in a.run("curl -s localhost:8080/workers"))
+
+
+@needs_curl
+@pytest.mark.skipif(shutil.which("openssl") is None, reason="README.md makes a certificate with openssl")
+def test_http_beyond_the_machine(tmp_path: Path) -> None:
+    if why_not():
+        pytest.skip(why_not())
+    certify, create, protect, gateway_line, listing, curl = commands("HTTP beyond the machine")
+    with (
+        two_machines() as (machine_a, machine_b),
+        shell_in(tmp_path / "a", machine_a) as a,
+        shell_in(tmp_path / "b", machine_b) as b,
+    ):
+        a.values["ADDRESS_OF_A"] = b.values["ADDRESS_OF_A"] = machine_a.address
+        for line in (certify, create, protect):
+            a.run(line)
+        gateway = a.start(gateway_line, "HTTP on https://")
+        for name in ("cert.pem", "alice.token"):
+            shutil.copy(a.directory / name, b.directory / name)
+        assert b.run(listing).startswith("ID")
+        assert json.loads(b.run(curl)) == []
+        assert json.loads(b.run(re.sub(r'-H "[^"]*"', "", curl)))["status"] == 401
+        secret = (a.directory / "alice.token").read_text().strip()
+        assert secret not in (a.directory / "tokens.toml").read_text()
+        assert "alice" in a.run(".venv/bin/ww token ls --file tokens.toml")
+        a.run(".venv/bin/ww token revoke alice --file tokens.toml")
+        wait_until(lambda: json.loads(b.run(curl)) != [])
+        assert json.loads(b.run(curl))["status"] == 401
+        a.press_ctrl_c(gateway)
+
+
+def test_what_is_kept(shell: Shell) -> None:
+    check, backup, restore = commands("What is kept")
+    (gateway_line,) = [line for line in commands("By hand") if line.endswith("ww gateway")]
+    (detach,) = [line for line in commands("From the command line") if "--detach" in line]
+    gateway = shell.start_gateway(gateway_line)
+    shell.run(detach)
+    assert shell.run(check) == "ok: 1 tasks, 0 results, 0 payloads\n"
+    assert shell.run(backup).startswith("ww.backup: ")
+    assert (shell.directory / "ww.backup").stat().st_mode & 0o077 == 0
+    shell.run(restore)
+    assert {path.name for path in (shell.directory / "restored").iterdir()} == {"gateway"}, "no keys"
+    assert shell.run(f"{check} --state restored") == "ok: 1 tasks, 0 results, 0 payloads\n"
+    shell.press_ctrl_c(gateway)
 
 
 def test_who_is_there(shell: Shell) -> None:

@@ -1,6 +1,6 @@
 """`ww run`: one WebAssembly file on the cluster, as if it ran here.
 
-Holds the options of a task and what becomes of its end. Exit codes: docs/http.md, The command line.
+Holds the options of a task and what becomes of its end. Exit codes: docs/client.md, The command line.
 """
 
 import argparse
