@@ -74,7 +74,6 @@ def test_tokens(cluster: CleanCluster, tmp_path: Path) -> None:
     secret.write_text(f"{first}\n")
     for variables, arguments in (
         ({"WW_TOKEN": first}, []),
-        ({"WW_TOKEN_FILE": str(secret)}, []),
         ({}, ["--token-file", str(secret)]),
     ):
         done = ww(environment | variables, "tasks", *arguments)

@@ -13,7 +13,7 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
-from ww.cli.parser import TRUTHS, NotInArgv, Parser
+from ww.cli.parser import TRUTHS, NotInArgv, Parser, argument
 from ww.client import Client, Retry
 from ww.client.call import one_line
 from ww.client.wire import DEFAULT_URL
@@ -37,9 +37,11 @@ def add_gateway_options(parser: Parser) -> None:
         "--gateway", gateway_url, f"address of the gateway's HTTP ({DEFAULT_URL})", default=DEFAULT_URL, metavar="URL",
         not_ours=TRUTHS,  # by which cmd/scheduler.py is told to be a gateway
     )  # fmt: skip
-    parser.option(
-        "--token-file", load_token, "file, mode 0600, with the token that the gateway asks for", metavar="FILE"
-    )
+    # WW_TOKEN_FILE is a gateway's: the file of all tokens.
+    parser.add_argument(
+        "--token-file", type=argument(load_token), metavar="FILE",
+        help="file, mode 0600, with the token that the gateway asks for",
+    )  # fmt: skip
     parser.option(
         "--token", _read_token, "the same, and never as an argument, which everybody on the machine can read",
         action=NotInArgv, metavar="TOKEN",

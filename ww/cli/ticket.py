@@ -1,19 +1,16 @@
 """`ww ticket`: make and take back what lets a worker in at a gateway with --admit ticket."""
 
 import argparse
-import contextlib
 import json
-import os
 import re
-import sys
 import time
-from collections.abc import Iterator
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Final, TextIO
+from typing import Final
 
 from ww.cli.dial_string import write_dial_string
 from ww.cli.parser import Parser, argument, number_32, seconds, state_directory
+from ww.cli.secret import add_out, secret_output
 from ww.cli.table import show
 from ww.errors import UsageError
 from ww.identity import Identity
@@ -36,9 +33,7 @@ def add_to(group: Parser) -> None:
     )
     _add_state(create)
     create.option("--key", Path, "file of the gateway's key pair (gateway.key in the state directory)", metavar="FILE")
-    create.add_argument(
-        "--out", type=Path, metavar="FILE", help="write it to a new file that nobody else can read, instead"
-    )
+    add_out(create)
     create.add_argument(
         "--ttl",
         type=argument(_ttl),
@@ -81,23 +76,10 @@ def main_create(arguments: argparse.Namespace) -> int:
     if not key.exists():
         raise UsageError(f"there is no key {key.name} there: start the gateway first, or see --state and --key", "key")
     identity = Identity.load(key, lock=False)
-    with _output(arguments.out) as output:
+    with secret_output(arguments.out) as output:
         ticket = register_in(arguments.state).create_ticket(arguments.ttl, arguments.uses, time.time())
         print(write_dial_string(identity.peer_id, arguments.addr, ticket), file=output)
     return 0
-
-
-@contextlib.contextmanager
-def _output(path: Path | None) -> Iterator[TextIO]:
-    if path is None:
-        yield sys.stdout
-        return
-    try:
-        fd = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
-    except OSError as error:
-        raise UsageError(f"--out {path.name}: {error.strerror}", "out") from None
-    with os.fdopen(fd, "w") as file:
-        yield file
 
 
 def _ttl(text: str) -> float:

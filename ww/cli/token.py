@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ww.cli.parser import Parser, argument, count, seconds, size, state_directory
+from ww.cli.secret import add_out, secret_output
 from ww.cli.table import show
 from ww.errors import UsageError
 from ww.gateway.caller import Quota, Scope
@@ -45,6 +46,7 @@ def add_to(group: Parser) -> None:
         " (no limit)",
     )  # fmt: skip
     create.add_argument("--ttl", type=argument(_ttl), metavar="N", help="how long it is good for: 24h, 90d (for ever)")
+    add_out(create)
     create.set_defaults(run=main_create)
     listing: Parser = kinds.add_parser("ls", help="list tokens, without their secrets")
     _add_file(listing)
@@ -90,7 +92,8 @@ def main_create(arguments: argparse.Namespace) -> int:
     scopes = list(dict.fromkeys(arguments.scope or [Scope.READ, Scope.SUBMIT]))
     quota = Quota(arguments.tasks_max, arguments.runs_max, arguments.bytes_max)
     expires_at = None if arguments.ttl is None else time.time() + arguments.ttl
-    print(create_token(path, arguments.name, scopes, quota, expires_at))
+    with secret_output(arguments.out) as output:
+        print(create_token(path, arguments.name, scopes, quota, expires_at), file=output)
     print(f"ww: the secret of {arguments.name}, shown only now: {', '.join(scopes)}", file=sys.stderr)
     return 0
 

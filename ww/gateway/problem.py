@@ -114,7 +114,7 @@ async def _answer_http_exception(request: Request, error: Exception) -> Response
     if error.status_code == 413:
         headers["Connection"] = "close"
     elif error.status_code == 404:  # from the router: whoever looks for a task in vain raises NotFound
-        detail = f"nothing is at {shown(request.scope['path'])}: there are /tasks, /workers and /healthz (docs/http.md)"
+        detail = f"nothing is at {shown(request.scope['path'])}: /openapi.json says what there is (docs/http.md)"
     return Problem(error.status_code, detail, "http", headers=headers)
 
 
