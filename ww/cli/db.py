@@ -1,12 +1,15 @@
 """`ww db`: whether what a gateway keeps is whole, and copies of it."""
 
 import argparse
+import asyncio
 from pathlib import Path
 
 from ww.cli.parser import Parser, state_directory
-from ww.errors import UsageError
+from ww.cli.store import add_store_options, store_of
+from ww.errors import StoreError, UsageError
 from ww.gateway.backup import backup, restore
 from ww.gateway.integrity import contents, defects
+from ww.gateway.postgres.address import PostgresAddress, require_driver
 
 
 def add_to(group: Parser) -> None:
@@ -44,11 +47,15 @@ def _add_state(parser: Parser) -> None:
     parser.option(
         "--state", Path, "directory of the gateway ($XDG_STATE_HOME/ww)", default=state_directory(), metavar="DIR"
     )
+    add_store_options(parser)
 
 
 def main_check(arguments: argparse.Namespace) -> int:
     """Look at everything once."""
     directory = arguments.state / "gateway"
+    if (address := store_of(arguments)) is not None:
+        require_driver()
+        return asyncio.run(_check_postgres(address, directory))
     is_fine = True
     for line in defects(directory):
         print(line, flush=True)
@@ -58,8 +65,27 @@ def main_check(arguments: argparse.Namespace) -> int:
     return 0 if is_fine else 1
 
 
+async def _check_postgres(address: PostgresAddress, directory: Path) -> int:
+    from ww.gateway.postgres.check import check
+    from ww.gateway.postgres.check import contents as contents_of
+
+    is_fine = True
+    async for line in check(address, directory):
+        print(line, flush=True)
+        is_fine = False
+    if is_fine:
+        print("ok: " + ", ".join(f"{count} {name}" for name, count in (await contents_of(address)).items()))
+    return 0 if is_fine else 1
+
+
+def _require_sqlite(arguments: argparse.Namespace, instead: str) -> None:
+    if store_of(arguments) is not None:
+        raise StoreError(f"that is PostgreSQL's to do: use {instead}, and copy modules and artifacts of the state")
+
+
 def main_backup(arguments: argparse.Namespace) -> int:
     """Copy it."""
+    _require_sqlite(arguments, f"pg_dump --schema={arguments.store_schema}")
     if not arguments.file.absolute().parent.is_dir():
         raise UsageError(f"there is no directory for {arguments.file.name}", "file")
     size = backup(arguments.state / "gateway", arguments.file.absolute())
@@ -69,5 +95,6 @@ def main_backup(arguments: argparse.Namespace) -> int:
 
 def main_restore(arguments: argparse.Namespace) -> int:
     """Make it of a copy."""
+    _require_sqlite(arguments, "pg_restore or psql with what pg_dump wrote")
     restore(arguments.file, arguments.state)
     return 0

@@ -13,6 +13,7 @@ from urllib.parse import urlsplit
 from ww.cli.options import add_node_options, node_config
 from ww.cli.parser import Append, Parser, count, seconds, size
 from ww.cli.process import log_to_stderr, on_stop_signals
+from ww.cli.store import add_store_options, add_store_timeout, store_of
 from ww.clock import SystemClock
 from ww.errors import UsageError
 from ww.gateway.breaker import BreakerConfig
@@ -24,7 +25,7 @@ from ww.gateway.request import RequestLimits
 from ww.gateway.scheduler import SchedulerConfig
 from ww.gateway.serve import GatewayConfig, serve
 from ww.gateway.server import ServerConfig
-from ww.gateway.store import StoreConfig
+from ww.gateway.storage import StoreConfig
 from ww.gateway.task import Policy
 from ww.gateway.tokens import Tokens
 from ww.node import Node
@@ -42,6 +43,8 @@ def add_to(parser: Parser) -> None:
     add_node_options(parser)
     parser.option("--key", Path, "file of the key pair (gateway.key in the state directory)", metavar="FILE")
     _add_http_options(parser)
+    add_store_options(parser)
+    add_store_timeout(parser)
     limits, http, scheduler, store = RequestLimits(), HttpConfig(), SchedulerConfig(), StoreConfig()
     parser.limits(
         ("--upload-max", size, http.upload_bytes_max, "bytes of one request"),
@@ -319,6 +322,8 @@ def _config(arguments: argparse.Namespace) -> GatewayConfig:
             keep_s=arguments.keep if isinstance(arguments.keep, float) else None,
             results_bytes_max=arguments.results_max,
         ),
+        postgres=store_of(arguments),
+        postgres_timeout_s=arguments.store_timeout,
     )
 
 

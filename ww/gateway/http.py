@@ -30,7 +30,7 @@ from ww.gateway.problem import HANDLERS, Json
 from ww.gateway.query import AFTER_RUN, LIMIT, STATUS, WAIT
 from ww.gateway.request import RequestLimits, shown
 from ww.gateway.scheduler import Scheduler
-from ww.gateway.store import Store, TaskRow
+from ww.gateway.storage import Storage, TaskRow
 from ww.gateway.streams import EventStream, Streams, position_of
 from ww.gateway.submit import Submitter
 from ww.gateway.task import RunResult, RunState, Task
@@ -49,7 +49,7 @@ class HttpGateway:
     def __init__(
         self,
         scheduler: Scheduler,
-        store: Store,
+        store: Storage,
         modules: ModuleStore,
         artifacts: ArtifactStore,
         clock: Clock,

@@ -116,7 +116,7 @@ def _missing_files(directory: Path) -> Iterator[str]:
         for table, column, folder, suffix in FILES:
             for digest in digests(connection, table, column):
                 path = directory / folder / f"{digest}{suffix}"
-                defect = _defect_of_file(path, digest)
+                defect = defect_of_file(path, digest)
                 if defect and is_named(connection, table, column, digest):
                     yield f"{folder}/{path.name}: {defect}"
 
@@ -132,7 +132,8 @@ def is_named(connection: sqlite3.Connection, table: str, column: str, digest: st
     return connection.execute(query, (digest,)).fetchone() is not None
 
 
-def _defect_of_file(path: Path, digest: str) -> str:
+def defect_of_file(path: Path, digest: str) -> str:
+    """Say what is wrong with a file that is named by its sha256, or nothing."""
     hashing = hashlib.sha256()
     try:
         with path.open("rb") as file:

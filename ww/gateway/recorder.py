@@ -16,7 +16,7 @@ from ww.clock import Clock
 from ww.errors import Overloaded, StoreError
 from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.observer import Observer
-from ww.gateway.store import Store
+from ww.gateway.storage import Storage
 from ww.gateway.task import Attempt, Outcome, RunResult, Task
 
 log = logging.getLogger("ww.gateway")
@@ -33,7 +33,7 @@ class Recorder:
 
     def __init__(
         self,
-        store: Store,
+        store: Storage,
         artifacts: ArtifactStore,
         clock: Clock,
         observer: Observer,

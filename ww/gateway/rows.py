@@ -6,6 +6,7 @@ asks it, and says where the rows are.
 
 import base64
 import json
+from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from operator import attrgetter
 from typing import Any, Final
@@ -76,7 +77,17 @@ def _spec_values(spec: Spec) -> dict[str, Any]:
 
 def spec_to_bytes(spec: Spec) -> bytes:
     """Return a spec as a payload: JSON, which has no zero byte, then one, then stdin."""
-    return b"\0".join((_json(_spec_values(spec) | {"stdin": ""}).encode(), spec.stdin))
+    text, stdin = spec_to_parts(spec)
+    return b"\0".join((text.encode(), stdin))
+
+
+def spec_to_parts(spec: Spec) -> tuple[str, bytes]:
+    """Return a spec as JSON, which is ASCII, and stdin beside it."""
+    return _json(_spec_values(spec) | {"stdin": ""}), spec.stdin
+
+
+def parts_to_spec(text: str, stdin: bytes) -> Spec:
+    return _spec(json.loads(text), stdin)
 
 
 def text_to_spec(text: str) -> Spec:
@@ -86,7 +97,7 @@ def text_to_spec(text: str) -> Spec:
 
 def bytes_to_spec(data: bytes) -> Spec:
     text, _, stdin = data.partition(b"\0")
-    return _spec(json.loads(text), stdin)
+    return parts_to_spec(text.decode(), stdin)
 
 
 def _json(values: dict[str, Any]) -> str:
@@ -119,6 +130,23 @@ def result_bytes(result: RunResult) -> int:
     """Return what a result counts towards the quota."""
     outcome = result.outcome
     return RESULT_BYTES + len(outcome.stdout) + len(outcome.stderr) + len(outcome.detail) + len(outcome.result or "")
+
+
+def ended_sums(results: Sequence[tuple[int, RunResult]]) -> list[tuple[int, int, float, int, int]]:
+    """Return what results mean for each of their tasks: succeeded, failed, the latest end, its number, their bytes."""
+    ended: dict[int, list[RunResult]] = {}
+    for task, result in results:
+        ended.setdefault(task, []).append(result)
+    return [
+        (
+            sum(result.state is RunState.SUCCEEDED for result in of_task),
+            sum(result.state is RunState.FAILED for result in of_task),
+            max(result.finished_at for result in of_task),
+            task,
+            sum(map(result_bytes, of_task)),
+        )
+        for task, of_task in ended.items()
+    ]
 
 
 def row_to_result(row: tuple[Any, ...]) -> RunResult:

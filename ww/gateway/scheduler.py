@@ -23,7 +23,7 @@ from ww.gateway.observer import Nobody, Observer
 from ww.gateway.pool import WorkerPool
 from ww.gateway.recorder import Recorder
 from ww.gateway.request import shown
-from ww.gateway.store import Store
+from ww.gateway.storage import Storage
 from ww.gateway.task import Demand, Need, Policy, RunResult, Spec, Task
 from ww.gateway.watch import Watches
 
@@ -54,7 +54,7 @@ class Scheduler:
 
     def __init__(
         self,
-        store: Store,
+        store: Storage,
         modules: ModuleStore,
         artifacts: ArtifactStore,
         clock: Clock,

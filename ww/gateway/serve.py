@@ -11,7 +11,7 @@ from collections.abc import AsyncIterator, Iterator, Mapping
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ww.clock import Clock
 from ww.discovery.packet import Load
@@ -25,15 +25,20 @@ from ww.gateway.modules import ModuleStore
 from ww.gateway.operator import OperatorServer
 from ww.gateway.perimeter import Perimeter, PerimeterConfig
 from ww.gateway.pool import WorkerPool
+from ww.gateway.postgres.address import PostgresAddress, require_driver
 from ww.gateway.quota import Quotas
 from ww.gateway.readiness import Readiness
 from ww.gateway.request import RequestLimits
 from ww.gateway.scheduler import Scheduler, SchedulerConfig
 from ww.gateway.server import ServerConfig, listening, serving
-from ww.gateway.store import Store, StoreConfig
+from ww.gateway.storage import Storage, StoreConfig
+from ww.gateway.store import Store
 from ww.gateway.tokens import Tokens
 from ww.node import Node
 from ww.rpc.admission import Only
+
+if TYPE_CHECKING:
+    from ww.gateway.postgres.store import PostgresStore
 
 log = logging.getLogger("ww.gateway")
 
@@ -60,6 +65,10 @@ class GatewayConfig:
     limits: RequestLimits = field(default_factory=RequestLimits)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
+    postgres: PostgresAddress | None = None
+    """Where tasks and results are kept; None: beside the modules, in SQLite."""
+    postgres_timeout_s: float = 30.0
+    """A server of them that says nothing for so long counts as gone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +89,7 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
         artifacts = ArtifactStore(directory / "artifacts", quota_bytes=config.artifacts_bytes_max)
         metrics = Metrics()
         async with (
-            Store(directory / "ww.db", config.store, clock) as store,
+            _store(config, directory, clock) as store,
             Scheduler(store, modules, artifacts, clock, config.scheduler, metrics) as scheduler,
         ):
             node.vat.export("registry", scheduler.pool.registry_for)
@@ -107,8 +116,19 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
                 yield Gateway(scheduler, address)
 
 
+def _store(config: GatewayConfig, directory: Path, clock: Clock) -> "Store | PostgresStore":
+    """Make what remembers tasks; the driver of PostgreSQL is asked for only where it is needed."""
+    if config.postgres is None:
+        return Store(directory / "ww.db", config.store, clock)
+    require_driver()
+    from ww.gateway.postgres.session import PostgresConfig
+    from ww.gateway.postgres.store import PostgresStore
+
+    return PostgresStore(config.postgres, config.store, clock, PostgresConfig(timeout_s=config.postgres_timeout_s))
+
+
 def _perimeter(
-    config: GatewayConfig, directory: Path, store: Store, scheduler: Scheduler, clock: Clock, metrics: Metrics
+    config: GatewayConfig, directory: Path, store: Storage, scheduler: Scheduler, clock: Clock, metrics: Metrics
 ) -> Perimeter:
     """Say who may use HTTP, and for how much."""
 

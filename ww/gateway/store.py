@@ -14,7 +14,6 @@ import logging
 import sqlite3
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Self, TypeVar
 
@@ -22,8 +21,10 @@ from ww.clock import Clock, SystemClock
 from ww.errors import StoreError
 from ww.gateway import retention, rows, segments
 from ww.gateway.database import connect, open_database
+from ww.gateway.housekeeping import Housekeeping
 from ww.gateway.rows import INLINE_BYTES_MAX, RUN_COLUMNS, STREAM_PLACES, TASK_COLUMNS, TaskRow
 from ww.gateway.segments import Extent, Segments
+from ww.gateway.storage import StoreConfig
 from ww.gateway.task import Policy, RunResult, RunState, Spec, Task
 from ww.gateway.writer import Transaction, Writer
 
@@ -49,27 +50,6 @@ _ADD_ENDED: Final = (
 )
 _SELECT_RUN: Final = f"SELECT {', '.join(RUN_COLUMNS)} FROM runs"
 _SELECT_TASK: Final = f"SELECT {', '.join(TASK_COLUMNS)} FROM tasks"
-# Of what is looked at anew when it has grown, a part: housekeeping is early then.
-_GROWN_PART: Final = 16
-
-
-@dataclass(frozen=True, slots=True)
-class StoreConfig:
-    """What a store keeps, and its patience."""
-
-    keep: int | None = 10_000
-    """Tasks that have ended and are remembered; None: any number."""
-    keep_s: float | None = None
-    """Seconds for which an ended task is remembered; None: any time."""
-    results_bytes_max: int = 10 << 30
-    """Of all results; past it the tasks that ended first are forgotten."""
-    segment_bytes: int = 64 << 20
-    """Of one file of payloads; a larger payload has one of its own."""
-    busy_timeout_s: float = 5.0
-    """How long another process may hold the database locked before a write is refused."""
-    housekeep_every_s: float = 5.0
-    probe_every_s: float = 1.0
-    """While the disk refuses, how often it is tried."""
 
 
 class Store:
@@ -84,9 +64,13 @@ class Store:
         self._writer = Writer(path, self._segments, self._config.busy_timeout_s)
         self._reader = ThreadPoolExecutor(1, "ww-store-reader")
         self._read_connection: sqlite3.Connection | None = None
-        self._grown_tasks = 0
-        self._grown_bytes = 0
-        self._has_grown = asyncio.Event()
+        self._housekeeping = Housekeeping(
+            self._config,
+            self._clock,
+            health=self.health,
+            probe=lambda: self._writer.write(lambda transaction: transaction.probe()),
+            housekeep=self.housekeep,
+        )
         self._stuck: frozenset[int] = frozenset()
         """Segments that stay, since what is in them is damaged."""
 
@@ -100,11 +84,11 @@ class Store:
             raise
         self._writer.start(connection)
         self._group = await asyncio.TaskGroup().__aenter__()
-        self._housekeeping = self._group.create_task(self._housekeep_always())
+        self._keeping = self._group.create_task(self._housekeeping.always())
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._housekeeping.cancel()
+        self._keeping.cancel()
         await self._group.__aexit__(None, None, None)
         await asyncio.to_thread(self._writer.stop)
         if self._read_connection is not None:
@@ -143,7 +127,7 @@ class Store:
             for stream, payload in STREAM_PLACES
             if len(row[stream]) > INLINE_BYTES_MAX
         ]
-        sums = _sums(results)
+        sums = rows.ended_sums(results)
 
         def work(transaction: Transaction) -> None:
             ready = made
@@ -158,7 +142,7 @@ class Store:
                 _doom_orphans(transaction.connection, [of_task[3] for of_task in sums])
 
         await self._writer.write(work)
-        self._note_growth(len(sums), sum(of_task[4] for of_task in sums))
+        self._housekeeping.note_growth(len(sums), sum(of_task[4] for of_task in sums))
 
     async def cancel_task(self, task: int, cancelled_at: float) -> bool:
         """Remember that a task was cancelled. Returns False, and changes nothing, when it had ended."""
@@ -291,8 +275,7 @@ class Store:
 
     async def housekeep(self) -> None:
         """Forget what is beyond the limits and give its room back. In small steps, until nothing is left to do."""
-        self._grown_tasks = self._grown_bytes = 0
-        self._has_grown.clear()
+        self._housekeeping.begins()
         keep_s = self._config.keep_s
         ended_after = None if keep_s is None else self._clock.wall() - keep_s
         limits = retention.Limits(self._config.keep, ended_after, self._config.results_bytes_max)
@@ -321,35 +304,6 @@ class Store:
             gone = await self._writer.write(lambda t: retention.unnamed(t.connection, of))
             # By the thread that reads, so that nothing is being read of them.
             await self._read(lambda _: of.remove(gone))
-
-    async def _housekeep_always(self) -> None:
-        """Housekeep now and then, and while the disk refuses, see whether it still does; for ever."""
-        while True:
-            try:
-                if self.health():
-                    await self._writer.write(lambda transaction: transaction.probe())
-                await self.housekeep()
-            except StoreError as error:
-                log.debug("housekeeping waits: %s", error)
-            except Exception:
-                # Without it the store only grows, which can be mended later.
-                log.exception("housekeeping failed")
-            pause_s = self._config.probe_every_s if self.health() else self._config.housekeep_every_s
-            sleeping = asyncio.ensure_future(self._clock.sleep(pause_s))
-            growing = asyncio.ensure_future(self._has_grown.wait())
-            try:
-                await asyncio.wait((sleeping, growing), return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                sleeping.cancel()
-                growing.cancel()
-
-    def _note_growth(self, tasks: int, size: int) -> None:
-        """Have housekeeping early when much has come since the last."""
-        self._grown_tasks += tasks
-        self._grown_bytes += size
-        is_many = self._config.keep is not None and self._grown_tasks > self._config.keep // _GROWN_PART + 64
-        if is_many or self._grown_bytes > self._config.results_bytes_max // _GROWN_PART:
-            self._has_grown.set()
 
     # The threads.
 
@@ -408,23 +362,6 @@ class Store:
 
 def _doom(transaction: Transaction, numbers: list[int]) -> None:
     retention.doom(transaction.connection, numbers)
-
-
-def _sums(results: Sequence[tuple[int, RunResult]]) -> list[tuple[int, int, float, int, int]]:
-    """Return what the results mean for their tasks, as _ADD_ENDED takes it."""
-    ended: dict[int, list[RunResult]] = {}
-    for task, result in results:
-        ended.setdefault(task, []).append(result)
-    return [
-        (
-            sum(result.state is RunState.SUCCEEDED for result in of_task),
-            sum(result.state is RunState.FAILED for result in of_task),
-            max(result.finished_at for result in of_task),
-            task,
-            sum(map(rows.result_bytes, of_task)),
-        )
-        for task, of_task in ended.items()
-    ]
 
 
 def _insert_runs(connection: sqlite3.Connection, ready: list[tuple[Any, ...]]) -> None:

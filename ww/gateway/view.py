@@ -8,7 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
-from ww.gateway.store import TaskRow
+from ww.gateway.rows import TaskRow
 from ww.gateway.task import RunResult, RunState, Spec
 
 
