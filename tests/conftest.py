@@ -1,10 +1,12 @@
 """What every test may use: one event loop kind, pycapnp's loop in it, and bounded waiting."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Iterator
 
 import capnp
 import pytest
+
+from tests.gateway.postgres_server import Server, running_server, why_no_server
 
 
 @pytest.fixture
@@ -16,6 +18,15 @@ def anyio_backend() -> str:
 async def kj_loop() -> AsyncIterator[None]:
     async with capnp.kj_loop():
         yield
+
+
+@pytest.fixture(scope="session")
+def postgres() -> Iterator[Server]:
+    """A PostgreSQL server, started once for all tests that use it."""
+    if why_no_server():
+        pytest.skip(why_no_server())
+    with running_server() as server:
+        yield server
 
 
 async def until(condition: Callable[[], bool], bound_s: float = 10.0) -> None:

@@ -6,7 +6,7 @@ from contextlib import closing
 from pathlib import Path
 from typing import Any
 
-from ww.gateway.store import Store
+from ww.gateway.storage import Storage
 from ww.gateway.task import Outcome, RunResult, RunState, Spec
 
 WALL = 1_700_000_000.0
@@ -32,16 +32,16 @@ def result(run: int = 0, state: RunState = RunState.SUCCEEDED, finished_at: floa
     )
 
 
-async def add(store: Store, *specs: Spec) -> list[int]:
+async def add(store: Storage, *specs: Spec) -> list[int]:
     """Add tasks at the same time and return their numbers."""
     return await asyncio.gather(*(store.add_task(each, WALL) for each in specs))
 
 
-async def end(store: Store, number: int, *results: RunResult) -> None:
+async def end(store: Storage, number: int, *results: RunResult) -> None:
     await store.add_results([(number, each) for each in results])
 
 
-async def ids(store: Store) -> list[str]:
+async def ids(store: Storage) -> list[str]:
     return [row.spec.id for row in await store.tasks(limit=1000)]
 
 

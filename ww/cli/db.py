@@ -9,7 +9,7 @@ from ww.cli.store import add_store_options, store_of
 from ww.errors import StoreError, UsageError
 from ww.gateway.backup import backup, restore
 from ww.gateway.integrity import contents, defects
-from ww.gateway.postgres.address import PostgresAddress, require_driver
+from ww.gateway.postgres.address import PostgresAddress
 
 
 def add_to(group: Parser) -> None:
@@ -54,7 +54,6 @@ def main_check(arguments: argparse.Namespace) -> int:
     """Look at everything once."""
     directory = arguments.state / "gateway"
     if (address := store_of(arguments)) is not None:
-        require_driver()
         return asyncio.run(_check_postgres(address, directory))
     is_fine = True
     for line in defects(directory):
@@ -79,7 +78,7 @@ async def _check_postgres(address: PostgresAddress, directory: Path) -> int:
 
 
 def _require_sqlite(arguments: argparse.Namespace, instead: str) -> None:
-    if store_of(arguments) is not None:
+    if arguments.store is not None:
         raise StoreError(f"that is PostgreSQL's to do: use {instead}, and copy modules and artifacts of the state")
 
 

@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ww.cli.parser import Parser, seconds
 from ww.errors import UsageError
-from ww.gateway.postgres.address import DEFAULT_SCHEMA, PostgresAddress, read_address, read_schema
+from ww.gateway.postgres.address import DEFAULT_SCHEMA, PostgresAddress, read_address, read_schema, require_driver
 
 _PASSWORD_BYTES_MAX: Final = 4096
 
@@ -50,7 +50,10 @@ def add_store_options(parser: Parser) -> None:
 
 def add_store_timeout(parser: Parser) -> None:
     """Add the patience with that database."""
-    parser.limits(("--store-timeout", _patience, 30.0, "seconds after which the server of --store counts as gone"))
+    parser.option(
+        "--store-timeout", _patience, "seconds after which a server of --store that says nothing counts as gone (30)",
+        default=30.0, metavar="N",
+    )  # fmt: skip
 
 
 def _patience(text: str) -> float:
@@ -60,12 +63,13 @@ def _patience(text: str) -> float:
 
 
 def store_of(arguments: argparse.Namespace) -> PostgresAddress | None:
-    """Return where --store says that tasks are, or None."""
+    """Return where --store says that tasks are, or None. UsageError when there is nothing to speak to it with."""
     address: PostgresAddress | None = arguments.store
     if address is None:
         if arguments.store_password_file is not None:
             raise UsageError("--store-password-file: given without --store", "store")
         return None
+    require_driver()
     return replace(address, schema=arguments.store_schema, password=arguments.store_password_file)
 
 

@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ww.errors import NotFound
-from ww.gateway.store import Store, TaskRow
+from ww.gateway.storage import Storage, TaskRow
 from ww.gateway.task import RunState, Task
 from ww.gateway.view import result_json
 from ww.gateway.watch import Watch
@@ -61,7 +61,7 @@ class Reader:
 
     def __init__(
         self,
-        store: Store,
+        store: Storage,
         row: TaskRow,
         *,
         current: Callable[[TaskRow], Awaitable[Known]],

@@ -25,7 +25,7 @@ from ww.gateway.modules import ModuleStore
 from ww.gateway.operator import OperatorServer
 from ww.gateway.perimeter import Perimeter, PerimeterConfig
 from ww.gateway.pool import WorkerPool
-from ww.gateway.postgres.address import PostgresAddress, require_driver
+from ww.gateway.postgres.address import PostgresAddress
 from ww.gateway.quota import Quotas
 from ww.gateway.readiness import Readiness
 from ww.gateway.request import RequestLimits
@@ -117,10 +117,10 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
 
 
 def _store(config: GatewayConfig, directory: Path, clock: Clock) -> "Store | PostgresStore":
-    """Make what remembers tasks; the driver of PostgreSQL is asked for only where it is needed."""
+    """Make what remembers tasks."""
     if config.postgres is None:
         return Store(directory / "ww.db", config.store, clock)
-    require_driver()
+    # Whose driver is needed for nothing else.
     from ww.gateway.postgres.session import PostgresConfig
     from ww.gateway.postgres.store import PostgresStore
 

@@ -3,7 +3,7 @@
 Holds what may be said there and what may not. Knows no driver, so that it can be read where none is installed.
 """
 
-import importlib.util
+import importlib
 import ipaddress
 import re
 from dataclasses import dataclass, field
@@ -88,8 +88,10 @@ def read_schema(text: str) -> str:
 
 def require_driver() -> None:
     """Raise UsageError when there is nothing to speak to a server with."""
-    if importlib.util.find_spec("asyncpg") is None:
-        raise UsageError("PostgreSQL needs the package asyncpg: pip install 'ww[postgres]'", "store")
+    try:
+        importlib.import_module("asyncpg")
+    except ImportError:
+        raise UsageError("PostgreSQL needs the package asyncpg: pip install 'ww[postgres]'", "store") from None
 
 
 def _is_local(host: str) -> bool:
