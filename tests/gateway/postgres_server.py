@@ -85,6 +85,17 @@ class Server:
             assert self._process.poll() is None, (self.folder / "log").read_text()
             time.sleep(0.02)
 
+    def encrypt(self, certificate: bytes, key: bytes) -> None:
+        """Start it again, with TLS."""
+        for name, data in (("server.crt", certificate), ("server.key", key)):
+            path = self.folder / "data" / name
+            path.write_bytes(data)
+            path.chmod(0o600)
+            if self._user:
+                os.chown(path, self._user["user"], self._user["group"])
+        self.stop()
+        self.start("ssl=on")
+
     def sql(self, statement: str, database: str = "ww") -> str:
         """Have one statement done, and return what it prints."""
         return self._run(

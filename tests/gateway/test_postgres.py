@@ -1,6 +1,7 @@
 """A store on PostgreSQL: one gateway at a time, and a server that is killed, stopped, full, read-only or gone."""
 
 import asyncio
+import dataclasses
 import itertools
 from collections.abc import Iterator
 from pathlib import Path
@@ -8,12 +9,13 @@ from typing import Any
 
 import pytest
 
+from tests.e2e.test_http_perimeter import write_certificate
 from tests.gateway.places import PostgresPlace, until_rows
 from tests.gateway.postgres_server import PASSWORD, Server, running_server, why_no_server
 from tests.gateway.stored import LARGE, WALL, add, end, ids, result, spec
 from ww.errors import StoreError, UsageError
 from ww.gateway.postgres import tables
-from ww.gateway.postgres.address import PostgresAddress
+from ww.gateway.postgres.address import PostgresAddress, read_address
 from ww.gateway.postgres.check import check
 from ww.gateway.postgres.session import Session
 from ww.gateway.postgres.store import PostgresStore
@@ -459,3 +461,37 @@ async def test_sessions_that_cannot_write_say_so(place: PostgresPlace) -> None:
     with pytest.raises(StoreError, match=rf"^the schema {place.schema} cannot be made: permission denied for database"):
         async with PostgresStore(PostgresAddress(url, "/", "ww", schema=place.schema)):
             pass
+
+
+async def test_a_server_on_another_machine_has_to_say_who_it_is(mortal: Server, tmp_path: Path) -> None:
+    schema = PostgresPlace(mortal).schema
+
+    def address(sslmode: str, host: str = "localhost", root: Path | None = None) -> PostgresAddress:
+        parameters = f"?sslmode={sslmode}" * bool(sslmode) + f"&sslrootcert={root}" * (root is not None)
+        read = read_address(f"postgresql://ww@{host}:{mortal.port}/ww{parameters}")
+        return dataclasses.replace(read, password=PASSWORD, schema=schema)
+
+    # As is asked for elsewhere when nothing is said; what is spoken to is this machine all the same.
+    elsewhere = dataclasses.replace(address(""), host="db.example.org")
+    assert not elsewhere.is_local
+    assert await refusal(elsewhere) == "the database ww at db.example.org cannot be reached: it does not speak TLS"
+    certificate, key = write_certificate(tmp_path, "localhost")
+    await asyncio.to_thread(mortal.encrypt, certificate.read_bytes(), key.read_bytes())
+    assert "cannot be reached: its certificate is not trusted: self-signed" in await refusal(elsewhere)
+    for trusting in (address("verify-full", root=certificate), address("require"), address("")):
+        async with PostgresStore(trusting) as store:
+            session = store._writer._session
+            assert await session.fetchval("SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()")
+    refused = await refusal(address("verify-full", "127.0.0.1", certificate))
+    assert "its certificate is not trusted: IP address mismatch" in refused
+    other, _ = write_certificate(tmp_path, "other.example.org")
+    assert "its certificate is not trusted" in await refusal(address("verify-full", root=other))
+    assert "a file that the address names is not there" in await refusal(address("verify-full", root=tmp_path / "missing"))
+
+
+async def refusal(address: PostgresAddress) -> str:
+    with pytest.raises(StoreError) as error:
+        async with PostgresStore(address):
+            pass
+    assert "\n" not in str(error.value)
+    return str(error.value)

@@ -54,6 +54,9 @@ async def connect(address: PostgresAddress, config: PostgresConfig, *, to_write:
     """Open a session. StoreError when that is impossible at present, UsageError when it never will be."""
     try:
         return await asyncpg.connect(address.url, **settings(address, config, to_write=to_write))
+    except FileNotFoundError:
+        what = "there is no socket" if address.host.startswith("/") else "a file that the address names is not there"
+        raise StoreError(f"{address} cannot be reached: {what}") from None
     except (asyncpg.ClientConfigurationError, asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as error:
         raise StoreError(f"{address} cannot be reached: {line(error)}") from None
 
@@ -187,6 +190,8 @@ def line(error: Exception) -> str:
 def _system_line(error: OSError) -> str:
     # asyncio puts the address into the text of some.
     text = error.strerror or ""
+    if "rejected SSL upgrade" in str(error):
+        return "it does not speak TLS"
     if "Connect call failed" in text or isinstance(error, ConnectionRefusedError):
         return "connection refused"
     if isinstance(error, FileNotFoundError):
