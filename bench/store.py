@@ -1,12 +1,14 @@
-"""The store's statements through sqlite3 and through SQLAlchemy Core, and large payloads in and beside the database.
+"""The store's statements in SQLite and PostgreSQL, through sqlite3, SQLAlchemy Core and asyncpg; and large payloads.
 
     scripts/setup bench && .venv/bin/python bench/store.py [--rows N] [--directory DIR]
 
-One JSON line a case; times depend on the disk, so the flush alone comes first. Both ways use the same file, tables, log
-mode and transactions, and make the same objects of what they read. What was decided by it: docs/architecture.md.
+One JSON line a case; times depend on the disk, so the flush alone comes first. Both ways into SQLite use the same file,
+tables, log mode and transactions, and all make the same objects of what they read. PostgreSQL is started for it, on the
+same disk and with its own settings, where it is there. What was decided by it: docs/architecture.md.
 """
 
 import argparse
+import asyncio
 import json
 import os
 import sqlite3
@@ -22,10 +24,13 @@ from typing import Any, Final, Protocol
 ROOT: Final = Path(__file__).resolve().parent.parent
 sys.path[0] = str(ROOT)
 
+import asyncpg  # noqa: E402
 import sqlalchemy  # noqa: E402
 
+from tests.gateway.postgres_server import running_server, why_no_server  # noqa: E402
 from ww.gateway import rows, segments  # noqa: E402
 from ww.gateway.database import connect, open_database  # noqa: E402
+from ww.gateway.postgres.tables import STEPS  # noqa: E402
 from ww.gateway.rows import RUN_COLUMNS, TASK_COLUMNS  # noqa: E402
 from ww.gateway.segments import Segments  # noqa: E402
 from ww.gateway.task import Outcome, RunResult, RunState, Spec  # noqa: E402
@@ -167,6 +172,63 @@ class Core:
             return [rows.row_to_result(tuple(row)) for row in found]
 
 
+class Asyncpg:
+    """The same statements in PostgreSQL, as the store has them there."""
+
+    _COLUMNS: Final = tuple(name for name in RUN_COLUMNS if not name.endswith("_payload"))
+
+    def __init__(self, runner: asyncio.Runner, session: Any) -> None:
+        self._runner = runner
+        self._session = session
+
+    def add_tasks(self, values: Sequence[tuple[Any, ...]]) -> None:
+        insert = (
+            "INSERT INTO tasks (id, spec, repeats, created_at, module, stdin, owner, files)"
+            " VALUES ($1, $2, $3, $4, $5, '', '', '') RETURNING number"
+        )
+
+        async def add() -> None:
+            await self._begin()
+            assert len(await self._session.fetchmany(insert, [row[:5] for row in values])) == len(values)
+            await self._session.execute("COMMIT")
+
+        self._runner.run(add())
+
+    def add_results(self, values: Sequence[tuple[Any, ...]]) -> None:
+        made = [row[: len(self._COLUMNS)] for row in values]
+
+        async def add() -> None:
+            await self._begin()
+            await self._session.copy_records_to_table("runs", columns=self._COLUMNS, records=made)
+            await self._session.execute("UPDATE tasks SET succeeded = succeeded + $1 WHERE number = $2", len(values), 1)
+            await self._session.execute("COMMIT")
+
+        self._runner.run(add())
+
+    async def _begin(self) -> None:
+        await self._session.execute("BEGIN; UPDATE store SET serial = serial + 1")
+
+    def task(self, id: str) -> rows.TaskRow:
+        query = f"SELECT {', '.join(TASK_COLUMNS).replace('spec_payload', 'NULL')} FROM tasks WHERE id = $1"
+        row = tuple(self._runner.run(self._session.fetchrow(query, id)))
+        return rows.task_row(row, rows.text_to_spec(row[1]))
+
+    def results(self, limit: int) -> list[RunResult]:
+        query = f"SELECT {', '.join(self._COLUMNS)} FROM runs WHERE task = $1 AND run > $2 ORDER BY run LIMIT $3"
+        found = self._runner.run(self._session.fetch(query, 1, -1, limit))
+        return [rows.row_to_result((*row, None, None)) for row in found]
+
+
+@contextmanager
+def in_postgres(directory: Path | None) -> Iterator[Way]:
+    with running_server(directory) as server, asyncio.Runner() as runner:
+        session = runner.run(asyncpg.connect(server.url))
+        for step in STEPS:
+            runner.run(session.execute(step))
+        yield Asyncpg(runner, session)
+        runner.run(session.close())
+
+
 @contextmanager
 def plain(path: Path) -> Iterator[Way]:
     with closing(open_database(path, 5.0)) as connection:
@@ -217,6 +279,16 @@ def measure(name: str, way: Way, count: int) -> None:
     report(f"{name}_read_results", page=_PAGE, page_ms=each_s * 1e3)
 
 
+def payloads_in(name: str, way: Way, count: int, size: int) -> None:
+    """Results with output, 64 a commit."""
+    data, first = os.urandom(size), 1 << 40
+
+    def commit(index: int) -> None:
+        way.add_results([rows.result_to_row(1, result(first + index * 64 + i, data)) for i in range(64)])
+
+    report(f"payloads_in_{name}", size=size, results_per_s=64 / seconds_each(count // 64, commit))
+
+
 def payloads(directory: Path, count: int, size: int) -> None:
     """Results with output, 64 a commit: in rows, and in a segment beside them."""
     data = os.urandom(size)
@@ -251,6 +323,12 @@ def main() -> None:
         for label, way in (("sqlite3", plain), ("sqlalchemy", core)):
             with way(directory / f"{label}.db") as opened:
                 measure(label, opened, arguments.rows)
+        if why := why_no_server():
+            print(f"no PostgreSQL: {why}", file=sys.stderr)
+        else:
+            with in_postgres(arguments.directory) as opened:
+                measure("postgres", opened, arguments.rows)
+                payloads_in("postgres", opened, 1024, 100_000)
         payloads(directory, 1024, 100_000)
         report("flush", flush_ms=flush_ms(directory, 200))
 

@@ -159,10 +159,10 @@ def _is_running(pid: int) -> bool:
 
 
 @contextlib.contextmanager
-def running_server() -> Iterator[Server]:
-    """Have a server while the context is open."""
+def running_server(directory: Path | None = None) -> Iterator[Server]:
+    """Have a server while the context is open, in a folder below that directory, or the temporary one."""
     # Not below pytest's folders, which the server's user may not enter; and a socket's path is short.
-    folder = Path(tempfile.mkdtemp(prefix="ww-postgres-"))
+    folder = Path(tempfile.mkdtemp(prefix="ww-postgres-", dir=directory))
     server = Server(folder)
     try:
         server.make()

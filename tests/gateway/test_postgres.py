@@ -486,7 +486,9 @@ async def test_a_server_on_another_machine_has_to_say_who_it_is(mortal: Server, 
     assert "its certificate is not trusted: IP address mismatch" in refused
     other, _ = write_certificate(tmp_path, "other.example.org")
     assert "its certificate is not trusted" in await refusal(address("verify-full", root=other))
-    assert "a file that the address names is not there" in await refusal(address("verify-full", root=tmp_path / "missing"))
+    assert "a file that the address names is not there" in await refusal(
+        address("verify-full", root=tmp_path / "missing")
+    )
 
 
 async def refusal(address: PostgresAddress) -> str:

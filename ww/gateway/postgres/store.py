@@ -95,11 +95,11 @@ class PostgresStore:
     async def __aenter__(self) -> Self:
         self._group = await asyncio.TaskGroup().__aenter__()
         try:
+            self._readers = await reading(self._address, self._postgres)
             await self._writer.start(self._group)
         except BaseException:
             await self._group.__aexit__(None, None, None)
             raise
-        self._readers = await reading(self._address, self._postgres)
         self._keeping = self._group.create_task(self._housekeeping.always())
         return self
 
