@@ -195,11 +195,13 @@ class Asyncpg:
         self._runner.run(add())
 
     def add_results(self, values: Sequence[tuple[Any, ...]]) -> None:
+        places = ", ".join(f"${number}" for number, _ in enumerate(self._COLUMNS, 1))
+        insert = f"INSERT INTO runs ({', '.join(self._COLUMNS)}) VALUES ({places})"
         made = [row[: len(self._COLUMNS)] for row in values]
 
         async def add() -> None:
             await self._begin()
-            await self._session.copy_records_to_table("runs", columns=self._COLUMNS, records=made)
+            await self._session.executemany(insert, made)
             await self._session.execute("UPDATE tasks SET succeeded = succeeded + $1 WHERE number = $2", len(values), 1)
             await self._session.execute("COMMIT")
 
