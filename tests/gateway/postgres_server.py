@@ -71,7 +71,9 @@ class Server:
         return f"postgresql://ww@127.0.0.1:{self.port}/ww"
 
     def start(self, *settings: str) -> None:
-        """Start it, and return when it answers."""
+        """Start it, unless it runs, and return when it answers."""
+        if self._process is not None:
+            return
         command = [
             str(self._binary("postgres")), "-D", str(self.folder / "data"), "-k", str(self.folder),
             "-p", str(self.port), "-h", "127.0.0.1", "-c", "max_connections=50", "-c", "shared_buffers=16MB",
