@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from ww.cli import main
-from ww.cli.options import Parser
+from ww.cli.parser import Parser
 from ww.cli.store import add_store_options, add_store_timeout, store_of
 from ww.errors import UsageError
 from ww.gateway.postgres.address import PostgresAddress, read_address, read_schema
@@ -86,7 +86,7 @@ def test_a_password_is_no_argument(
 
 
 def test_a_password_comes_from_a_file_that_nobody_else_can_read(
-    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     file = tmp_path / "password"
     store = ("--store", "postgresql://localhost/ww", "--store-password-file", str(file))
@@ -95,6 +95,9 @@ def test_a_password_comes_from_a_file_that_nobody_else_can_read(
     address = parsed(*store, "--store-schema", "mine")
     assert address is not None
     assert (address.password, address.schema) == ("one line: 100%", "mine")
+    monkeypatch.setenv("WW_STORE_PASSWORD_FILE", str(file))
+    assert parsed(*store[:2], "--store-schema", "mine") == address
+    monkeypatch.delenv("WW_STORE_PASSWORD_FILE")
     for content, mode, words in (
         ("x", 0o644, "can be read by others"),
         ("a\nb\n", 0o600, "one line"),

@@ -72,9 +72,7 @@ class Parser(argparse.ArgumentParser):
     def limits(self, *rows: tuple[str, Callable[[str], Any], Any, str]) -> None:
         """Add limits: flag, kind, default and help of each."""
         for flag, kind, default, help in rows:
-            shown = (
-                _size_text(default) if kind is size else f"{default:g}" if isinstance(default, float) else str(default)
-            )
+            shown = _size_text(default) if kind is size else f"{default:g}" if kind is seconds else str(default)
             self.option(flag, kind, f"{help} ({shown})", default=default, metavar="N")
 
     def _read_environment(self, action: argparse.Action, environment: Mapping[str, str]) -> None:

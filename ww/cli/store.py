@@ -5,7 +5,7 @@ Holds the options that `ww gateway` and `ww db` share. Must not connect to anyth
 
 import argparse
 import os
-from dataclasses import replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -70,10 +70,18 @@ def store_of(arguments: argparse.Namespace) -> PostgresAddress | None:
             raise UsageError("--store-password-file: given without --store", "store")
         return None
     require_driver()
-    return replace(address, schema=arguments.store_schema, password=arguments.store_password_file)
+    given: Password | None = arguments.store_password_file
+    return replace(address, schema=arguments.store_schema, password=None if given is None else given.text)
 
 
-def load_password(name: str) -> str:
+@dataclass(frozen=True, slots=True)
+class Password:
+    """One that was read. No text, which argparse would read once more, as the name of a file, and show."""
+
+    text: str = field(repr=False)
+
+
+def load_password(name: str) -> Password:
     """Read a file that holds one, and that nobody else can read. UsageError otherwise."""
     path = Path(name)
     try:
@@ -86,4 +94,4 @@ def load_password(name: str) -> str:
         raise UsageError(f"{path.name}: {reason}") from None
     if not text or "\n" in text:
         raise UsageError(f"{path.name}: expected one line, the password")
-    return text
+    return Password(text)
