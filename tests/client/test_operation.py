@@ -107,8 +107,8 @@ def test_waiting_is_bounded() -> None:
     assert [call.query for call in script.calls] == [{}]
 
 
-@pytest.mark.parametrize(("limit", "sizes"), [(None, [100, 100]), (150, [100, 50]), (100, [100]), (7, [7])])
-def test_pages_end_with_one_that_is_not_full_or_at_the_limit(limit: int | None, sizes: list[int]) -> None:
+@pytest.mark.parametrize(("limit", "sizes"), [(None, [100, 100, 100]), (150, [100, 50]), (100, [100]), (7, [7])])
+def test_pages_of_results_end_with_an_empty_one_or_at_the_limit(limit: int | None, sizes: list[int]) -> None:
     def page(call: Call) -> Answer:
         first = int(call.query.get("after", "-1")) + 1
         runs = range(first, min(150, first + int(call.query["limit"])))
@@ -121,6 +121,16 @@ def test_pages_end_with_one_that_is_not_full_or_at_the_limit(limit: int | None, 
         found += [result.run for result in script.run(pages.page())]
     assert found == list(range(150 if limit is None else limit))
     assert [call.query["limit"] for call in script.calls] == [str(size) for size in sizes]
+
+
+def test_pages_of_results_may_be_cut_short_by_the_gateway() -> None:
+    cut = [[{"run": run, "state": "succeeded"} for run in runs] for runs in ((0, 1), (2,), ())]
+    script = Script(*[answer(200, page) for page in cut])
+    pages: Pages[Any] = operations(script).results("t", None, None)
+    found = []
+    while not pages.is_over:
+        found += [result.run for result in script.run(pages.page())]
+    assert found == [0, 1, 2]
 
 
 def test_pages_of_tasks() -> None:

@@ -329,6 +329,15 @@ async def test_results_come_by_run_or_latest_first(store: Storage) -> None:
     }
 
 
+async def test_a_page_of_results_is_cut_when_their_output_is_large_but_never_empty(store: Storage) -> None:
+    (number,) = await add(store, spec(repeats=9))
+    await end(store, number, *(result(run, stdout=b"x" * 60, stderr=b"y" * 40) for run in range(5)))
+    for most, runs in ((300, [1, 2, 3]), (299, [1, 2]), (1, [1])):
+        page = await store.results(number, limit=100, after=0, output_bytes_max=most)
+        assert [each.run for each in page] == runs
+    assert await store.results(number, limit=100, after=4, output_bytes_max=1) == []
+
+
 async def test_the_latest_results_are_fewer_when_their_output_is_large(store: Storage) -> None:
     (number,) = await add(store, spec(repeats=9))
     await end(store, number, *(result(run, stdout=b"x" * 60, stderr=b"y" * 40) for run in range(5)))

@@ -111,7 +111,7 @@ class Operations:
         """List results by run number."""
         path = f"{task_path(id)}/runs"
         start = None if after is None or after < 0 else str(after)
-        return Pages(self._contact, path, {}, Result, lambda result: str(result.run), limit, start)
+        return Pages(self._contact, path, {}, Result, lambda result: str(result.run), limit, start, is_cut=True)
 
     # Modules.
 
@@ -154,7 +154,7 @@ class Operations:
 
 
 class Pages(Generic[T]):
-    """A list that comes in pages, until one is not full or the limit is reached."""
+    """A list that comes in pages, until one is not full (is_cut: until one is empty) or the limit is reached."""
 
     def __init__(
         self,
@@ -165,11 +165,14 @@ class Pages(Generic[T]):
         key: Callable[[T], str],
         limit: int | None,
         after: str | None,
+        *,
+        is_cut: bool = False,
     ) -> None:
         self._contact = contact
         self._path, self._query, self._kind, self._key = path, query, kind, key
         self._left = math.inf if limit is None else _whole("limit", limit)
         self._after = after
+        self._is_cut = is_cut
         self.is_over = self._left == 0
 
     def page(self) -> Steps[Iterable[T]]:
@@ -178,7 +181,7 @@ class Pages(Generic[T]):
         query = self._query | {"limit": str(size)} | ({} if self._after is None else {"after": self._after})
         found = read_all(self._kind, (yield from self._contact.json(Call("GET", self._path, query))))
         self._left -= len(found)
-        self.is_over = len(found) < size or self._left <= 0
+        self.is_over = len(found) < (1 if self._is_cut else size) or self._left <= 0
         if found:
             self._after = self._key(found[-1])
         return found

@@ -40,7 +40,8 @@ from ww.gateway.websocket import SocketRoutes
 log = logging.getLogger("ww.gateway")
 
 _RESULTS_SHOWN: Final = 100
-_OUTPUT_SHOWN_BYTES_MAX: Final = 16 << 20
+# As JSON it may be six times as much, which nothing else is done beside: workers must not count as gone meanwhile.
+_OUTPUT_SHOWN_BYTES_MAX: Final = 4 << 20
 
 
 class HttpGateway:
@@ -183,7 +184,9 @@ class HttpGateway:
     async def get_runs(self, request: Request) -> Response:
         row = await self._row(request.path_params["id"], caller_of(request.scope))
         limit, after = LIMIT.read(request.query_params), AFTER_RUN.read(request.query_params, -1)
-        results = await self._store.results(row.number, limit=limit, after=after)
+        results = await self._store.results(
+            row.number, limit=limit, after=after, output_bytes_max=_OUTPUT_SHOWN_BYTES_MAX
+        )
         return Json([result_json(result, row.spec.id) for result in results])
 
     async def get_run(self, request: Request) -> Response:

@@ -77,8 +77,13 @@ class Storage(Protocol):
         At most limit of each, and fewer once the output of all together passes output_bytes_max.
         """
 
-    async def results(self, task: int, *, limit: int, after: int) -> list[RunResult]:
-        """Return up to limit results of a task by run number, those beyond run number after."""
+    async def results(
+        self, task: int, *, limit: int, after: int, output_bytes_max: int | None = None
+    ) -> list[RunResult]:
+        """Return up to limit results of a task by run number, those beyond run number after.
+
+        Fewer, but one, once their output passes output_bytes_max.
+        """
 
     async def results_since(self, task: int, *, position: int, limit: int) -> list[tuple[int, RunResult]]:
         """Return up to limit results of a task in the order in which they came, each with its position.

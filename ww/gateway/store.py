@@ -220,12 +220,26 @@ class Store:
 
         return await self._read(work)
 
-    async def results(self, task: int, *, limit: int, after: int) -> list[RunResult]:
-        """Return up to limit results of a task by run number, those beyond run number after."""
+    async def results(
+        self, task: int, *, limit: int, after: int, output_bytes_max: int | None = None
+    ) -> list[RunResult]:
+        """Return up to limit results of a task by run number, those beyond run number after.
+
+        Fewer, but one, once their output passes output_bytes_max.
+        """
 
         def work(connection: sqlite3.Connection) -> list[RunResult]:
             query = f"{_SELECT_RUN} WHERE task = ? AND run > ? ORDER BY run LIMIT ?"
-            return [self._result_of(connection, row) for row in connection.execute(query, (task, after, limit))]
+            found: list[RunResult] = []
+            left = output_bytes_max
+            for row in connection.execute(query, (task, after, limit)):
+                result = self._result_of(connection, row)
+                if left is not None:
+                    left -= len(result.outcome.stdout) + len(result.outcome.stderr)
+                    if left < 0 and found:
+                        break
+                found.append(result)
+            return found
 
         return await self._read(work)
 

@@ -185,10 +185,21 @@ class PostgresStore:
             found[row[0]].append(_result_of(row))
         return found
 
-    async def results(self, task: int, *, limit: int, after: int) -> list[RunResult]:
-        """Return up to limit results of a task by run number, those beyond run number after."""
-        query = f"{_SELECT_RUN} WHERE task = $1 AND run > $2 ORDER BY run LIMIT $3"
-        return [_result_of(row) for row in await self._fetch(query, task, after, limit)]
+    async def results(
+        self, task: int, *, limit: int, after: int, output_bytes_max: int | None = None
+    ) -> list[RunResult]:
+        """Return up to limit results of a task by run number, fewer where they are large; see Storage."""
+        condition, values = "task = $1 AND run > $2", [task, after, limit]
+        if output_bytes_max is not None:
+            # Sizes first, so that what is too much is not sent.
+            sizes = "SELECT run, sum(length(stdout) + length(stderr)) OVER (ORDER BY run) AS size FROM"
+            sizes += f" (SELECT run, stdout, stderr FROM runs WHERE {condition} ORDER BY run LIMIT $3) AS page"
+            fits = f"(SELECT max(run) FROM ({sizes}) AS sized WHERE size <= $4)"
+            first = f"(SELECT min(run) FROM runs WHERE {condition})"
+            condition += f" AND run <= coalesce({fits}, {first})"
+            values.append(output_bytes_max)
+        query = f"{_SELECT_RUN} WHERE {condition} ORDER BY run LIMIT $3"
+        return [_result_of(row) for row in await self._fetch(query, *values)]
 
     async def results_since(self, task: int, *, position: int, limit: int) -> list[tuple[int, RunResult]]:
         """Return up to limit results of a task in the order in which they came; see Storage."""
