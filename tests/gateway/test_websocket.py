@@ -3,6 +3,7 @@
 import asyncio
 import base64
 import contextlib
+import gc
 import json
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -252,6 +253,17 @@ async def test_connections_end_when_the_gateway_stops(tmp_path: Path) -> None:
             assert (await ask(socket, type="ping"))["type"] == "pong"
         with pytest.raises(ConnectionClosed):
             await socket.recv()
+
+
+async def test_empty_pieces_of_a_message_are_not_kept(gateway_and_url: tuple[Gateway, str]) -> None:
+    _, url = gateway_and_url
+    async with connect(url) as socket:
+        pieces = [b"\x01\x81" + bytes(4) + b"{", *[b"\x00\x80" + bytes(4)] * 5000, b"\x00\x80" + bytes(4)]
+        socket.transport.write(b"".join(pieces))
+        kept = [each for each in gc.get_objects() if type(each).__name__ == "_WebSocket"]
+        await (await socket.ping())
+        assert all(len(each.frames) < 10 for each in kept)
+        assert kept
 
 
 async def test_nobody_is_hung_up_on_for_saying_nothing(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

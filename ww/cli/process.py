@@ -59,6 +59,8 @@ def log_to_stderr(level: str, *, as_json: bool = False) -> None:
     logging.getLogger("ww").setLevel(level.upper())
     # One line says what it has to say; our own exception handler says it.
     logging.getLogger("asyncio").setLevel(logging.CRITICAL)
+    # Strangers fill the log with what uvicorn says of each broken request; access.py says it of all, with a limit.
+    logging.getLogger("uvicorn").setLevel(logging.CRITICAL)
 
 
 def on_stop_signals(first: Callable[[], object], second: Callable[[], object]) -> None:

@@ -108,11 +108,13 @@ class HttpGateway:
             _route("/modules", POST=modules.post_module),
             _route("/modules/{digest}", GET=modules.get_module, DELETE=modules.delete_module),
             WebSocketRoute("/ws", self._sockets.serve),
+            _route("/ws", GET=self._sockets.explain),
             _route("/workers", GET=self.get_workers),
             _route("/healthz", GET=self.get_health),
             _route("/readyz", GET=self._description.get_ready),
             _route("/metrics", GET=self._description.get_metrics),
             _route("/openapi.json", GET=self._description.get_document),
+            WebSocketRoute("/{path:path}", self._sockets.refuse),
         ]
         app = Starlette(routes=routes, exception_handlers=HANDLERS)
         # A redirect would lose the form that was sent along.

@@ -16,6 +16,10 @@ import h11
 import uvicorn
 from uvicorn.protocols.http.h11_impl import H11Protocol
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.datastructures import Headers
+from websockets.frames import Frame
+from websockets.http11 import Request
+from websockets.server import ServerProtocol
 
 from ww.errors import UsageError
 from ww.gateway.access import make_request_id
@@ -44,6 +48,8 @@ class ServerConfig:
     """What HTTPS is spoken with; None: HTTP."""
     stop_timeout_s: float = 5.0
     """Seconds that requests under way have when the gateway stops."""
+    unread_timeout_s: float = 60.0
+    """Seconds after which a client that takes nothing of its answer is dropped. Where the system can: Linux."""
     message_bytes_max: int = 1 << 20
     """Of a WebSocket's message."""
 
@@ -61,6 +67,10 @@ async def serving(
     What is answered here, before the application hears of it, is wrapped by tell.
     """
     certificate = config.certificate
+    if hasattr(socket, "TCP_USER_TIMEOUT"):
+        # The system's: whatever is left in its hands, also of a connection that was closed, is dropped then.
+        unread_ms = max(1, round(config.unread_timeout_s * 1000))
+        sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, min(unread_ms, 2**31 - 1))
     server = _Server(
         _Config(
             tell,
@@ -131,7 +141,12 @@ class _Protocol(H11Protocol):
         return most is not None and max(len(self.connections), len(self.tasks)) > most
 
     def _should_upgrade(self) -> bool:
-        return not self._is_crowded() and super()._should_upgrade()
+        # What is no right handshake is a request like others: the application says what is wrong with it.
+        return not self._is_crowded() and super()._should_upgrade() and self._is_handshake()
+
+    def _is_handshake(self) -> bool:
+        headers = Headers([(name.decode("latin-1"), value.decode("latin-1")) for name, value in self.headers])
+        return ServerProtocol().accept(Request("/", headers)).status_code == 101
 
     def handle_websocket_upgrade(self, event: Any) -> None:
         self._is_upgraded = True
@@ -180,17 +195,31 @@ class _Protocol(H11Protocol):
 
     def _hang_up(self) -> None:
         self._head_timer = None
-        self.transport.close()
+        if self.transport.get_write_buffer_size():
+            self._watch()  # it still takes its answer; closing a TLS connection would wait for that for half a minute
+        else:
+            self.transport.close()
 
 
 class _WebSocket(WebSocketsSansIOProtocol):
-    """uvicorn's, which hangs up on clients that take nothing."""
+    """uvicorn's, which hangs up on clients that take nothing, and keeps nothing for them without end."""
 
     def handle_connect(self, event: Any) -> None:
         super().handle_connect(event)
         if self.response.status_code == 101:
             scope: Any = self.scope
             scope["extensions"][ABORT] = self.transport.abort
+
+    def handle_ping(self) -> None:
+        output = self.conn.data_to_send()
+        # Who takes nothing needs no pongs: they would pile up. RFC 6455, 5.5.3.
+        if self.writable.is_set():
+            self.transport.write(b"".join(output))
+
+    def handle_cont(self, event: Frame) -> None:
+        # Empty ones count for nothing against a message's size, but each would be kept.
+        if event.data or event.fin:
+            super().handle_cont(event)
 
     def keepalive_timeout(self) -> None:
         super().keepalive_timeout()

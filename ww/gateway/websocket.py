@@ -11,6 +11,8 @@ import logging
 from collections.abc import Awaitable, Callable
 from typing import Any, Final
 
+from starlette.requests import Request
+from starlette.responses import Response
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ww.errors import Overloaded, UsageError, WwError
@@ -18,7 +20,7 @@ from ww.gateway.access import request_id_of
 from ww.gateway.caller import Caller, Scope, caller_of
 from ww.gateway.events import Reader
 from ww.gateway.message import BadMessage, Ref, TaskMessage, read_message, text_of
-from ww.gateway.problem import problem_of
+from ww.gateway.problem import Problem, problem_of
 from ww.gateway.request import shown
 from ww.gateway.streams import Streams, read_position
 from ww.gateway.submit import Submitter
@@ -62,6 +64,16 @@ class SocketRoutes:
                 await _Connection(self, websocket).run()
         except Overloaded as error:
             await problem_of(error)(websocket.scope, websocket.receive, websocket.send)
+
+    async def explain(self, request: Request) -> Response:
+        """Answer who asks for /ws without a handshake, or with one that is wrong."""
+        detail = "expected a WebSocket handshake (RFC 6455): Upgrade, Connection, Sec-WebSocket-Version: 13 and -Key"
+        return Problem(426, detail, "http", headers={"Upgrade": "websocket", "Sec-WebSocket-Version": "13"})
+
+    async def refuse(self, websocket: WebSocket) -> None:
+        """Refuse a WebSocket where there is none."""
+        problem = Problem(404, f"no WebSocket is at {shown(websocket.scope['path'])}: there is /ws", "http")
+        await problem(websocket.scope, websocket.receive, websocket.send)
 
 
 class _Connection:
