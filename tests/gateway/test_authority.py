@@ -162,3 +162,11 @@ async def test_the_table_of_addresses_is_bounded() -> None:
     for i in range(5000):
         await door.ask("both", address=f"10.0.{i >> 8}.{i & 255}")
     assert len(door._guarded._addresses) <= 4096
+
+
+async def test_addresses_of_version_4_are_told_apart_on_a_socket_of_both_versions() -> None:
+    door = Door(Known())
+    for _ in range(20):
+        await door.ask("wrong", address="::ffff:192.0.2.1")
+    assert await door.ask("both", address="::ffff:192.0.2.1") == 429
+    assert await door.ask("both", address="::ffff:192.0.2.2") == 200

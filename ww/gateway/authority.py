@@ -90,9 +90,13 @@ class Authority:
         secret = secret.strip()
         if len(values) > 1 or kind.lower() != b"bearer" or not 0 < len(secret) <= _SECRET_BYTES_MAX:
             return None, 401, "Authorization holds no token; expected one header Authorization: Bearer TOKEN"
+        tokens = self._tokens
+        assert tokens is not None
         caller = self._look_up(secret, self._address_of(scope))
         if isinstance(caller, str):
             return None, 429 if caller.startswith("too many") else 401, caller
+        # For connections that go on: a token may be revoked, or expire, meanwhile.
+        scope["state"]["caller_now"] = lambda: tokens.caller(secret)[0]
         if not caller.may(needed):
             return caller, 403, f"the token {caller.name!r} has no scope {needed}"
         return caller, 200, ""
@@ -134,6 +138,8 @@ class Authority:
             address = ipaddress.ip_address(text)
         except ValueError:
             return text
+        if address.version == 6 and address.ipv4_mapped is not None:
+            return str(address.ipv4_mapped)  # as a socket of both versions tells it
         if address.version == 6 and not address.is_loopback:
             return str(ipaddress.ip_network((address, 64), strict=False))
         return text

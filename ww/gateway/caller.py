@@ -63,6 +63,16 @@ EVERYBODY: Final = Caller()
 """Who asks where no tokens are asked for: loopback, without --token-file."""
 
 
+def caller_now(scope: Mapping[str, Any]) -> Caller | None:
+    """Return whom a connection that goes on belongs to by now; None when its token is good no more."""
+    ask = scope.get("state", {}).get("caller_now")
+    if ask is None:
+        return caller_of(scope)
+    caller = ask()
+    assert caller is None or isinstance(caller, Caller)
+    return caller
+
+
 def caller_of(scope: Mapping[str, Any]) -> Caller:
     """Return whom the perimeter found behind an ASGI scope; everybody, where it asks nobody."""
     caller = scope.get("state", {}).get("caller", EVERYBODY)

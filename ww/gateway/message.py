@@ -33,7 +33,7 @@ class BadMessage(UsageError):
 def read_message(text: str) -> dict[str, Any]:
     """Read one message: an object with a type, and a ref if it has one."""
     try:
-        message = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant)
+        message = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
     except RecursionError:
         raise BadMessage("the message is nested too deeply") from None
     except ValueError as error:
@@ -45,6 +45,8 @@ def read_message(text: str) -> dict[str, Any]:
     is_ref = ref is None or (isinstance(ref, str | int | float) and not isinstance(ref, bool))
     if not is_ref or len(str(ref)) > _REF_CHARACTERS_MAX:
         raise BadMessage(f"ref: expected text or a number of at most {_REF_CHARACTERS_MAX} characters", "ref")
+    if isinstance(ref, str):
+        _encodable("ref", ref)
     if not isinstance(message.get("type"), str):
         raise BadMessage("type: expected text", "type", ref)
     return message
@@ -61,6 +63,12 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
     return found
 
 
+def _finite(text: str) -> float:
+    if math.isfinite(number := float(text)):
+        return number
+    raise ValueError(text)
+
+
 def _no_constant(name: str) -> float:
     raise ValueError(name)
 
@@ -70,6 +78,7 @@ def text_of(message: dict[str, Any], name: str) -> str:
     value = message.get(name)
     if not isinstance(value, str):
         raise UsageError(f"{name}: expected text", name)
+    _encodable(name, value)
     return value
 
 
@@ -107,7 +116,7 @@ class TaskMessage:
 def _texts(name: str, value: Any) -> list[str]:
     """Return what a field's value is in a form: itself, or several times what is in it."""
     if isinstance(value, dict) and name in _PAIRS:
-        return [f"{key}={_text(name, each)}" for key, each in value.items()]
+        return [f"{_text(name, key)}={_text(name, each)}" for key, each in value.items()]
     if isinstance(value, list) and name in _LISTS:
         return [_text(name, each) for each in value]
     if isinstance(value, dict | list):
@@ -118,8 +127,7 @@ def _texts(name: str, value: Any) -> list[str]:
 
 def _text(name: str, value: Any) -> str:
     if isinstance(value, str):
-        if not value.isascii():
-            _encodable(name, value)
+        _encodable(name, value)
         return value
     if isinstance(value, bool):
         return "true" if value else "false"
@@ -132,7 +140,8 @@ def _text(name: str, value: Any) -> str:
 
 def _encodable(name: str, value: str) -> None:
     try:
-        value.encode()
+        if not value.isascii():
+            value.encode()
     except UnicodeEncodeError:  # half of a pair, as \\ud800
         raise UsageError(f"{shown(name)}: is not Unicode text", name[:60]) from None
 

@@ -15,6 +15,7 @@ from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
 from ww.errors import Overloaded, UsageError
+from ww.gateway.caller import caller_now
 from ww.gateway.events import Event, Reader
 from ww.gateway.request import shown
 from ww.gateway.server import ABORT
@@ -82,11 +83,13 @@ class EventStream(Response):
                 await self._streams.send(scope, send, message)
 
             await sending(start)
-            await until_gone(self._tell(sending), receive)
+            await until_gone(self._tell(scope, sending), receive)
 
-    async def _tell(self, send: Send) -> None:
+    async def _tell(self, scope: Scope, send: Send) -> None:
         with self._watches.open(self._id) as watch:
             async for events in self._reader.events(watch, idle_s=_IDLE_S):
+                if caller_now(scope) is None:
+                    break
                 body = b"".join(map(_lines, events)) if events else b":\n\n"
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         await send({"type": "http.response.body"})

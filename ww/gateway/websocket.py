@@ -17,7 +17,7 @@ from starlette.websockets import WebSocket, WebSocketDisconnect
 
 from ww.errors import Overloaded, UsageError, WwError
 from ww.gateway.access import request_id_of
-from ww.gateway.caller import Caller, Scope, caller_of
+from ww.gateway.caller import Caller, Scope, caller_now, caller_of
 from ww.gateway.events import Reader
 from ww.gateway.message import BadMessage, Ref, TaskMessage, read_message, text_of
 from ww.gateway.problem import Problem, problem_of
@@ -30,6 +30,9 @@ log = logging.getLogger("ww.gateway")
 
 _IDLE_S: Final = 3600.0
 _GOING_AWAY: Final = 1001
+_NOT_ALLOWED: Final = 1008
+# How often it is looked whether a connection's token is still good, beside at each message.
+_LOOK_EVERY_S: Final = 1.0
 
 
 class SocketRoutes:
@@ -94,7 +97,10 @@ class _Connection:
         }
 
     async def run(self) -> None:
-        """Take messages until the client leaves or the gateway stops; see the last ones through."""
+        """Take messages until the client leaves, its token is good no more, or the gateway stops.
+
+        The last ones are seen through.
+        """
         taking = asyncio.create_task(self._take())
         stopping = asyncio.create_task(self._until_stop())
         try:
@@ -108,20 +114,28 @@ class _Connection:
             await asyncio.gather(*self._working, return_exceptions=True)
         with contextlib.suppress(OSError, RuntimeError, WebSocketDisconnect):
             await self._routes.streams.send(
-                self._websocket.scope, self._websocket.send, {"type": "websocket.close", "code": _GOING_AWAY}
+                self._websocket.scope,
+                self._websocket.send,
+                {"type": "websocket.close", "code": _GOING_AWAY if self._is_let_in() else _NOT_ALLOWED},
             )
 
     async def _until_stop(self) -> None:
         with self._routes.watches.open("") as watch:
-            while not watch.is_closed:
-                await watch.changes()
+            while not watch.is_closed and self._is_let_in():
+                await watch.changes(_LOOK_EVERY_S)
+
+    def _is_let_in(self) -> bool:
+        """Whether the connection's token is still good; take its rights as they are now."""
+        caller = caller_now(self._websocket.scope)
+        self._caller = caller or self._caller
+        return caller is not None
 
     async def _take(self) -> None:
         while True:
             # No message is read while so many are worked on: the client has to wait too.
             await self._places.acquire()
             message = await self._websocket.receive()
-            if message["type"] == "websocket.disconnect":
+            if message["type"] == "websocket.disconnect" or not self._is_let_in():
                 return
             work = asyncio.create_task(self._answer(message.get("text")))
             self._working.add(work)
@@ -163,6 +177,9 @@ class _Connection:
     async def _send(self, message: dict[str, Any]) -> None:
         """Send a message. OSError when the client is gone, or was dropped since it takes nothing."""
         text = json.dumps(message, ensure_ascii=False, separators=(",", ":"))
+        if not text.isascii():
+            # A problem names a field as it was sent, even half a character.
+            text = text.encode(errors="replace").decode()
         packet = {"type": "websocket.send", "text": text}
         async with self._sending:
             try:
