@@ -7,7 +7,8 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.gateway.test_http import Gateway, form, open_gateway
+from tests.gateway.test_events import worked
+from tests.gateway.test_http import NOOP_SHA256, Gateway, form, open_gateway
 from ww.gateway.caller import Caller, Quota, Scope
 from ww.gateway.perimeter import Perimeter
 from ww.gateway.quota import Quotas
@@ -113,3 +114,27 @@ async def test_refusals_are_problems_with_what_they_need(gateway: Gateway) -> No
     assert (answer.status_code, answer.json()["code"]) == (403, "not_allowed")
     assert (await gateway.client.get("/healthz")).status_code == 200
     assert (await gateway.client.get("/readyz")).status_code == 200
+
+
+async def test_who_asks_again_at_its_quota_is_told_that_its_task_is_there(gateway: Gateway) -> None:
+    await added(gateway, "bob", "first")
+    await gateway.scheduler.cancel("first")
+    await added(gateway, "bob", "second")
+    for id in ("first", "second"):
+        answer = await ask(gateway, "bob", "POST", "/tasks", files=form(id=id))
+        assert (answer.status_code, answer.json()["id"]) == (200, id)
+    answer = await ask(gateway, "bob", "POST", "/tasks", files=form(id="third"))
+    assert answer.status_code == 429
+    answer = await ask(gateway, "bob", "POST", "/tasks", files=form(id="first", repeats=2))
+    assert answer.status_code == 409
+
+
+@pytest.mark.usefixtures("kj_loop")
+async def test_a_workers_modules_are_told_to_those_whose_tasks_name_them(gateway: Gateway) -> None:
+    await added(gateway, "alice", "a")
+    async with worked(gateway):
+        ((entry, _),) = gateway.scheduler.pool.workers()
+        entry.modules[NOOP_SHA256] = None
+        for who, modules in (("alice", [f"sha256:{NOOP_SHA256}"]), ("bob", []), ("admin", [f"sha256:{NOOP_SHA256}"])):
+            (worker,) = (await ask(gateway, who, "GET", "/workers")).json()
+            assert worker["modules"] == modules, who

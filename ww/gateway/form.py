@@ -39,7 +39,7 @@ class FormLimits:
 
     body_bytes_max: int
     part_bytes_max: int
-    """Of a text part, and of stdin."""
+    """Of stdin, and of all text parts together."""
     files_bytes_max: int
     """Of the zip of files: what is more is counted and dropped."""
 
@@ -84,6 +84,7 @@ class _Reader:
         self._header = bytearray()
         self._value = bytearray()
         self._counts = [0, 0]
+        self._text_bytes = 0
         self._error: UsageError | None = None
         self._is_whole = False
         self.form = Form()
@@ -165,10 +166,13 @@ class _Reader:
             if part.name == "files" and part.size > self._limits.files_bytes_max and not part.upload.is_dropped:
                 part.upload.drop(UsageError(f"files: more than {self._limits.files_bytes_max} bytes", "files"))
         elif part.data is not None:
-            if part.size <= self._limits.part_bytes_max:
+            most = self._limits.part_bytes_max
+            if part.name != "stdin":
+                self._text_bytes += end - start
+            if not part.is_file and max(part.size, self._text_bytes) > most:
+                raise _NoForm(f"Part exceeded maximum size of {most // 1024}KB, with all text fields before it.")
+            if part.size <= most:
                 part.data += data[start:end]
-            elif not part.is_file:
-                raise _NoForm(f"Part exceeded maximum size of {self._limits.part_bytes_max // 1024}KB.")
 
     def _end(self) -> None:
         try:

@@ -232,6 +232,9 @@ class HttpGateway:
     # The cluster.
 
     async def get_workers(self, request: Request) -> Response:
+        caller = caller_of(request.scope)
+        # Whoever knows a digest may read the module: those of others are not told.
+        told = None if caller.may(Scope.ADMIN) else await self._store.modules_of(caller.name)
         workers = [
             {
                 "peer": str(entry.peer.peer_id),
@@ -241,7 +244,7 @@ class HttpGateway:
                 "cpus": entry.info.cpus,
                 "memory_bytes": entry.info.memory_bytes,
                 "labels": entry.info.labels,
-                "modules": [f"sha256:{digest}" for digest in sorted(entry.modules)],
+                "modules": [f"sha256:{digest}" for digest in sorted(entry.modules) if told is None or digest in told],
                 "breaker": entry.breaker,
                 "host": entry.info.host,
                 "since": time_text(entry.since),

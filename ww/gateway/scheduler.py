@@ -124,7 +124,7 @@ class Scheduler:
         self._being_added[spec.id] = (spec, added)
         self._tasks_bytes += spec.size_bytes
         try:
-            if not is_new and await self._is_there(spec):
+            if not is_new and await self.is_there(spec):
                 return False
             self._check_room(spec)
             await keep_module()
@@ -142,7 +142,8 @@ class Scheduler:
             added.set()
         return True
 
-    async def _is_there(self, spec: Spec) -> bool:
+    async def is_there(self, spec: Spec) -> bool:
+        """Whether that very task was taken on before. Conflict when another one has its id."""
         live = self._tasks.get(spec.id)
         known = live.spec if live is not None else None
         if known is None and (row := await self._store.task(spec.id)) is not None:

@@ -268,6 +268,15 @@ class Store:
 
         return await self._read(work)
 
+    async def modules_of(self, owner: str) -> set[str]:
+        """Return the digests of the modules that a remembered task of that owner names."""
+
+        def work(connection: sqlite3.Connection) -> set[str]:
+            query = "SELECT DISTINCT module FROM tasks WHERE owner = ?"
+            return {digest for (digest,) in connection.execute(query, (owner,))}
+
+        return await self._read(work)
+
     async def modules(self) -> set[str]:
         """Return the digests of all modules and files that a remembered task names."""
 

@@ -5,6 +5,7 @@ Holds the order in which things are looked at. Must not know HTTP: POST /tasks a
 
 from collections.abc import Mapping, Sequence
 
+from ww.errors import Overloaded
 from ww.gateway.caller import Caller
 from ww.gateway.modules import ModuleStore
 from ww.gateway.perimeter import Perimeter
@@ -49,10 +50,16 @@ class Submitter:
             most = {"bytes_max": submission.files_bytes, "count_max": self.limits.files_count_max}
             await self._modules.examine_files(zipped, **most)
         spec = submission.spec(digest, guest, zipped.digest if zipped is not None else "", owner=caller.name)
-        with self._perimeter.admit(caller, spec):
-            created = await self._scheduler.submit(
-                spec, lambda: self._keep(spec, wasm, zipped), is_new=submission.is_id_made
-            )
+        try:
+            with self._perimeter.admit(caller, spec):
+                created = await self._scheduler.submit(
+                    spec, lambda: self._keep(spec, wasm, zipped), is_new=submission.is_id_made
+                )
+        except Overloaded:
+            # Who asks again since an answer was lost is told that its task is there, whatever has no room now.
+            if submission.is_id_made or not await self._scheduler.is_there(spec):
+                raise
+            created = False
         return spec.id, created
 
     async def _keep(self, spec: Spec, wasm: Upload | None, zipped: Upload | None) -> None:
