@@ -343,3 +343,9 @@ async def test_the_latest_results_are_fewer_when_their_output_is_large(store: St
     await end(store, number, *(result(run, stdout=b"x" * 60, stderr=b"y" * 40) for run in range(5)))
     latest = await store.latest_results((number,), limit=100, output_bytes_max=299)
     assert [each.run for each in latest[number]] == [4, 3]
+
+
+async def test_the_modules_of_an_owner_are_those_its_tasks_name(store: Storage) -> None:
+    await add(store, spec("a", owner="ann", module="a" * 64), spec("b", owner="bob", module="b" * 64))
+    assert await store.modules_of("ann") == {"a" * 64}
+    assert await store.modules_of("eve") == set()

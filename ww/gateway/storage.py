@@ -97,6 +97,9 @@ class Storage(Protocol):
     async def modules(self) -> set[str]:
         """Return the digests of all modules and files that a remembered task names."""
 
+    async def modules_of(self, owner: str) -> set[str]:
+        """Return the digests of the modules that the remembered tasks of an owner name."""
+
     async def artifacts(self) -> set[str]:
         """Return the digests of all artifacts that a remembered run has."""
 

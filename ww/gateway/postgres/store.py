@@ -217,6 +217,10 @@ class PostgresStore:
         query = "SELECT module FROM tasks UNION SELECT files FROM tasks WHERE files <> ''"
         return {digest for (digest,) in await self._fetch(query)}
 
+    async def modules_of(self, owner: str) -> set[str]:
+        """Return the digests of the modules that the remembered tasks of an owner name."""
+        return {row[0] for row in await self._fetch("SELECT DISTINCT module FROM tasks WHERE owner = $1", owner)}
+
     async def artifacts(self) -> set[str]:
         """Return the digests of all artifacts that a remembered run has."""
         query = "SELECT DISTINCT artifacts FROM runs WHERE artifacts <> ''"
