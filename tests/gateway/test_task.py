@@ -1,5 +1,7 @@
 """A task's state machine: what is due when, what is retried, what ends how. No loop, no disk, no clock."""
 
+from dataclasses import replace
+
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
@@ -408,3 +410,9 @@ def test_each_run_without_a_result_has_a_state(run: int, state: str) -> None:
     task = make_task(repeats=5, delay_s=1.0)
     begin(task, 0.0)
     assert task.state_of(run, 2.0) == state
+
+
+def test_the_size_of_a_task_counts_what_its_many_small_texts_take() -> None:
+    plain = make_task().spec
+    many = replace(plain, args=tuple(f"{n:02}" for n in range(90)), labels=(("k", "v" * 256),), artifacts=("a" * 500,))
+    assert many.size_bytes - plain.size_bytes > 90 * 56 + 256 + 500

@@ -4,6 +4,7 @@ Holds types alone. Must not know who fills them in: request.py reads a Spec, poo
 task: task.py.
 """
 
+import sys
 from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final
@@ -104,8 +105,10 @@ class Spec:
     @property
     def size_bytes(self) -> int:
         """What the task's own text and input take in memory, roughly."""
-        texts = (self.description, *self.args, *(text for pair in self.env for text in pair), *self.dirs)
-        return 2048 + len(self.stdin) + sum(map(len, texts))
+        pairs = (text for pair in (*self.env, *self.labels) for text in pair)
+        texts = (self.description, self.name, *self.args, *pairs, *self.dirs, *self.artifacts)
+        # Each with what it takes besides its letters: ten thousand arguments of two letters are half a megabyte.
+        return 2048 + len(self.stdin) + sum(map(sys.getsizeof, texts)) + 8 * len(texts)
 
     @property
     def argv(self) -> tuple[str, ...]:
