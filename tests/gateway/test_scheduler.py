@@ -14,6 +14,7 @@ from tests.gateway.scheduling import NOOP, Gateway, next_run, open_gateway
 from tests.gateway.scripted_worker import ScriptedWorker
 from tests.guests import digest_of, zipped
 from ww.errors import BadModule, Conflict, Draining, NotFound, Overloaded, RemoteError, UsageError, WwError
+from ww.gateway import recorder
 from ww.gateway.request import RequestLimits
 from ww.gateway.scheduler import SchedulerConfig
 from ww.gateway.task import RunState
@@ -238,6 +239,48 @@ async def test_a_run_that_has_ended_stays_so_when_its_task_is_cancelled(gateway:
             await gateway.pass_time(0.2)
     states = [r.state for r in await gateway.store.results(task.number, limit=10, after=-1)]
     assert sorted(states) == ["cancelled", "succeeded"]
+
+
+async def test_a_cancel_takes_effect_though_whoever_asked_for_it_is_gone(gateway: Gateway) -> None:
+    worker = await gateway.worker()
+    await gateway.submit("a", repeats=3)
+    run = await next_run(worker)
+    cancelling = asyncio.ensure_future(gateway.scheduler.cancel("a"))
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)  # on its way to the disk
+    cancelling.cancel()
+    await asyncio.gather(cancelling, return_exceptions=True)
+    row = await gateway.store.task("a")
+    assert row is not None
+    assert row.cancelled
+    await gateway.ended("a")
+    await until(lambda: run.cancels == 1)
+    assert len(worker.runs) == 1
+
+
+async def test_what_waits_for_the_disk_is_bounded_in_bytes(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(recorder, "_UNWRITTEN_BYTES_MAX", 250)
+    worker = await gateway.worker()
+    worker.offers_again, gateway.store.refuses = True, True
+    await gateway.submit("a", repeats=10)
+    for count in (1, 2, 3):
+        (await next_run(worker, count)).end(stdout=bytes(100))
+    await next_run(worker, 4)
+    await gateway.pass_time(0.3)
+    await until(lambda: "no space left" in caplog.text)
+    worker.runs[3].end(stdout=bytes(100))
+    for _ in range(20):
+        await gateway.pass_time(0.3)
+        await asyncio.sleep(0.001)
+    assert len(worker.runs) == 4, "its slot waits"
+    gateway.store.refuses = False
+    async with asyncio.timeout(10):
+        while len(worker.runs) < 5:
+            await gateway.pass_time(0.5)
+            await asyncio.sleep(0.001)
+    await gateway.cancel("a")
 
 
 async def test_results_wait_for_a_disk_that_refuses(gateway: Gateway, caplog: pytest.LogCaptureFixture) -> None:

@@ -24,6 +24,8 @@ log = logging.getLogger("ww.gateway")
 _RETRY_S: Final = 1.0
 # Results on their way to disk; slots wait when there are more.
 _UNWRITTEN_MAX: Final = 1024
+# And what they may have printed, since a disk that refuses may do so for hours.
+_UNWRITTEN_BYTES_MAX: Final = 64 << 20
 # While more runs are due, results wait this long for others, so that many share one commit.
 _LINGER_S: Final = 0.005
 
@@ -49,6 +51,7 @@ class Recorder:
         self._is_busy = is_busy
         self._on_written = on_written
         self._unwritten: list[tuple[Task, RunResult]] = []
+        self._unwritten_bytes = 0
         self._to_write = asyncio.Event()
         self._written = asyncio.Event()
         self.held: Counter[str] = Counter()
@@ -56,13 +59,14 @@ class Recorder:
 
     async def put(self, task: Task, result: RunResult) -> None:
         """Have a run's end put on disk; waits when too many are on their way."""
-        while len(self._unwritten) >= _UNWRITTEN_MAX:
+        while len(self._unwritten) >= _UNWRITTEN_MAX or self._unwritten_bytes >= _UNWRITTEN_BYTES_MAX:
             await self._next_write()
         self.put_now(task, (result,))
 
     def put_now(self, task: Task, results: Sequence[RunResult]) -> None:
         """Have the ends of runs put on disk."""
         self._unwritten += [(task, result) for result in results]
+        self._unwritten_bytes += sum(map(_printed_bytes, results))
         self._to_write.set()
 
     async def is_written(self, task: Task, timeout_s: float) -> bool:
@@ -97,6 +101,7 @@ class Recorder:
                 continue
             refused = False
             del self._unwritten[: len(results)]
+            self._unwritten_bytes -= sum(_printed_bytes(result) for _, result in results)
             if self._unwritten:
                 self._to_write.set()
             self._observer.stored(len(results), self._clock.now() - began)
@@ -149,3 +154,7 @@ class Recorder:
         """Return the digests of the artifacts that a remembered run has, or is about to."""
         held = set(self.held)
         return await self._store.artifacts() | held
+
+
+def _printed_bytes(result: RunResult) -> int:
+    return len(result.outcome.stdout) + len(result.outcome.stderr)

@@ -10,7 +10,7 @@ import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, Self
+from typing import Any, Final, Self, TypeVar
 
 from ww.clock import Clock
 from ww.errors import Conflict, NotFound, Overloaded, StoreError
@@ -28,6 +28,8 @@ from ww.gateway.task import Demand, Need, Policy, RunResult, Spec, Task
 from ww.gateway.watch import Watches
 
 log = logging.getLogger("ww.gateway")
+
+T = TypeVar("T")
 
 _LOOK_EVERY_S: Final = 0.25
 
@@ -129,13 +131,7 @@ class Scheduler:
             self._check_room(spec)
             await keep_module()
             wall = self._clock.wall()
-            adding = asyncio.ensure_future(self._store.add_task(spec, wall))
-            try:
-                self._add(spec, await asyncio.shield(adding), wall)
-            except asyncio.CancelledError:
-                # What is on disk goes on, whoever asked for it.
-                self._add(spec, await adding, wall)
-                raise
+            await _written(self._store.add_task(spec, wall), lambda number: self._add(spec, number, wall))
         finally:
             del self._being_added[spec.id]
             self._tasks_bytes -= spec.size_bytes
@@ -158,7 +154,7 @@ class Scheduler:
             raise Overloaded(f"{limits.tasks_max} tasks have not ended, the limit", 10)
         if self._tasks_bytes > limits.tasks_bytes_max:
             raise Overloaded(f"the tasks that have not ended hold {limits.tasks_bytes_max} bytes, the limit", 10)
-        if spec.need not in self._needs and len(self._needs) >= limits.needs_max:
+        if spec.need not in self._needs and len(self._needs.keys() | {o.need for o in adding}) > limits.needs_max:
             raise Overloaded(f"the open tasks have {limits.needs_max} distinct needs, the limit", 10)
 
     async def cancel(self, id: str) -> None:
@@ -178,15 +174,21 @@ class Scheduler:
         if not await self.recorder.is_written(task, grace_s):
             raise StoreError("the results of its runs wait for the disk")
         wall = self._clock.wall()
-        # Before anything else, because an end shows only once it is on disk.
-        if task.has_ended or not await self._store.cancel_task(task.number, wall):
-            return
-        for attempt in task.active:
-            self.dispatcher.stop(attempt)
-        self.agenda.discard(task)
-        self.recorder.put_now(task, task.cancel(wall))
-        if await self.recorder.is_written(task, grace_s):
-            self._forget(task)
+
+        def stop(is_cancelled: bool) -> None:
+            if not is_cancelled:
+                return
+            for attempt in task.active:
+                self.dispatcher.stop(attempt)
+            self.agenda.discard(task)
+            self.recorder.put_now(task, task.cancel(wall))
+            if not task.is_ending:
+                self._forget(task)
+
+        # On disk before anything else, because an end shows only once it is there.
+        if not task.has_ended:
+            await _written(self._store.cancel_task(task.number, wall), stop)
+            await self.recorder.is_written(task, grace_s)
 
     # What is known.
 
@@ -257,6 +259,10 @@ class Scheduler:
 
     def _on_workers(self) -> None:
         self._has_changed = True
+        # What could not be served may go on at once; what cannot any more, later.
+        for demand in self.agenda.ready.demands():
+            if demand.reason:
+                self._judge(demand)
         self.dispatcher.wake()
 
     def _on_ready(self, task: Task) -> None:
@@ -278,11 +284,11 @@ class Scheduler:
         while True:
             await self._clock.sleep(_LOOK_EVERY_S)
             self.agenda.ready.prune()
-            self.dispatcher.look_around()
             if self._has_changed:
                 self._has_changed = False
                 for demand in self.agenda.ready.demands():
                     self._judge(demand)
+            self.dispatcher.look_around()
             for demand in self.agenda.ready.demands():
                 if demand.reason and self._clock.now() - demand.since >= self._config.unsatisfiable_ttl_s:
                     await self._give_up(demand)
@@ -309,3 +315,14 @@ class Scheduler:
             except StoreError as error:
                 log.error("task %s could not be given up: %s", task.spec.id, error)
                 self.agenda.put(task)
+
+
+async def _written(writing: Coroutine[Any, Any, T], then: Callable[[T], None]) -> None:
+    """Do what follows from what is on disk, also when whoever asked for it gives up before that."""
+    work = asyncio.ensure_future(writing)
+    try:
+        value = await asyncio.shield(work)
+    except asyncio.CancelledError:
+        then(await work)
+        raise
+    then(value)
