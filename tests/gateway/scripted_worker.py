@@ -103,7 +103,8 @@ class _Slot(schema.worker.Worker.Server):  # type: ignore[misc]
         self._worker.loads += 1
         blob = context.params.blob
         if self._worker.load_error is not None:
-            raise self._worker.load_error
+            # A new one: with its traceback the one kept would hold this slot.
+            raise type(self._worker.load_error)(str(self._worker.load_error))
         self._worker.module = b"".join([data async for data in fetch(blob, bytes_max=1 << 20)])
         context.results.program = _Program(self._worker)
 

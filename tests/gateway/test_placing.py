@@ -232,6 +232,14 @@ async def test_distinct_needs_are_limited(tmp_path: Path) -> None:
         await gateway.submit("c", cpus=3.0)
 
 
+async def test_distinct_needs_are_limited_also_when_they_come_at_once(tmp_path: Path) -> None:
+    async with open_gateway(tmp_path, config={"tasks_max": 100, "needs_max": 2}) as gateway:
+        submitting = (gateway.submit(f"t{cpus}", cpus=float(cpus)) for cpus in range(1, 11))
+        answers = await asyncio.gather(*submitting, return_exceptions=True)
+        assert len({task.spec.need for task in gateway.scheduler.open_tasks()}) <= 2
+        assert sum(isinstance(answer, Overloaded) for answer in answers) >= 8
+
+
 async def test_how_many_wait_is_known(gateway: Gateway) -> None:
     assert gateway.scheduler.queue_length() == 0
     await gateway.submit("a", repeats=1_000_000)
@@ -282,6 +290,17 @@ async def test_without_being_asked_there_are_no_second_attempts(gateway: Gateway
     assert len(quick.runs) == 2
     straggler.end()
     assert {result.attempts for result in await gateway.ended("a")} == {1}
+
+
+async def test_what_nobody_can_serve_is_in_no_stragglers_way(tmp_path: Path) -> None:
+    async with open_gateway(tmp_path, dispatch={"speculate": True}) as gateway:
+        await gateway.submit("gpu", labels=GPU)
+        _, quick, straggler = await straggling(gateway)
+        for _ in range(3):
+            await gateway.pass_time(1.0)
+        assert [result.attempts for result in await gateway.ended("a")] == [2, 1, 1]
+        assert len(quick.runs) == 3
+        await until(lambda: straggler.cancels == 1)
 
 
 async def test_the_straggler_itself_may_still_win(tmp_path: Path) -> None:

@@ -67,6 +67,19 @@ def test_a_task_that_comes_late_does_not_make_up_for_the_time_before_it_came() -
     assert 9 <= serve(queue, 20).count(1) <= 11
 
 
+def test_a_task_that_waited_long_for_a_rare_worker_gives_no_start_to_those_that_come_after_it() -> None:
+    rare = make_task(1, labels=(("gpu", "yes"),))
+    queue = filled(rare)
+    batch = make_task(2, repeats=5000)
+    batch.charged_s = 3600.0
+    queue.add(batch)
+    queue.take(batch, 1)
+    queue.add(batch)
+    queue.take(rare, 1)  # at last: it has had nothing
+    queue.add(make_task(3, repeats=1000))
+    assert 9 <= serve(queue, 20).count(2) <= 11
+
+
 def test_turns_are_of_slot_time_so_long_runs_get_fewer() -> None:
     queue = filled(make_task(1, repeats=1000), make_task(2, repeats=1000))
     served = serve(queue, 110, {1: 1.0, 2: 0.1})

@@ -20,7 +20,7 @@ from ww.gateway.modules import ModuleStore
 from ww.gateway.observer import Observer
 from ww.gateway.pool import WorkerPool
 from ww.gateway.recorder import Recorder
-from ww.gateway.task import Attempt, Effects, Outcome, Task
+from ww.gateway.task import Attempt, Effects, Need, Outcome, Task
 from ww.gateway.watch import Watches
 
 log = logging.getLogger("ww.gateway")
@@ -48,6 +48,10 @@ class DispatchConfig:
     """Seconds a worker has to answer a cancel."""
     speculate: bool = False
     """Whether a run that takes much longer than its like gets a second attempt once nothing else of its task waits."""
+
+
+class _OurFault(WwError):
+    """An attempt that this gateway could not even begin."""
 
 
 @dataclass(eq=False, slots=True)
@@ -106,14 +110,20 @@ class Dispatcher:
         while True:
             await self._wake.wait()
             self._wake.clear()
-            while self._pool.has_free_slot and (found := self._place()) is not None:
+            without_room: set[Need] = set()
+            while self._pool.has_free_slot and (found := self._place(without_room)) is not None:
                 self._use(*found)
 
-    def _place(self) -> tuple[Lease, Attempt] | None:
-        """Begin the run that should go next of those for which slots are free."""
+    def _place(self, without_room: set[Need]) -> tuple[Lease, Attempt] | None:
+        """Begin the run that should go next of those for which slots are free; for some needs there are known to be
+        none."""
         for task in self._agenda.ready.heads():
-            lease = self._pool.take(task.spec.need, task.spec.module)
+            need = task.spec.need
+            if need in without_room:
+                continue
+            lease = self._pool.take(need, task.spec.module, shunned=task.shuns)
             if lease is None:
+                without_room.add(need)
                 continue
             attempt = self._agenda.begin(task, lease.slots)
             if attempt is not None:
@@ -173,6 +183,8 @@ class Dispatcher:
         except Draining:
             task.give_back(attempt, self._clock.now())
             slot.is_usable = False
+            # It gets nothing more, or it could send everything back for ever.
+            self._pool.leave(slot.lease.peer)
             self._observer.attempt_ended("returned")
             effects = Effects()
         except Exception as error:
@@ -194,8 +206,8 @@ class Dispatcher:
         task = attempt.task
         slot.is_usable = False
         # One whose connection broke is gone anyhow.
-        if not isinstance(error, Disconnected) and task.is_active(attempt):
-            self._pool.attempt_ended(slot.lease, task.spec.module, well=False)
+        if not isinstance(error, Disconnected | _OurFault) and task.is_active(attempt):
+            self._pool.attempt_ended(slot.lease, task.spec.module, well=False, was_lost=True)
         where = f"run {task.spec.id}/{attempt.run}: attempt {attempt.number} on {attempt.worker}"
         log.info("%s is lost: %s", where, error)
         self._observer.attempt_ended("lost")
@@ -222,7 +234,10 @@ class Dispatcher:
     async def _outcome(self, slot: _Slot, attempt: Attempt) -> Outcome:
         task, files = attempt.task, b""
         if not slot.lease.is_prepared(task):
-            files = await self._modules.read_files(task.spec.files)
+            try:
+                files = await self._modules.read_files(task.spec.files)
+            except WwError as error:
+                raise _OurFault(str(error)) from None
             if not task.is_active(attempt):
                 return Outcome(reason="cancelled")
         remote = slot.attempts[attempt] = slot.lease.start(task, files)
@@ -288,10 +303,13 @@ class Dispatcher:
     def look_around(self) -> None:
         """Do what nobody asks for: keep reservations to what is wanted, and give stragglers a second attempt."""
         self._pool.release({demand.need for demand in self._agenda.ready.demands()})
-        for task in self._agenda.ready.heads()[:_RESERVING_MAX]:
-            if self._pool.has_room(task.spec.need) or not self._pool.reserve(task.spec.need):
-                break  # it is not for want of several slots at once that it waits
-        if self._config.speculate and not len(self._agenda.ready):
+        ahead: list[Need] = []
+        waiting = self._agenda.ready.heads()
+        for task in waiting[:_RESERVING_MAX]:
+            need = task.spec.need
+            if self._pool.has_room(need) or not self._pool.reserve(need, ahead):
+                ahead.append(need)  # it is not for want of several slots at once that it waits
+        if self._config.speculate and not any(self._pool.has_room(task.spec.need) for task in waiting):
             self._second_attempts()
         self.wake()
 

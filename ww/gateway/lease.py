@@ -26,6 +26,8 @@ from ww.rpc.exports import Peer
 from ww.wasm_inspect import Kind
 
 _PROGRAMS_MAX: Final = 16
+# How much longer than its deadline a run can take until it is stopped, with room to spare.
+_OVERRUN_S: Final = 60.0
 INT64_MAX: Final = 2**63 - 1
 _REASONS: Final = {"ok": "", "cancelled": "cancelled"} | {
     name: name
@@ -222,7 +224,8 @@ def _read_outcome(outcome: Any, spec: Spec) -> tuple[Outcome, bytes]:
         stderr=stderr[:most],
         stdout_truncated=outcome.stdoutTruncated or len(stdout) > most,
         stderr_truncated=outcome.stderrTruncated or len(stderr) > most,
-        wall_s=finite(outcome.wallSeconds),
+        # Tasks take turns by it: an absurd one would put a task, and what comes after it, behind all others for ever.
+        wall_s=min(finite(outcome.wallSeconds), spec.duration_s + _OVERRUN_S),
         cpu_s=finite(outcome.cpuSeconds),
         memory_bytes=min(outcome.memoryBytes, INT64_MAX),
         memory_limit_bytes=min(outcome.memoryLimitBytes, INT64_MAX),

@@ -6,7 +6,7 @@ belongs to the peer whose connection it came by, whatever it claims.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Collection, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
@@ -46,6 +46,8 @@ class WorkerEntry:
     """Seconds since the epoch."""
     leased: int = 0
     """Slots of it that are in use."""
+    slots_seen: int = 0
+    """Most slots of it that were on offer or in use at once: what it claims to have it may never offer."""
     leaving: bool = False
     modules: dict[str, None] = field(default_factory=dict)
     """Digests (hex) of modules that it ran lately, oldest first."""
@@ -90,6 +92,10 @@ class WorkerPool:
         # Exported by name: it stays open when the last worker has gone.
         self.channel.add_sender()
         self._workers: dict[Peer, WorkerEntry] = {}
+        self._labelled: dict[tuple[str, str], dict[Peer, None]] = {}
+        """Workers by what they say of themselves: most of many workers have nothing to do with most of many needs."""
+        self._shapes: list[WorkerInfo] | None = None
+        """What workers that can be given something say, each once; None when that has to be looked at."""
         self._draining: set[PeerId] = set()
         self._reserved: dict[Peer, Need] = {}
         self._breaker_config = breaker or BreakerConfig()
@@ -121,22 +127,32 @@ class WorkerPool:
         if len(self._workers) >= _WORKERS_MAX:
             raise Overloaded(f"{_WORKERS_MAX} workers are registered, the limit")
         self._workers[peer] = WorkerEntry(peer, info, self._clock.wall())
+        for label in info.labels.items():
+            self._labelled.setdefault(label, {})[peer] = None
         log.info("worker %s joined from %s with %d slots", peer.peer_id, peer.remote, info.slots)
-        self._on_workers()
+        self._have_changed()
 
     def unregister(self, peer: Peer, why: str) -> None:
         """Forget a worker."""
         self._reserved.pop(peer, None)
-        if self._workers.pop(peer, None) is not None:
+        if (entry := self._workers.pop(peer, None)) is not None:
+            for label in entry.info.labels.items():
+                del self._labelled[label][peer]
+                if not self._labelled[label]:
+                    del self._labelled[label]
             log.info("worker %s %s", peer.peer_id, why)
-            self._on_workers()
+            self._have_changed()
 
     def leave(self, peer: Peer) -> None:
         """Note that a worker is stopping: what it runs may still finish."""
-        if entry := self._workers.get(peer):
+        if (entry := self._workers.get(peer)) and not entry.leaving:
             entry.leaving = True
             log.info("worker %s is leaving", peer.peer_id)
-            self._on_workers()
+            self._have_changed()
+
+    def _have_changed(self) -> None:
+        self._shapes = None
+        self._on_workers()
 
     # What the operator does.
 
@@ -146,7 +162,7 @@ class WorkerPool:
             self._draining.add(peer_id)
         else:
             self._draining.discard(peer_id)
-        self._on_workers()
+        self._have_changed()
 
     # What the dispatcher asks.
 
@@ -169,13 +185,16 @@ class WorkerPool:
         """Whether `take` would return a lease."""
         return self._choose(need, "", None) is not None
 
-    def take(self, need: Need, module: str = "", *, avoiding: frozenset[PeerId] = frozenset()) -> Lease | None:
+    def take(
+        self, need: Need, module: str = "", *, avoiding: frozenset[PeerId] = frozenset(), shunned: str = ""
+    ) -> Lease | None:
         """Take as many free slots of one worker as a run with that need takes; None when no worker has them.
 
         One that ran the module before is preferred, then the least busy one, then the one that offered first: spreading
-        runs over machines before filling one up uses all of their memory bandwidth and caches.
+        runs over machines before filling one up uses all of their memory bandwidth and caches. The shunned peer comes
+        after all others, those that are avoided do not come at all.
         """
-        while (found := self._choose(need, module, avoiding)) is not None:
+        while (found := self._choose(need, module, avoiding, shunned)) is not None:
             entry, keys = found
             try:
                 offers = [self.channel.take(key) for key in keys]
@@ -195,16 +214,18 @@ class WorkerPool:
         return Lease(offers, self._invocations, self._module_path, on_close)
 
     def _choose(
-        self, need: Need, module: str, avoiding: frozenset[PeerId] | None
+        self, need: Need, module: str, avoiding: frozenset[PeerId] | None, shunned: str = ""
     ) -> tuple[WorkerEntry, list[int]] | None:
-        best: tuple[tuple[bool, int, int], WorkerEntry, list[int]] | None = None
-        for peer, keys in self._waiting().items():
-            entry = self._workers.get(peer)
-            if entry is None or not self._may_run(entry, need) or (avoiding and peer.peer_id in avoiding):
+        best: tuple[tuple[bool, bool, int, int], WorkerEntry, list[int]] | None = None
+        waiting = self._waiting()
+        for peer in self._with_labels(need) if need.labels else waiting:
+            entry, keys = self._workers.get(peer), waiting.get(peer)
+            if not keys or entry is None or (avoiding and peer.peer_id in avoiding):
                 continue
             slots = slots_for(need, entry.info)
-            if slots and len(keys) >= slots:
-                score = (module not in entry.modules, entry.leased, keys[0])
+            if slots and len(keys) >= slots and self._may_run(entry, need):
+                is_shunned = bool(shunned) and str(peer.peer_id) == shunned
+                score = (is_shunned, module not in entry.modules, entry.leased, keys[0])
                 if best is None or score < best[0]:
                     best = (score, entry, keys[:slots])
         return None if best is None else best[1:]
@@ -224,7 +245,7 @@ class WorkerPool:
 
     def _may_run(self, entry: WorkerEntry | None, need: Need | None) -> bool:
         """Whether a worker may be given something new; without a need, anything at all."""
-        if entry is None or entry.peer.peer_id in self._draining:
+        if entry is None or entry.leaving or entry.peer.peer_id in self._draining:
             return False
         if need is not None and self._reserved and self._reserved.get(entry.peer, need) != need:
             return False
@@ -245,29 +266,53 @@ class WorkerPool:
             need, entry.info
         ) == lease.slots
 
-    def reserve(self, need: Need) -> bool:
+    def reserve(self, need: Need, ahead: Sequence[Need] = ()) -> bool:
         """Keep a worker's slots for a run that takes several of them, until enough are free at once.
 
-        Otherwise small runs would have them for ever. False when it would take one slot, of some worker.
+        Otherwise small runs would have them for ever. Not of a worker that could serve what is ahead of it. False when
+        it would take one slot, of some worker.
         """
         if not (need.cpus or need.memory_bytes):
             return False
-        able = [(slots, entry) for entry in self._able() if (slots := slots_for(need, entry.info))]
-        if any(slots == 1 for slots, _ in able):
+        able = [entry for entry in self._able() if self._can_have(need, entry)]
+        if any(slots_for(need, entry.info) == 1 for entry in able):
             return False
-        able = [(slots, entry) for slots, entry in able if entry.peer not in self._reserved]
-        if able and need not in self._reserved.values():
-            _, chosen = min(able, key=lambda pair: pair[1].leased)
-            self._reserved[chosen.peer] = need
+        if need not in self._reserved.values():
+            able = [entry for entry in able if entry.peer not in self._reserved]
+            able = [entry for entry in able if not any(slots_for(other, entry.info) for other in ahead)]
+            if able:
+                self._reserved[min(able, key=lambda entry: entry.leased).peer] = need
         return True
 
     def release(self, needs: set[Need]) -> None:
-        """Keep slots for those needs only."""
-        self._reserved = {peer: need for peer, need in self._reserved.items() if need in needs}
+        """Keep slots for those needs only, and of workers only that can still be given something."""
+        able = {entry.peer: entry for entry in self._able()} if self._reserved else {}
+        self._reserved = {
+            peer: need
+            for peer, need in self._reserved.items()
+            if need in needs and peer in able and self._can_have(need, able[peer])
+        }
+
+    def _can_have(self, need: Need, entry: WorkerEntry) -> bool:
+        """Whether a worker has, by what it did and not only by what it says, the slots for a run with that need."""
+        free = len(self._waiting().get(entry.peer, ()))
+        entry.slots_seen = max(entry.slots_seen, entry.leased + free)
+        breaker = self._breakers.get(entry.peer.peer_id)
+        if breaker is not None and breaker.state(self._clock.now()) is BreakerState.OPEN:
+            return False
+        return 0 < slots_for(need, entry.info) <= entry.slots_seen
 
     def why_not(self, need: Need) -> str:
         """Say why no connected worker could ever meet a need; empty when one could, or when none is connected."""
-        return why_not(need, list({entry.shape: entry.info for entry in self._able()}.values()))
+        if self._shapes is None:
+            self._shapes = list({entry.shape: entry.info for entry in self._able()}.values())
+        if need.labels and not self._with_labels(need):
+            return why_not(need, self._shapes[:1])
+        return why_not(need, self._shapes)
+
+    def _with_labels(self, need: Need) -> Collection[Peer]:
+        """Return the workers that have the rarest of a need's labels."""
+        return min((self._labelled.get(label, {}) for label in need.labels), key=len)
 
     def _able(self) -> list[WorkerEntry]:
         return [
@@ -278,8 +323,8 @@ class WorkerPool:
         """Whether a peer is to get nothing new."""
         return peer_id in self._draining
 
-    def attempt_ended(self, lease: Lease, module: str, *, well: bool) -> None:
-        """Note how an attempt ended as far as its worker is at fault."""
+    def attempt_ended(self, lease: Lease, module: str, *, well: bool, was_lost: bool = False) -> None:
+        """Note how an attempt ended as far as its worker is at fault; was_lost: it has no outcome."""
         peer_id, now = lease.peer_id, self._clock.now()
         breaker = self._breakers.get(peer_id)
         if well:
@@ -294,7 +339,11 @@ class WorkerPool:
             while len(self._breakers) >= _BREAKERS_MAX:
                 del self._breakers[next(iter(self._breakers))]
             breaker = self._breakers[peer_id] = Breaker(self._breaker_config)
-        if breaker.failed(module, now):
+        # A guest may crash here and not there. What is lost here and runs elsewhere, the module is not to blame for.
+        is_proven = was_lost and any(
+            module in other.modules for other in self._workers.values() if other.peer.peer_id != peer_id
+        )
+        if breaker.failed(module, now, is_proven=is_proven):
             log.warning("worker %s gets nothing to run for a while: too many of its runs failed by its fault", peer_id)
 
 

@@ -25,6 +25,8 @@ class _Lane:
 
     demand: Demand
     heap: list[_Key] = field(default_factory=list)
+    turns: dict[int, float] = field(default_factory=dict)
+    """By priority: the slot time that whoever of them went last had had."""
 
 
 class ReadyQueue:
@@ -34,7 +36,7 @@ class ReadyQueue:
         self._lanes: dict[Need, _Lane] = {}
         self._tasks: dict[int, tuple[_Key, Task]] = {}
         self._turns: dict[int, float] = {}
-        """By priority: the slot time that whoever went last had had."""
+        """By priority: the slot time that whoever went last, with whatever need, had had."""
 
     def __len__(self) -> int:
         return len(self._tasks)
@@ -51,7 +53,8 @@ class ReadyQueue:
         if lane is None:
             lane = self._lanes[need] = _Lane(Demand(need))
         task.demand = lane.demand
-        task.charged_s = max(task.charged_s, self._turns.get(priority, 0.0))
+        # As those it competes with: one that waited long for a rare worker has had little, and tells nothing of them.
+        task.charged_s = max(task.charged_s, lane.turns.get(priority, self._turns.get(priority, 0.0)))
         key = (-priority, task.charged_s, task.number)
         self._tasks[task.number] = (key, task)
         heapq.heappush(lane.heap, key)
@@ -66,17 +69,17 @@ class ReadyQueue:
             heapq.heapify(lane.heap)
 
     def heads(self) -> list[Task]:
-        """Return the first task of each need, in the order in which they should go."""
-        if len(self._lanes) == 1:
-            (lane,) = self._lanes.values()
-            key = self._head(lane)
+        """Return the first task of each need that can be met at all, in the order in which they should go."""
+        lanes = [lane for lane in self._lanes.values() if not lane.demand.reason]
+        if len(lanes) == 1:
+            key = self._head(lanes[0])
             return [self._tasks[key[2]][1]] if key is not None else []
-        keys = sorted(key for lane in self._lanes.values() if (key := self._head(lane)) is not None)
+        keys = sorted(key for lane in lanes if (key := self._head(lane)) is not None)
         return [self._tasks[key[2]][1] for key in keys]
 
     def take(self, task: Task, slots: int) -> None:
         """Take a task out because a run of it goes on that many slots; `add` it again when another is due."""
-        self._turns[task.spec.priority] = task.charged_s
+        self._turns[task.spec.priority] = self._lanes[task.spec.need].turns[task.spec.priority] = task.charged_s
         task.charged_s += self.charge_of(task) * slots
         self.discard(task)
 

@@ -75,7 +75,8 @@ class Policy:
     attempts_max: int = 5
     """Attempts of one run that may be lost."""
     crashes_max: int = 2
-    """A module that kills its sandbox is tried once elsewhere: it must not walk through the whole cluster."""
+    """A module that kills its sandbox is tried once more, elsewhere if that is free: it must not walk through the whole
+    cluster."""
     backoff_first_s: float = 0.1
     backoff_max_s: float = 10.0
 
@@ -127,6 +128,8 @@ class Run:
     failures: int = 0
     crashes: int = 0
     losses: int = 0
+    shuns: str = ""
+    """Peer id of the worker on which it was lost or crashed last."""
     attempts: list[Attempt] = field(default_factory=list)
     """Under way."""
 
@@ -276,6 +279,11 @@ class Task:
         return min(dues, default=None)
 
     @property
+    def shuns(self) -> str:
+        """Peer id of the worker that the first of the runs that are to begin again should not go to; or empty."""
+        return self._again[0].shuns if self._again else ""
+
+    @property
     def has_ended(self) -> bool:
         """Whether every run has its final state."""
         return self.finished_at is not None
@@ -382,6 +390,8 @@ class Task:
             )
         del self._attempts[attempt]
         run.attempts.remove(attempt)
+        if event in (Event.CRASHED, Event.LOST):
+            run.shuns = attempt.worker
         if not run.attempts:
             run.state = to
             run.due = now if event is Event.RETURNED else now + self._backoff(run)
