@@ -71,6 +71,7 @@ class Log:
     unsure: int = 0
     """Calls whose first answer never came."""
     reposted: int = 0
+    asked_to_cancel: set[str] = field(default_factory=set)
     cancelled: int = 0
 
 
@@ -145,6 +146,8 @@ class Load:
 
     def cancel(self, client: httpx.Client, id: str) -> None:
         """Cancel a task that may have ended: from then on it has."""
+        with self._lock:
+            self.log.asked_to_cancel.add(id)
         answer, _ = self._ask(client, "DELETE", f"/tasks/{id}")
         assert answer.status_code == 200, f"{id} was lost: {answer.text}"
         task = answer.json()
