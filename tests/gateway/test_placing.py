@@ -189,6 +189,50 @@ async def test_after_a_while_what_nobody_serves_has_failed(tmp_path: Path) -> No
         await gateway.ended("b")
 
 
+async def test_what_is_given_up_shares_a_commit_and_is_not_looked_at_before_its_time(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with open_gateway(tmp_path, config={"tasks_max": 100, "unsatisfiable_ttl_s": 60.0}) as gateway:
+        await gateway.worker()
+        for number in range(5):
+            await gateway.submit(f"old{number}", labels=GPU)
+        await gateway.pass_time(30.0)
+        await gateway.submit("new", labels=GPU)
+        scheduler, at_once, most = gateway.scheduler, 0, 0
+        fail_task, tasks_of, looks = gateway.store.fail_task, scheduler.agenda.ready.tasks_of, 0
+
+        async def fail(*arguments: Any) -> bool:
+            nonlocal at_once, most
+            at_once += 1
+            most = max(most, at_once)
+            try:
+                return await fail_task(*arguments)
+            finally:
+                at_once -= 1
+
+        def look(demand: Any) -> Any:
+            nonlocal looks
+            looks += 1
+            return tasks_of(demand)
+
+        monkeypatch.setattr(gateway.store, "fail_task", fail)
+        monkeypatch.setattr(scheduler.agenda.ready, "tasks_of", look)
+        await gateway.pass_time(31.0)
+        async with asyncio.timeout(10):
+            while len(list(scheduler.open_tasks())) > 1:
+                await gateway.pass_time(0.25)
+                await asyncio.sleep(0.001)
+        assert most == 5
+        for _ in range(20):
+            await gateway.pass_time(0.25)
+        assert looks <= 2
+        async with asyncio.timeout(10):
+            while scheduler.task("new") is not None:
+                await gateway.pass_time(0.25)
+                await asyncio.sleep(0.001)
+        assert gateway.clock.now() >= 90.0
+
+
 async def test_a_disk_that_refuses_gives_nothing_up(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     async with open_gateway(tmp_path, config={"unsatisfiable_ttl_s": 60.0}) as gateway:
         await gateway.worker()

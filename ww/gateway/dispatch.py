@@ -94,6 +94,7 @@ class Dispatcher:
         self._config = config
         self._spawn = spawn
         self._slots: set[_Slot] = set()
+        self._under_way: dict[Attempt, RemoteAttempt] = {}
         self._wake = asyncio.Event()
         self._shared = asyncio.Event()  # a slot has several lanes
         self.late_outcomes = 0
@@ -111,7 +112,12 @@ class Dispatcher:
             await self._wake.wait()
             self._wake.clear()
             without_room: set[Need] = set()
-            while self._pool.has_free_slot and (found := self._place(without_room)) is not None:
+            # Nothing is due: thousands of offers need not be looked at for each that comes.
+            while (
+                len(self._agenda.ready)
+                and self._pool.has_free_slot
+                and (found := self._place(without_room)) is not None
+            ):
                 self._use(*found)
 
     def _place(self, without_room: set[Need]) -> tuple[Lease, Attempt] | None:
@@ -240,7 +246,7 @@ class Dispatcher:
                 raise _OurFault(str(error)) from None
             if not task.is_active(attempt):
                 return Outcome(reason="cancelled")
-        remote = slot.attempts[attempt] = slot.lease.start(task, files)
+        remote = slot.attempts[attempt] = self._under_way[attempt] = slot.lease.start(task, files)
         del files
         patience_s = task.spec.duration_s + self._config.attempt_slack_s
         try:
@@ -251,16 +257,15 @@ class Dispatcher:
         except TimeoutError:
             raise WwError(f"the worker said nothing for {patience_s:g} s") from None
         finally:
-            del slot.attempts[attempt]
+            del slot.attempts[attempt], self._under_way[attempt]
         if outcome.reason == "cancelled" and task.is_active(attempt):
             raise WwError("the worker stopped it")
         return await self._recorder.keep_artifacts(attempt, outcome, artifacts) if artifacts else outcome
 
     def stop(self, attempt: Attempt) -> None:
         """Have the worker stop an attempt; nobody waits for that."""
-        for slot in self._slots:
-            if (remote := slot.attempts.get(attempt)) is not None:
-                self._spawn(self._cancel(remote))
+        if (remote := self._under_way.get(attempt)) is not None:
+            self._spawn(self._cancel(remote))
 
     async def _cancel(self, remote: RemoteAttempt) -> None:
         try:

@@ -32,6 +32,8 @@ log = logging.getLogger("ww.gateway")
 T = TypeVar("T")
 
 _LOOK_EVERY_S: Final = 0.25
+# Tasks that are given up together, in one commit.
+_GIVEN_UP_AT_ONCE: Final = 1024
 
 
 @dataclass(frozen=True, slots=True)
@@ -302,19 +304,34 @@ class Scheduler:
 
     async def _give_up(self, demand: Demand) -> None:
         """End the tasks of a need whose time is over."""
-        latest = self._clock.now() - self._config.unsatisfiable_ttl_s
+        now = self._clock.now()
+        latest, oldest, over = now - self._config.unsatisfiable_ttl_s, now, []
         for task in self.agenda.ready.tasks_of(demand):
-            if task.oldest_due(self._clock.now()) > latest or task.active or task.is_ending:
-                continue
-            self.agenda.discard(task)
-            reason, wall = f"unsatisfiable: {demand.reason}", self._clock.wall()
-            try:
-                if await self._store.fail_task(task.number, wall, reason):
-                    task.fail(reason, wall)
-                    self._forget(task)
-            except StoreError as error:
-                log.error("task %s could not be given up: %s", task.spec.id, error)
-                self.agenda.put(task)
+            if (due := task.oldest_due(now)) <= latest and not (task.active or task.is_ending):
+                over.append(task)
+            else:
+                oldest = min(oldest, max(due, latest + _LOOK_EVERY_S))
+        if len(over) <= _GIVEN_UP_AT_ONCE:
+            demand.since = oldest  # until then nobody's time is over
+        reason = f"unsatisfiable: {demand.reason}"
+        giving_up = (self._give_up_task(task, reason) for task in over[:_GIVEN_UP_AT_ONCE])
+        if errors := [error for error in await asyncio.gather(*giving_up) if error is not None]:
+            log.error("tasks that could not be given up: %d, first %s", len(errors), errors[0])
+
+    async def _give_up_task(self, task: Task, reason: str) -> StoreError | None:
+        """End a task that nobody can serve; return what the disk said when it refuses."""
+        self.agenda.discard(task)
+        wall = self._clock.wall()
+        try:
+            if await self._store.fail_task(task.number, wall, reason):
+                task.fail(reason, wall)
+                self._forget(task)
+        except StoreError as error:
+            self.agenda.put(task)
+            if task.demand is not None:
+                task.demand.since = min(task.demand.since, task.oldest_due(self._clock.now()))
+            return error
+        return None
 
 
 async def _written(writing: Coroutine[Any, Any, T], then: Callable[[T], None]) -> None:
