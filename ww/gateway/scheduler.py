@@ -156,7 +156,10 @@ class Scheduler:
             raise Overloaded(f"{limits.tasks_max} tasks have not ended, the limit", 10)
         if self._tasks_bytes > limits.tasks_bytes_max:
             raise Overloaded(f"the tasks that have not ended hold {limits.tasks_bytes_max} bytes, the limit", 10)
-        if spec.need not in self._needs and len(self._needs.keys() | {o.need for o in adding}) > limits.needs_max:
+        if spec.need in self._needs:
+            return
+        adding = {other.need for other, _ in self._being_added.values()}
+        if len(self._needs.keys() | adding) > limits.needs_max:
             raise Overloaded(f"the open tasks have {limits.needs_max} distinct needs, the limit", 10)
 
     async def cancel(self, id: str) -> None:
