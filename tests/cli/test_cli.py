@@ -10,6 +10,7 @@ import pytest
 
 from tests.guests import ROOT
 from ww import __version__
+from ww.cli import main
 from ww.identity import Identity
 
 PEER = str(Identity.generate().peer_id)
@@ -152,3 +153,11 @@ def test_output_that_nobody_reads_is_no_traceback(tmp_path: Path) -> None:
         ["sh", "-c", f"({command}; echo $? >&2) | true"], cwd=ROOT, capture_output=True, text=True, check=False
     )
     assert "Traceback" not in done.stderr
+
+
+def test_ctrl_c_while_a_command_is_read_is_no_traceback(monkeypatch: pytest.MonkeyPatch) -> None:
+    def interrupted(name: str) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("importlib.import_module", interrupted)
+    assert main(["tasks"]) == 130

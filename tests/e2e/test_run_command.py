@@ -174,6 +174,23 @@ def test_ctrl_c_cancels_the_task(user: User, number: signal.Signals, code: int) 
     assert user.gateway.task(id)["status"] == "cancelled"
 
 
+@pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
+def test_ctrl_c_before_anything_was_sent_cancels_nothing(user: User, number: signal.Signals, code: int) -> None:
+    id = f"other{number}"
+    user.gateway.post(guest("spin"), id=id, input=0)
+    process = subprocess.Popen(
+        [sys.executable, "-m", "ww", "run", "wasm/echo/echo.wasm", "--id", id, "--stdin", "-"],
+        cwd=ROOT, env=user.environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
+    )  # fmt: skip
+    # It waits for its stdin: the system call that it is in is a read.
+    wait_until(lambda: (Path("/proc") / str(process.pid) / "wchan").read_text().startswith(("pipe_", "anon_pipe_")))
+    process.send_signal(number)
+    assert process.communicate(timeout=BOUND_S) == (b"", b"")
+    assert process.returncode == code
+    assert user.gateway.task(id)["finished_at"] is None
+    user.gateway.client.delete(f"/tasks/{id}")
+
+
 def test_a_second_ctrl_c_does_not_wait(user: User) -> None:
     process, id = user.start("wasm/spin/spin.wasm", "--input", "0")
     os.kill(user.gateway.pid, signal.SIGSTOP)
@@ -199,6 +216,43 @@ def test_output_that_nobody_reads_ends_the_task(user: User) -> None:
     assert process.stderr.read() == b"ww: cancelling the task; ctrl-C again leaves it as it is\n"
     process.stderr.close()
     assert user.gateway.task(id)["status"] == "cancelled"
+
+
+def in_shell(user: User, line: str, **variables: str) -> "subprocess.CompletedProcess[bytes]":
+    """Run a line of sh, in which $ww is ww."""
+    environment = user.environment | {"ww": f"{sys.executable} -m ww"} | variables
+    return subprocess.run(["sh", "-c", line], cwd=ROOT, env=environment, capture_output=True, timeout=30, check=False)
+
+
+def test_a_pipe_of_both_streams_that_nobody_reads_ends_the_task_too(user: User) -> None:
+    run = "$ww run wasm/echo/echo.wasm x --repeats 1000 --delay 0.02 --id both"
+    done = in_shell(user, f"({run} 2>&1; echo $? >&3) 3>&2 | head -1")
+    assert (done.stdout, done.stderr) == (b"ww: task both\n", b"141\n")
+    assert user.gateway.task("both")["status"] == "cancelled"
+
+
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_output_that_there_is_no_room_for_is_one_line(user: User, unbuffered: str) -> None:
+    for command, code in (("tasks", 1), ("tasks --json", 1), ("run wasm/echo/echo.wasm x", 125)):
+        done = in_shell(user, f"$ww {command} > /dev/full", PYTHONUNBUFFERED=unbuffered)
+        assert done.returncode == code
+        assert b"ww: the output cannot be written: no space left on device\n" in done.stderr
+        assert b"Traceback" not in done.stderr
+        assert b"ignored" not in done.stderr
+
+
+def test_closed_streams_are_nobody_and_stay_apart(user: User) -> None:
+    run = "$ww run wasm/echo/echo.wasm x"
+    done = in_shell(user, f"{run} 2>&-")
+    assert (done.returncode, done.stdout) == (0, b"x\n"), "what ww says is not output"
+    for line in (f"{run} >&-", "$ww tasks >&-", f"{run} --stdin - <&-"):
+        assert in_shell(user, line).returncode == 0
+
+
+def test_a_name_that_the_terminal_cannot_show_is_no_traceback(user: User) -> None:
+    user.gateway.post(guest("noop"), id="named", name="\N{SNOWMAN}")
+    done = in_shell(user, "$ww tasks --limit 1; $ww status named", PYTHONIOENCODING="ascii")
+    assert (done.returncode, done.stderr, done.stdout.count(b"\\u2603")) == (0, b"", 2)
 
 
 def test_a_table_in_a_closed_pipe_is_no_traceback(user: User) -> None:

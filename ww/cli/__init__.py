@@ -2,11 +2,13 @@
 
 import importlib
 import sys
+from argparse import Namespace
 from collections.abc import Sequence
 from typing import Any, Final
 
 from ww import __version__
 from ww.cli.parser import Parser
+from ww.cli.streams import is_end_of_output, prepare, say
 from ww.errors import WwError
 
 _COMMANDS: Final = {
@@ -31,24 +33,28 @@ _COMMANDS: Final = {
 
 def main(argv: list[str] | None = None) -> int:
     """Run the command that argv names and return the exit code: 0, 1 for an error, 2 for wrong usage."""
-    parser = Parser(prog="ww", description="A peer-to-peer cluster that runs WebAssembly nobody has to trust.")
-    parser.add_argument("--version", action="version", version=f"ww {__version__}")
-    argv = sys.argv[1:] if argv is None else argv
-    add_commands(parser.add_subparsers(metavar="COMMAND", required=True), argv)
-    arguments = parser.parse_args(argv)
+    prepare()
     try:
+        arguments = _read(sys.argv[1:] if argv is None else argv)
         code: int = arguments.run(arguments)
         sys.stdout.flush()
     except WwError as error:
-        print(f"ww: {error}", file=sys.stderr)
+        say(str(error))
         return 1
     except KeyboardInterrupt:
         return 130
-    except BrokenPipeError:
-        # Whoever read our output has gone; nothing more can be said to it.
-        sys.stderr.close()
+    except OSError as error:
+        if not is_end_of_output(error):
+            raise
         return 1
     return code
+
+
+def _read(argv: Sequence[str]) -> Namespace:
+    parser = Parser(prog="ww", description="A peer-to-peer cluster that runs WebAssembly nobody has to trust.")
+    parser.add_argument("--version", action="version", version=f"ww {__version__}")
+    add_commands(parser.add_subparsers(metavar="COMMAND", required=True), argv)
+    return parser.parse_args(argv)
 
 
 def add_commands(commands: Any, argv: Sequence[str]) -> None:

@@ -6,7 +6,6 @@ Holds options and the making of a client. Must not import nodes or capabilities:
 import argparse
 import json
 import os
-import sys
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
@@ -14,6 +13,7 @@ from pathlib import Path
 from typing import Any, Final
 
 from ww.cli.parser import TRUTHS, NotInArgv, Parser, argument
+from ww.cli.streams import say
 from ww.client import Client, Retry
 from ww.client.call import one_line
 from ww.client.wire import DEFAULT_URL
@@ -98,7 +98,7 @@ def print_json(value: Mapping[str, Any] | Iterable[Mapping[str, Any]]) -> None:
 
 def tell(text: str) -> None:
     """Say one line to whoever watches, beside the output."""
-    print(f"ww: {one_line(text)}", file=sys.stderr, flush=True)
+    say(one_line(text))
 
 
 def cell(value: object) -> str:

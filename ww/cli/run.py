@@ -17,6 +17,7 @@ from ww import archive
 from ww.cli.output import Printer, follow
 from ww.cli.parser import Append, Parser, argument, count, decimal, integer, key_value, seconds, size, whole
 from ww.cli.remote import add_gateway_options, connect, print_json, tell
+from ww.cli.streams import is_end_of_output
 from ww.client import Client, Result, Retry, Task, TaskFields
 from ww.errors import NotFound, UsageError, WwError
 from ww.uuid7 import uuid7
@@ -102,18 +103,23 @@ def _run(arguments: argparse.Namespace) -> int:
     id = arguments.task_id if arguments.task_id is not None else str(uuid7())
     _check_out(arguments.out)
     try:
-        with connect(arguments) as client:
-            return _follow(client, arguments, id)
+        fields = _fields(arguments, id)
     except KeyboardInterrupt as stop:
-        return _cancel(arguments, id, _TERMINATED if isinstance(stop, _Terminated) else _INTERRUPTED)
-    except BrokenPipeError:
-        # As a program that runs here would end: nobody reads its output any more.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        return _cancel(arguments, id, _NO_READER)
+        return _stopped(stop)  # nothing was sent, and a task of that id is not this one
+    try:
+        with connect(arguments) as client:
+            return _follow(client, arguments, id, fields)
+    except KeyboardInterrupt as stop:
+        return _cancel(arguments, id, _stopped(stop))
+    except OSError as error:
+        if not is_end_of_output(error):
+            raise
+        # As a program that runs here would end: nobody reads its output any more, or there is no room for it.
+        return _cancel(arguments, id, _NO_READER if isinstance(error, BrokenPipeError) else _OURS)
 
 
-def _follow(client: Client, arguments: argparse.Namespace, id: str) -> int:
-    task = client.submit(arguments.file, **_fields(arguments, id))
+def _follow(client: Client, arguments: argparse.Namespace, id: str, fields: TaskFields) -> int:
+    task = client.submit(arguments.file, **fields)
     if arguments.detach:
         if arguments.json:
             print_json(task.json)
@@ -175,6 +181,10 @@ def _cancel(arguments: argparse.Namespace, id: str, code: int) -> int:
 
 class _Terminated(KeyboardInterrupt):
     """SIGTERM, which is as good a reason to stop."""
+
+
+def _stopped(stop: KeyboardInterrupt) -> int:
+    return _TERMINATED if isinstance(stop, _Terminated) else _INTERRUPTED
 
 
 def _terminate(number: int, frame: object) -> None:
