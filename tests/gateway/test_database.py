@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.stored import LARGE, WALL, add, end, ids, result, rows, spec
+from tests.gateway.stored import LARGE, WALL, add, change, end, ids, result, rows, spec
 from ww.errors import StoreError
 from ww.gateway.store import Store
 from ww.gateway.task import Outcome, Spec
@@ -270,3 +270,29 @@ async def test_a_damaged_database_is_refused_with_the_newest_backup(path: Path, 
     assert "\n" not in line
     assert f"the newest backup is {backups[1]}: ww db restore" in line if has_backup else "no backup of it" in line
     assert content(path) == before
+
+
+def damaged(path: Path, payload: int) -> None:
+    change(path, f"UPDATE payloads SET crc = crc + 1 WHERE id = {payload}")
+
+
+async def test_damaged_output_hides_no_other_result_from_a_list(path: Path) -> None:
+    async with Store(path) as store:
+        (number,) = await add(store, spec(repeats=2))
+        await end(store, number, result(0, stdout=b"o" * LARGE, stderr=b"e" * LARGE), result(1, stdout=b"p" * LARGE))
+        damaged(path, 1)
+        latest = await store.latest_results([number], limit=9, output_bytes_max=1 << 30)
+        shown = [(len(each.outcome.stdout), each.outcome.stdout_truncated) for each in latest[number]]
+        assert shown == [(LARGE, False), (0, True)]
+        assert latest[number][1].outcome.stderr == b"e" * LARGE
+        with pytest.raises(StoreError, match="a payload is damaged"):
+            await store.results(number, limit=9, after=-1)
+
+
+async def test_a_damaged_task_that_has_not_ended_is_refused_with_the_newest_backup(path: Path) -> None:
+    async with Store(path) as store:
+        await add(store, spec(stdin=b"i" * LARGE))
+        damaged(path, 1)
+        (path.parent / "old.backup").touch()
+        with pytest.raises(StoreError, match=r"^a payload is damaged: .*; the newest backup is /.*/old\.backup: ww db"):
+            await store.open_tasks(0.0, 0.0)

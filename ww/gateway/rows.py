@@ -32,6 +32,8 @@ TASK_COLUMNS: Final = (
 _STREAMS: Final = ("stdout", "stderr")
 # Where a stream is in a run's row, and where the number of its payload is.
 STREAM_PLACES: Final = tuple((RUN_COLUMNS.index(name), RUN_COLUMNS.index(f"{name}_payload")) for name in _STREAMS)
+CUT_PLACES: Final = tuple(RUN_COLUMNS.index(f"{name}_truncated") for name in _STREAMS)
+"""Where it is said that a stream is not whole."""
 _TUPLES: Final = ("args", "arguments", "dirs", "artifacts")
 _PAIRS: Final = ("env", "labels")
 

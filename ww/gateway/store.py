@@ -20,9 +20,9 @@ from typing import Any, Final, Self, TypeVar
 from ww.clock import Clock, SystemClock
 from ww.errors import StoreError
 from ww.gateway import retention, rows, segments
-from ww.gateway.database import connect, open_database
+from ww.gateway.database import advice, connect, open_database
 from ww.gateway.housekeeping import Housekeeping
-from ww.gateway.rows import INLINE_BYTES_MAX, RUN_COLUMNS, STREAM_PLACES, TASK_COLUMNS, TaskRow
+from ww.gateway.rows import CUT_PLACES, INLINE_BYTES_MAX, RUN_COLUMNS, STREAM_PLACES, TASK_COLUMNS, TaskRow
 from ww.gateway.segments import Extent, Segments
 from ww.gateway.storage import StoreConfig
 from ww.gateway.task import Policy, RunResult, RunState, Spec, Task
@@ -163,7 +163,10 @@ class Store:
     # Reading.
 
     async def open_tasks(self, now: float, wall: float, policy: Policy | None = None) -> list[Task]:
-        """Return the tasks that have not ended, oldest first, with what is known of their runs."""
+        """Return the tasks that have not ended, oldest first, with what is known of their runs.
+
+        StoreError, with the newest backup, when one of them is damaged.
+        """
 
         def work(connection: sqlite3.Connection) -> list[Task]:
             tasks = []
@@ -179,7 +182,10 @@ class Store:
                 tasks.append(task)
             return tasks
 
-        return await self._read(work)
+        try:
+            return await self._read(work)
+        except StoreError as error:
+            raise StoreError(f"{error}; {advice(self._path)}") from None
 
     async def task(self, id: str) -> TaskRow | None:
         """Return the task of that id."""
@@ -201,7 +207,8 @@ class Store:
     ) -> dict[int, list[RunResult]]:
         """Return the latest results of each of those tasks, latest first.
 
-        At most limit of each, and fewer once the output of all together passes output_bytes_max.
+        At most limit of each, and fewer once the output of all together passes output_bytes_max. Of output that is
+        damaged nothing is left here, so that one run's does not hide all others: `results` says what is wrong.
         """
         numbers = tuple(tasks)
 
@@ -211,7 +218,7 @@ class Store:
             left = output_bytes_max
             for number in numbers:
                 for row in connection.execute(query, (number, limit)):
-                    result = self._result_of(connection, row)
+                    result = self._result_of(connection, row, is_lenient=True)
                     left -= len(result.outcome.stdout) + len(result.outcome.stderr)
                     if left < 0:
                         return found
@@ -366,12 +373,21 @@ class Store:
                 spec = rows.bytes_to_spec(self._payload(connection, payload))
             yield rows.task_row(row, spec)
 
-    def _result_of(self, connection: sqlite3.Connection, row: tuple[Any, ...]) -> RunResult:
+    def _result_of(
+        self, connection: sqlite3.Connection, row: tuple[Any, ...], *, is_lenient: bool = False
+    ) -> RunResult:
+        """Return a row's result with its output, without what is damaged of that where that is asked for."""
         if any(row[payload] is not None for _, payload in STREAM_PLACES):
             whole = list(row)
-            for stream, payload in STREAM_PLACES:
-                if row[payload] is not None:
+            for (stream, payload), is_cut in zip(STREAM_PLACES, CUT_PLACES, strict=True):
+                if row[payload] is None:
+                    continue
+                try:
                     whole[stream] = self._payload(connection, row[payload])
+                except StoreError:
+                    if not is_lenient:
+                        raise
+                    whole[is_cut] = True
             row = tuple(whole)
         return rows.row_to_result(row)
 
