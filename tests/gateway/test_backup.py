@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import io
 import os
+import signal
 import tarfile
 from collections.abc import AsyncIterator, Callable
 from pathlib import Path
@@ -118,6 +119,56 @@ async def test_a_damaged_gateway_is_not_backed_up(store: Store, gateway: Path, t
     with pytest.raises(StoreError, match=r"000000000002\.seg is shorter than what is named in it"):
         backup(gateway, tmp_path / "b")
     assert os.listdir(tmp_path) == ["state"]
+
+
+async def test_a_backup_that_is_interrupted_stops_at_once_and_leaves_nothing(
+    store: Store, gateway: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left: list[int] = []
+
+    def interrupt(status: int, remaining: int, total: int) -> None:
+        left.append(remaining)
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("ww.gateway.backup._PAGES_A_STEP", 1)
+    monkeypatch.setattr("ww.gateway.backup._step", interrupt)
+    with pytest.raises(KeyboardInterrupt):
+        backup(gateway, tmp_path / "b")
+    assert len(left) == 1
+    assert left[0] > 0, "not all was copied before it was heard"
+    assert os.listdir(tmp_path) == ["state"]
+
+
+async def test_many_steps_are_one_moment(
+    store: Store, gateway: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    steps: list[int] = []
+
+    def write(status: int, remaining: int, total: int) -> None:
+        steps.append(remaining)
+        change(gateway / "ww.db", "UPDATE tasks SET created_at = created_at + 1")
+
+    monkeypatch.setattr("ww.gateway.backup._PAGES_A_STEP", 1)
+    monkeypatch.setattr("ww.gateway.backup._step", write)
+    before = rows(gateway / "ww.db", "SELECT created_at FROM tasks")
+    backup(gateway, tmp_path / "b")
+    assert steps == sorted(steps, reverse=True), "it never begins anew"
+    restore(tmp_path / "b", tmp_path / "new")
+    assert rows(tmp_path / "new" / "gateway" / "ww.db", "SELECT created_at FROM tasks") == before
+
+
+@pytest.mark.parametrize("command", ["backup", "restore"])
+async def test_sigterm_ends_it_as_ctrl_c_does(command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def terminated(*_: object) -> None:
+        os.kill(os.getpid(), signal.SIGTERM)
+        raise AssertionError("it went on")
+
+    before = signal.getsignal(signal.SIGTERM)
+    monkeypatch.setattr(f"ww.cli.db.{command}", terminated)
+    with pytest.raises(SystemExit) as end:
+        main(["db", command, str(tmp_path / "b"), "--state", str(tmp_path)])
+    assert end.value.code == 143
+    assert signal.getsignal(signal.SIGTERM) is before
 
 
 def rewritten(source: Path, change: Callable[[str, bytes], list[tuple[str, bytes]]]) -> None:

@@ -2,7 +2,11 @@
 
 import argparse
 import asyncio
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Final
 
 from ww.cli.parser import Parser, state_directory
 from ww.cli.store import add_store_options, store_of
@@ -10,6 +14,8 @@ from ww.errors import StoreError, UsageError
 from ww.gateway.backup import backup, restore
 from ww.gateway.integrity import contents, defects
 from ww.gateway.postgres.address import PostgresAddress
+
+_TERMINATED: Final = 143
 
 
 def add_to(group: Parser) -> None:
@@ -87,7 +93,8 @@ def main_backup(arguments: argparse.Namespace) -> int:
     _require_sqlite(arguments, f"pg_dump --schema={arguments.store_schema}")
     if not arguments.file.absolute().parent.is_dir():
         raise UsageError(f"there is no directory for {arguments.file.name}", "file")
-    size = backup(arguments.state / "gateway", arguments.file.absolute())
+    with _ended_by_sigterm():
+        size = backup(arguments.state / "gateway", arguments.file.absolute())
     print(f"{arguments.file}: {size} bytes")
     return 0
 
@@ -95,5 +102,20 @@ def main_backup(arguments: argparse.Namespace) -> int:
 def main_restore(arguments: argparse.Namespace) -> int:
     """Make it of a copy."""
     _require_sqlite(arguments, "pg_restore or psql with what pg_dump wrote")
-    restore(arguments.file, arguments.state)
+    with _ended_by_sigterm():
+        restore(arguments.file, arguments.state)
     return 0
+
+
+@contextmanager
+def _ended_by_sigterm() -> Iterator[None]:
+    """Have SIGTERM end what is under way as ctrl-C does: what was written so far is removed."""
+
+    def end(number: int, frame: object) -> None:
+        raise SystemExit(_TERMINATED)
+
+    before = signal.signal(signal.SIGTERM, end)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)

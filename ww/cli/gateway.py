@@ -76,7 +76,7 @@ def add_to(parser: Parser) -> None:
             "--breaker-failures",
             count,
             scheduler.breaker.failures_max,
-            "distinct modules whose runs a worker fails, one after the other, until it gets nothing for a while",
+            "runs in a row that a worker fails, once a module where that may be at fault, until it gets nothing",
         ),
         ("--breaker-open", seconds, scheduler.breaker.open_s, "seconds of that, doubled each time it fails again"),
         ("--keep", keep, store.keep, "ended tasks that are remembered, or with s, m, h or d how long they are"),
