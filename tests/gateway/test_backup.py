@@ -241,6 +241,18 @@ async def test_a_gateway_without_large_payloads_is_whole_and_so_is_its_backup(ga
         assert await ids(again) == ["small"]
 
 
+async def test_what_only_ended_tasks_were_run_with_may_be_removed(gateway: Path, tmp_path: Path) -> None:
+    async with Store(gateway / "ww.db") as store:
+        ended, _ = await add(store, spec("ended", module=sha256(MODULE)), spec("open", module=sha256(MODULE)))
+        await end(store, ended, result())
+        (gateway / "modules" / f"{sha256(MODULE)}.wasm").unlink()
+        assert found(gateway) == [f"modules/{sha256(MODULE)}.wasm: it is named and is not there"]
+        await store.cancel_task(ended + 1, 1.0)
+    assert found(gateway) == []
+    backup(gateway, tmp_path / "b")
+    restore(tmp_path / "b", tmp_path / "new")
+
+
 @pytest.mark.parametrize(
     ("statement", "line"),
     [

@@ -21,7 +21,7 @@ from typing import BinaryIO, Final
 from ww.errors import StoreError, UsageError
 from ww.gateway import segments
 from ww.gateway.database import VERSION, connect_read_only, is_there, note_backup
-from ww.gateway.integrity import DATABASE, FILES, defects, digests, is_named
+from ww.gateway.integrity import DATABASE, FILES, defects, digests, is_wanted
 from ww.gateway.retention import named_ends
 
 _FORMAT: Final = 1
@@ -114,7 +114,7 @@ def _add_files(tar: tarfile.TarFile, directory: Path, snapshot: sqlite3.Connecti
                 try:
                     _add_file(tar, f"{folder}/{path.name}", path, None)
                 except FileNotFoundError:
-                    if is_named(now, table, column, digest):
+                    if is_wanted(now, table, column, digest, is_there=False):
                         gone = f"{folder}/{path.name} is named and is not there: see ww db check"
                         raise StoreError(gone) from None
 

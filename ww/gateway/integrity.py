@@ -22,6 +22,8 @@ FILES: Final = (
     ("tasks", "files", "modules", ".zip"),
     ("runs", "artifacts", "artifacts", ".zip"),
 )
+MISSED: Final = {"tasks": " AND finished_at IS NULL", "runs": ""}
+"""Of which rows of a table a file is missed that is not there."""
 _STRUCTURE_DEFECTS_MAX: Final = 100
 _READ_BYTES: Final = 1 << 20
 # Each finds what must not be, with the words for it. NULL, which names no payload, is NOT IN an empty table.
@@ -117,7 +119,7 @@ def _missing_files(directory: Path) -> Iterator[str]:
             for digest in digests(connection, table, column):
                 path = directory / folder / f"{digest}{suffix}"
                 defect = defect_of_file(path, digest)
-                if defect and is_named(connection, table, column, digest):
+                if defect and is_wanted(connection, table, column, digest, is_there=path.exists()):
                     yield f"{folder}/{path.name}: {defect}"
 
 
@@ -126,9 +128,9 @@ def digests(connection: sqlite3.Connection, table: str, column: str) -> list[str
     return [digest for (digest,) in connection.execute(f"SELECT DISTINCT {column} FROM {table} WHERE {column} <> ''")]
 
 
-def is_named(connection: sqlite3.Connection, table: str, column: str, digest: str) -> bool:
-    """Whether a column names that file."""
-    query = f"SELECT 1 FROM {table} WHERE {column} = ? LIMIT 1"
+def is_wanted(connection: sqlite3.Connection, table: str, column: str, digest: str, *, is_there: bool) -> bool:
+    """Whether a column names that file, and somebody misses it: what ended tasks were run with may be removed."""
+    query = f"SELECT 1 FROM {table} WHERE {column} = ?{'' if is_there else MISSED[table]} LIMIT 1"
     return connection.execute(query, (digest,)).fetchone() is not None
 
 

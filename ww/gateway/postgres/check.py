@@ -11,7 +11,7 @@ from typing import Any, Final
 
 from ww.errors import StoreError
 from ww.gateway import rows
-from ww.gateway.integrity import FILES, defect_of_file
+from ww.gateway.integrity import FILES, MISSED, defect_of_file
 from ww.gateway.postgres.address import PostgresAddress
 from ww.gateway.postgres.session import FAILURES, PostgresConfig, Session, connect, line
 from ww.gateway.postgres.tables import STEPS, require_known, version_of
@@ -63,7 +63,7 @@ async def check(address: PostgresAddress, directory: Path) -> AsyncIterator[str]
             ]
         for name, digest in named:
             defect = await asyncio.to_thread(defect_of_file, directory / name, digest)
-            if defect and await _is_named(session, digest):
+            if defect and await _is_wanted(session, digest, is_there=(directory / name).exists()):
                 yield f"{name}: {defect}"
     except FAILURES as error:
         raise StoreError(f"the database cannot be read: {line(error)}") from None
@@ -89,9 +89,10 @@ def _of_spec(id: str, text: str, stdin: bytes) -> str:
     return "" if spec.id == id else f"task {id}: what was submitted says {spec.id}"
 
 
-async def _is_named(session: Session, digest: str) -> bool:
-    """Whether a row names that file. What a running gateway forgot since, and removed, is no defect."""
-    queries = [f"SELECT 1 FROM {table} WHERE {column} = $1" for table, column, _, _ in FILES]
+async def _is_wanted(session: Session, digest: str, *, is_there: bool) -> bool:
+    """Whether a row names that file, and somebody misses it: see integrity.is_wanted."""
+    missed = dict.fromkeys(MISSED, "") if is_there else MISSED
+    queries = [f"SELECT 1 FROM {table} WHERE {column} = $1{missed[table]}" for table, column, _, _ in FILES]
     return await session.fetchval(f"{' UNION ALL '.join(queries)} LIMIT 1", digest) is not None
 
 
