@@ -58,7 +58,10 @@ class Storage(Protocol):
     # Reading.
 
     async def open_tasks(self, now: float, wall: float, policy: Policy | None = None) -> list[Task]:
-        """Return the tasks that have not ended, oldest first, with what is known of their runs."""
+        """Return the tasks that have not ended, oldest first, with what is known of their runs.
+
+        StoreError, which says what to do about it, when one of them is damaged.
+        """
 
     async def task(self, id: str) -> TaskRow | None:
         """Return the task of that id."""
@@ -74,7 +77,8 @@ class Storage(Protocol):
     ) -> dict[int, list[RunResult]]:
         """Return the latest results of each of those tasks, latest first.
 
-        At most limit of each, and fewer once the output of all together passes output_bytes_max.
+        At most limit of each, and fewer once the output of all together passes output_bytes_max. Of output that is
+        damaged nothing is left here, so that one run's does not hide all others: `results` says what is wrong.
         """
 
     async def results(
