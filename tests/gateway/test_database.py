@@ -296,3 +296,18 @@ async def test_a_damaged_task_that_has_not_ended_is_refused_with_the_newest_back
         (path.parent / "old.backup").touch()
         with pytest.raises(StoreError, match=r"^a payload is damaged: .*; the newest backup is /.*/old\.backup: ww db"):
             await store.open_tasks(0.0, 0.0)
+
+
+async def test_damaged_stdin_hides_no_task_from_a_list(path: Path) -> None:
+    async with Store(path) as store:
+        await add(store, spec("damaged", stdin=b"i" * LARGE), spec("sound"))
+        (segment,) = path.with_name("ww.db-payloads").glob("*.seg")
+        content = segment.read_bytes()
+        segment.write_bytes(content[:-1] + b"!")
+        assert sorted(await ids(store)) == ["damaged", "sound"]
+        with pytest.raises(StoreError, match="a payload is damaged"):
+            await store.task("damaged")
+        for broken in (content.replace(b"\0", b"0"), b"!" + content):
+            segment.write_bytes(broken)
+            with pytest.raises(StoreError, match=r"payload .*is damaged"):
+                await store.tasks(limit=9)

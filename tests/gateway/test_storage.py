@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 
 import pytest
 
@@ -343,6 +344,17 @@ async def test_the_latest_results_are_fewer_when_their_output_is_large(store: St
     await end(store, number, *(result(run, stdout=b"x" * 60, stderr=b"y" * 40) for run in range(5)))
     latest = await store.latest_results((number,), limit=100, output_bytes_max=299)
     assert [each.run for each in latest[number]] == [4, 3]
+
+
+async def test_a_list_of_tasks_leaves_large_stdin_out(store: Storage) -> None:
+    large, small = spec("large", stdin=b"\0i" * LARGE, env=(("K", "v" * LARGE),)), spec("small", stdin=b"\0s")
+    await add(store, large, small)
+    assert {row.spec.id: row.spec.stdin for row in await store.tasks(limit=9)} == {"large": b"", "small": b"\0s"}
+    listed = next(row.spec for row in await store.tasks(limit=9) if row.spec.id == "large")
+    assert replace(listed, stdin=large.stdin) == large
+    whole = await store.task("large")
+    assert whole is not None
+    assert whole.spec == large
 
 
 async def test_the_modules_of_an_owner_are_those_its_tasks_name(store: Storage) -> None:

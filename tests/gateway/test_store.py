@@ -78,10 +78,11 @@ async def test_large_payloads_are_in_segments_and_the_same_after_a_restart(path:
     assert rows(path, "SELECT max(length(spec)) FROM tasks") == [(0,)]
     assert rows(path, "SELECT max(length(stdout)), max(length(stderr)) FROM runs") == [(16 << 10, 0)]
     async with Store(path) as store:
-        assert [row.spec for row in await store.tasks(limit=9)] == [wordy, submitted]
+        found = [await store.task(row.spec.id) for row in await store.tasks(limit=9)]
+        assert [row.spec for row in found if row is not None] == [wordy, submitted]
         assert (await store.open_tasks(0.0, WALL))[0].spec == wordy
         assert await store.results(number, limit=9, after=-1) == outcomes
-        assert [found for _, found in await store.results_since(number, position=0, limit=9)] == outcomes
+        assert [each for _, each in await store.results_since(number, position=0, limit=9)] == outcomes
         latest = await store.latest_results((number,), limit=9, output_bytes_max=1 << 30)
         assert latest[number] == outcomes[::-1]
         await end(store, (await add(store, spec("more")))[0], result(stdout=b"m" * LARGE))

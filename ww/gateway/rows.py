@@ -32,6 +32,8 @@ TASK_COLUMNS: Final = (
 _STREAMS: Final = ("stdout", "stderr")
 # Where a stream is in a run's row, and where the number of its payload is.
 STREAM_PLACES: Final = tuple((RUN_COLUMNS.index(name), RUN_COLUMNS.index(f"{name}_payload")) for name in _STREAMS)
+SPEC_END: Final = b"\0"
+"""What is between the JSON of a spec and its stdin, in a payload."""
 CUT_PLACES: Final = tuple(RUN_COLUMNS.index(f"{name}_truncated") for name in _STREAMS)
 """Where it is said that a stream is not whole."""
 _TUPLES: Final = ("args", "arguments", "dirs", "artifacts")
@@ -98,7 +100,7 @@ def text_to_spec(text: str) -> Spec:
 
 
 def bytes_to_spec(data: bytes) -> Spec:
-    text, _, stdin = data.partition(b"\0")
+    text, _, stdin = data.partition(SPEC_END)
     return parts_to_spec(text.decode(), stdin)
 
 

@@ -20,6 +20,7 @@ from ww.errors import StoreError
 
 _NAME: Final = re.compile(r"([0-9]{12})\.seg")
 _LOCK: Final = "lock"
+_HEAD_BYTES: Final = 16 << 10
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,6 +60,21 @@ def read(directory: Path, extent: Extent) -> bytes:
     if defect:
         raise StoreError(f"a payload {defect}: ww db check says which")
     return data
+
+
+def head(directory: Path, extent: Extent, end: bytes) -> bytes:
+    """Return a payload up to the first of those bytes, unchecked. StoreError when they are not in it."""
+    found = b""
+    try:
+        with file_of(directory, extent.segment).open("rb", buffering=0) as file:
+            file.seek(extent.start)
+            while len(found) < extent.length and (piece := file.read(min(_HEAD_BYTES, extent.length - len(found)))):
+                found += piece
+                if (at := found.find(end)) >= 0:
+                    return found[:at]
+    except OSError as error:
+        raise StoreError(f"a payload cannot be read ({(error.strerror or 'the disk refuses').lower()})") from None
+    raise StoreError("a payload is damaged: ww db check says which")
 
 
 def look(directory: Path, extent: Extent) -> tuple[bytes, str]:

@@ -69,7 +69,7 @@ class Storage(Protocol):
     async def tasks(self, *, limit: int, before: int | None = None, owner: str | None = None) -> list[TaskRow]:
         """Return up to limit tasks, newest first; before a task's number, those that are older than it.
 
-        Only those of an owner where one is given.
+        Only those of an owner where one is given. Large stdin is left out: a list may be of a thousand tasks.
         """
 
     async def latest_results(

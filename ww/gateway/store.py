@@ -195,12 +195,12 @@ class Store:
     async def tasks(self, *, limit: int, before: int | None = None, owner: str | None = None) -> list[TaskRow]:
         """Return up to limit tasks, newest first; before a task's number, those that are older than it.
 
-        Only those of an owner where one is given.
+        Only those of an owner where one is given. Large stdin is left out: a list may be of a thousand tasks.
         """
         condition, values = ("owner = ? AND ", (owner,)) if owner is not None else ("", ())
         query = f"{_SELECT_TASK} WHERE {condition}number < ? ORDER BY number DESC LIMIT ?"
         given = (*values, before or 1 << 62, limit)
-        return await self._read(lambda connection: list(self._tasks_of(connection, query, given)))
+        return await self._read(lambda connection: list(self._tasks_of(connection, query, given, is_list=True)))
 
     async def latest_results(
         self, tasks: Iterable[int], *, limit: int, output_bytes_max: int
@@ -364,11 +364,19 @@ class Store:
 
         return await self._loop.run_in_executor(self._reader, guarded)
 
-    def _tasks_of(self, connection: sqlite3.Connection, query: str, values: tuple[Any, ...]) -> Iterator[TaskRow]:
+    def _tasks_of(
+        self, connection: sqlite3.Connection, query: str, values: tuple[Any, ...], *, is_list: bool = False
+    ) -> Iterator[TaskRow]:
         for row in connection.execute(query, values).fetchall():
             text, payload = row[1:3]
             if payload is None:
                 spec = rows.text_to_spec(text)
+            elif is_list:
+                head = segments.head(self._segments.directory, self._extent(connection, payload), rows.SPEC_END)
+                try:
+                    spec = rows.bytes_to_spec(head)
+                except (ValueError, TypeError, KeyError):
+                    raise StoreError(f"payload {payload} is damaged: see ww db check") from None
             else:
                 spec = rows.bytes_to_spec(self._payload(connection, payload))
             yield rows.task_row(row, spec)
@@ -392,11 +400,14 @@ class Store:
         return rows.row_to_result(row)
 
     def _payload(self, connection: sqlite3.Connection, number: int) -> bytes:
+        return segments.read(self._segments.directory, self._extent(connection, number))
+
+    def _extent(self, connection: sqlite3.Connection, number: int) -> Extent:
         query = "SELECT segment, start, length, crc FROM payloads WHERE id = ?"
         place = connection.execute(query, (number,)).fetchone()
         if place is None:
             raise StoreError(f"payload {number} is named and is not there: see ww db check")
-        return segments.read(self._segments.directory, Extent(*place))
+        return Extent(*place)
 
 
 def _doom(transaction: Transaction, numbers: list[int]) -> None:

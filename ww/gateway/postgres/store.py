@@ -19,7 +19,7 @@ from ww.gateway.postgres.address import PostgresAddress
 from ww.gateway.postgres.session import FAILURES, Fate, PostgresConfig, Session, fate, line, reading
 from ww.gateway.postgres.writer import Writer
 from ww.gateway.retention import Limits
-from ww.gateway.rows import RUN_COLUMNS, TASK_COLUMNS, TaskRow
+from ww.gateway.rows import INLINE_BYTES_MAX, RUN_COLUMNS, TASK_COLUMNS, TaskRow
 from ww.gateway.storage import StoreConfig
 from ww.gateway.task import Policy, RunResult, RunState, Spec, Task
 
@@ -34,6 +34,10 @@ _INSERT_RUN: Final = (
 )
 _SELECT_RUN: Final = f"SELECT {', '.join(_COLUMNS)} FROM runs"
 _SELECT_TASK: Final = f"SELECT {', '.join('stdin' if c == 'spec_payload' else c for c in TASK_COLUMNS)} FROM tasks"
+# What is large is not sent for a list of them.
+_LIST_TASK: Final = _SELECT_TASK.replace(
+    "stdin", f"CASE WHEN length(stdin) > {INLINE_BYTES_MAX} THEN ''::bytea ELSE stdin END AS stdin", 1
+)
 _INSERT_TASK: Final = (
     "INSERT INTO tasks (id, spec, stdin, repeats, created_at, owner, module, files)"
     " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING number"
@@ -173,7 +177,7 @@ class PostgresStore:
     async def tasks(self, *, limit: int, before: int | None = None, owner: str | None = None) -> list[TaskRow]:
         """Return up to limit tasks, newest first; see Storage."""
         condition, values = ("owner = $3 AND ", (_text(owner),)) if owner is not None else ("", ())
-        query = f"{_SELECT_TASK} WHERE {condition}number < $2 ORDER BY number DESC LIMIT $1"
+        query = f"{_LIST_TASK} WHERE {condition}number < $2 ORDER BY number DESC LIMIT $1"
         return [_task_of(row) for row in await self._fetch(query, limit, before or 1 << 62, *values)]
 
     async def latest_results(
