@@ -71,13 +71,24 @@ async def test_by_time_what_ended_long_ago_is_forgotten_also_when_nothing_is_sub
 
 
 async def test_by_size_the_first_to_end_are_forgotten(place: Place) -> None:
-    async with opened(place, results_bytes_max=10 * 50_000) as store:
+    async with opened(place, results_bytes_max=10 * 50_000, fresh_s=-100.0) as store:
         numbers = await add(store, spec("open", repeats=2))
         await end(store, numbers[0], result(stdout=b"o" * 100_000))
         await ended(store, *(f"t{i}" for i in range(12)), stdout=b"x" * 49_000)
         await store.housekeep()
         assert await ids(store) == [*(f"t{i}" for i in range(11, 3, -1)), "open"]
         assert len(await store.results(numbers[0], limit=9, after=-1)) == 1
+
+
+async def test_whoever_waits_for_a_large_task_can_read_it_first(place: Place) -> None:
+    clock = ManualClock(wall=WALL + 30)
+    async with opened(place, clock, results_bytes_max=1000, fresh_s=60.0) as store:
+        await ended(store, *(f"t{i}" for i in range(3)), stdout=b"x" * 49_000)
+        await store.housekeep()
+        assert len(await ids(store)) == 3
+        clock.set_wall(WALL + 61)
+        await store.housekeep()
+        assert await ids(store) == ["t2"]
 
 
 async def test_runs_of_a_large_task_go_bit_by_bit_and_the_task_at_once(place: Place) -> None:

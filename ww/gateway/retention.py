@@ -13,6 +13,7 @@ from typing import Final
 from ww.errors import StoreError
 from ww.gateway import segments
 from ww.gateway.segments import Extent, Segments
+from ww.gateway.storage import StoreConfig
 from ww.gateway.writer import Transaction
 
 _TASKS_A_STEP: Final = 128
@@ -35,6 +36,14 @@ class Limits:
     """Seconds since the epoch; tasks that ended before go."""
     result_bytes: int
     """Of all results; the oldest ended tasks go until that holds."""
+    fresh_after: float
+    """Seconds since the epoch; tasks that ended later do not go for their size."""
+
+
+def limits_at(wall: float, config: StoreConfig) -> Limits:
+    """Return what may stay at that time of day."""
+    ended_after = None if config.keep_s is None else wall - config.keep_s
+    return Limits(config.keep, ended_after, config.results_bytes_max, wall - config.fresh_s)
 
 
 def result_bytes(connection: sqlite3.Connection) -> int:
@@ -59,7 +68,8 @@ def doomed(connection: sqlite3.Connection, limits: Limits) -> list[int]:
         found += [number for number, _ in connection.execute(old, (limits.ended_after, _TASKS_A_STEP))]
     excess_bytes = result_bytes(connection) - limits.result_bytes
     if excess_bytes > 0:
-        for number, size in connection.execute(f"{query} ORDER BY finished_at, number LIMIT ?", (_TASKS_A_STEP,)):
+        oldest = f"{query} AND finished_at <= ? ORDER BY finished_at, number LIMIT ?"
+        for number, size in connection.execute(oldest, (limits.fresh_after, _TASKS_A_STEP)):
             if excess_bytes <= 0:
                 break
             found.append(number)

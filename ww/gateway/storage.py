@@ -26,6 +26,8 @@ class StoreConfig:
     """Seconds for which an ended task is remembered; None: any time."""
     results_bytes_max: int = 10 << 30
     """Of all results; past it the tasks that ended first are forgotten."""
+    fresh_s: float = 60.0
+    """Seconds for which a task that ended stays whatever its size, so that whoever waits for it can read it."""
     segment_bytes: int = 64 << 20
     """Of one file of payloads, where there are such files; a larger payload has one of its own."""
     busy_timeout_s: float = 5.0

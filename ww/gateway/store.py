@@ -306,9 +306,7 @@ class Store:
     async def housekeep(self) -> None:
         """Forget what is beyond the limits and give its room back. In small steps, until nothing is left to do."""
         self._housekeeping.begins()
-        keep_s = self._config.keep_s
-        ended_after = None if keep_s is None else self._clock.wall() - keep_s
-        limits = retention.Limits(self._config.keep, ended_after, self._config.results_bytes_max)
+        limits = retention.limits_at(self._clock.wall(), self._config)
         # Looked for by the thread that reads, so that a store at rest writes nothing.
         while numbers := await self._read(lambda connection: retention.doomed(connection, limits)):
             await self._writer.write(functools.partial(_doom, numbers=numbers))

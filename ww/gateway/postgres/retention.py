@@ -23,7 +23,8 @@ _SIZE: Final = "SELECT coalesce(sum(result_bytes), 0)::bigint FROM tasks"
 # As many of those that ended first as hold the excess.
 _LARGE: Final = (
     "SELECT number FROM (SELECT number, sum(result_bytes) OVER (ORDER BY finished_at, number) - result_bytes AS before"
-    " FROM tasks WHERE finished_at IS NOT NULL ORDER BY finished_at, number LIMIT $1) AS oldest WHERE before < $2"
+    " FROM tasks WHERE finished_at IS NOT NULL AND finished_at <= $3 ORDER BY finished_at, number LIMIT $1) AS oldest"
+    " WHERE before < $2"
 )
 
 
@@ -36,12 +37,12 @@ async def doomed(session: Session, limits: Limits) -> list[int]:
         found += await _numbers(session, _OLD, limits.ended_after)
     excess_bytes = await session.fetchval(_SIZE) - limits.result_bytes
     if excess_bytes > 0:
-        found += await _numbers(session, _LARGE, excess_bytes)
+        found += await _numbers(session, _LARGE, excess_bytes, limits.fresh_after)
     return sorted(set(found))
 
 
-async def _numbers(session: Session, query: str, value: Any) -> list[int]:
-    return [number for (number,) in await session.fetch(query, _TASKS_A_STEP, value)]
+async def _numbers(session: Session, query: str, *values: Any) -> list[int]:
+    return [number for (number,) in await session.fetch(query, _TASKS_A_STEP, *values)]
 
 
 async def doom(session: Session, groups: list[list[int]]) -> list[None]:

@@ -18,7 +18,7 @@ from ww.gateway.postgres import retention
 from ww.gateway.postgres.address import PostgresAddress
 from ww.gateway.postgres.session import FAILURES, Fate, PostgresConfig, Session, fate, line, reading
 from ww.gateway.postgres.writer import Writer
-from ww.gateway.retention import Limits
+from ww.gateway.retention import limits_at
 from ww.gateway.rows import INLINE_BYTES_MAX, RUN_COLUMNS, TASK_COLUMNS, TaskRow
 from ww.gateway.storage import StoreConfig
 from ww.gateway.task import Policy, RunResult, RunState, Spec, Task
@@ -235,9 +235,7 @@ class PostgresStore:
     async def housekeep(self) -> None:
         """Forget what is beyond the limits. In small steps, until nothing is left to do."""
         self._housekeeping.begins()
-        keep_s = self._config.keep_s
-        ended_after = None if keep_s is None else self._clock.wall() - keep_s
-        limits = Limits(self._config.keep, ended_after, self._config.results_bytes_max)
+        limits = limits_at(self._clock.wall(), self._config)
         # Looked for by a session that reads, so that a store at rest writes nothing.
         while numbers := await self._read(lambda session: retention.doomed(session, limits)):
             await self._writer.write(retention.doom, numbers)
