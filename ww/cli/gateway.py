@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from ww.cli.options import add_node_options, node_config
 from ww.cli.parser import Append, Parser, count, seconds, size
-from ww.cli.process import log_to_stderr, on_stop_signals
+from ww.cli.process import log_to_stderr, look_for_cycles_seldom, on_stop_signals
 from ww.cli.store import add_store_options, add_store_timeout, store_of
 from ww.clock import SystemClock
 from ww.errors import UsageError
@@ -331,6 +331,7 @@ def _config(arguments: argparse.Namespace) -> GatewayConfig:
 async def main(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
     log_to_stderr(arguments.log, as_json=arguments.log_json)
+    look_for_cycles_seldom()
     config = _config(arguments)
     key_file = arguments.key or arguments.state / "gateway.key"
     stop = asyncio.Event()
