@@ -124,7 +124,7 @@ class Dispatcher:
         """Begin the run that should go next of those for which slots are free; for some needs there are known to be
         none."""
         for task in self._agenda.ready.heads():
-            need = task.spec.need
+            need = task.need
             if need in without_room:
                 continue
             lease = self._pool.take(need, task.spec.module, shunned=task.shuns)
@@ -140,7 +140,7 @@ class Dispatcher:
     def _next(self, slot: _Slot) -> Attempt | None:
         """Begin the run that should go next of those that a slot can take."""
         lease = slot.lease
-        return self._agenda.begin_next(lambda task: self._pool.may_go_on(lease, task.spec.need), lease.slots)
+        return self._agenda.begin_next(lambda task: self._pool.may_go_on(lease, task.need), lease.slots)
 
     def _use(self, lease: Lease, attempt: Attempt) -> None:
         """Run on a lease what is due, beginning with attempt, until nothing is."""
@@ -172,7 +172,7 @@ class Dispatcher:
 
     def _widen(self, slot: _Slot, task: Task) -> None:
         """Use one more lane, unless another slot could do it."""
-        if not self._pool.has_room(task.spec.need) and (attempt := self._next(slot)) is not None:
+        if not self._pool.has_room(task.need) and (attempt := self._next(slot)) is not None:
             self._add_lane(slot, attempt)
             self._shared.set()
 
@@ -311,10 +311,10 @@ class Dispatcher:
         ahead: list[Need] = []
         waiting = self._agenda.ready.heads()
         for task in waiting[:_RESERVING_MAX]:
-            need = task.spec.need
+            need = task.need
             if self._pool.has_room(need) or not self._pool.reserve(need, ahead):
                 ahead.append(need)  # it is not for want of several slots at once that it waits
-        if self._config.speculate and not any(self._pool.has_room(task.spec.need) for task in waiting):
+        if self._config.speculate and not any(self._pool.has_room(task.need) for task in waiting):
             self._second_attempts()
         self.wake()
 
@@ -326,7 +326,7 @@ class Dispatcher:
                 is_late = now - first.began > max(_STRAGGLER_S, _STRAGGLER_TIMES * task.expected_s)
                 if not (is_late and task.expected_s) or task.next_due() is not None or not self._pool.has_free_slot:
                     continue
-                lease = self._pool.take(task.spec.need, task.spec.module, avoiding=frozenset({slot.lease.peer_id}))
+                lease = self._pool.take(task.need, task.spec.module, avoiding=frozenset({slot.lease.peer_id}))
                 if lease is None:
                     continue
                 second = task.begin_again(first, now, wall)

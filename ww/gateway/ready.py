@@ -48,7 +48,7 @@ class ReadyQueue:
         """Put a task where its turn is. One that comes, or comes back, has had as much as whoever went last."""
         if task.number in self._tasks:
             return
-        need, priority = task.spec.need, task.spec.priority
+        need, priority = task.need, task.spec.priority
         lane = self._lanes.get(need)
         if lane is None:
             lane = self._lanes[need] = _Lane(Demand(need))
@@ -63,7 +63,7 @@ class ReadyQueue:
         """Take a task out, wherever it is."""
         if self._tasks.pop(task.number, None) is None:
             return
-        lane = self._lanes[task.spec.need]
+        lane = self._lanes[task.need]
         if len(lane.heap) > 64 and len(lane.heap) > 2 * len(self._tasks):
             lane.heap = [key for key in lane.heap if self._is_current(key)]
             heapq.heapify(lane.heap)
@@ -79,7 +79,7 @@ class ReadyQueue:
 
     def take(self, task: Task, slots: int) -> None:
         """Take a task out because a run of it goes on that many slots; `add` it again when another is due."""
-        self._turns[task.spec.priority] = self._lanes[task.spec.need].turns[task.spec.priority] = task.charged_s
+        self._turns[task.spec.priority] = self._lanes[task.need].turns[task.spec.priority] = task.charged_s
         task.charged_s += self.charge_of(task) * slots
         self.discard(task)
 

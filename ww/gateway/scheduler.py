@@ -249,7 +249,7 @@ class Scheduler:
     def _take_up(self, task: Task) -> None:
         self._tasks[task.spec.id] = task
         self._tasks_bytes += task.spec.size_bytes
-        self._needs[task.spec.need] += 1
+        self._needs[task.need] += 1
         self.agenda.put(task)
 
     def _forget(self, task: Task) -> None:
@@ -257,9 +257,9 @@ class Scheduler:
         if self._tasks.get(task.spec.id) is task:
             del self._tasks[task.spec.id]
             self._tasks_bytes -= task.spec.size_bytes
-            self._needs[task.spec.need] -= 1
-            if not self._needs[task.spec.need]:
-                del self._needs[task.spec.need]
+            self._needs[task.need] -= 1
+            if not self._needs[task.need]:
+                del self._needs[task.need]
         self.watches.notify(task.spec.id, has_ended=True)
 
     def _on_workers(self) -> None:

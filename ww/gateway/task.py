@@ -154,8 +154,8 @@ class Task:
 
     __slots__ = (
         "_again", "_attempts", "_cursor", "_done", "_ending", "_failure", "_first_due", "_mean_s", "_policy", "_runs",
-        "_timed", "cancelled_at", "charged_s", "created_at", "demand", "failed", "finished_at", "number", "spec",
-        "succeeded",
+        "_timed", "cancelled_at", "charged_s", "created_at", "demand", "failed", "finished_at", "need", "number",
+        "spec", "succeeded",
     )  # fmt: skip
 
     def __init__(
@@ -163,6 +163,7 @@ class Task:
     ) -> None:
         """Begin at `now`, which is `wall` o'clock, a task submitted at created_at with that number in the store."""
         self.spec = spec
+        self.need = spec.need
         self.number = number
         self.created_at = created_at
         self.cancelled_at: float | None = None
