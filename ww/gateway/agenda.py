@@ -63,6 +63,11 @@ class Agenda:
                 return attempt
         return None
 
+    @property
+    def is_moving(self) -> bool:
+        """Whether a run is due that some worker could serve."""
+        return any(task.demand is None or not task.demand.reason for task in self.ready.heads())
+
     def queue_length(self) -> int:
         """Return how many runs are due and wait for a slot."""
         now = self._clock.now()

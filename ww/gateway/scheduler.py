@@ -79,7 +79,7 @@ class Scheduler:
         """Who is told when a task changes: a run of it began, ended or went back, or it did itself."""
         self.agenda = Agenda(clock, self._on_ready)
         self.recorder = Recorder(
-            store, artifacts, clock, observer, is_busy=lambda: len(self.agenda.ready) > 0, on_written=self._on_written
+            store, artifacts, clock, observer, is_busy=lambda: self.agenda.is_moving, on_written=self._on_written
         )
         self.pool = WorkerPool(
             modules.path,
