@@ -344,14 +344,14 @@ def test_two_machines(tmp_path: Path) -> None:
 def test_http_beyond_the_machine(tmp_path: Path) -> None:
     if why_not():
         pytest.skip(why_not())
-    certify, create, protect, gateway_line, listing, curl = commands("HTTP beyond the machine")
+    certify, create, gateway_line, listing, curl = commands("HTTP beyond the machine")
     with (
         two_machines() as (machine_a, machine_b),
         shell_in(tmp_path / "a", machine_a) as a,
         shell_in(tmp_path / "b", machine_b) as b,
     ):
         a.values["ADDRESS_OF_A"] = b.values["ADDRESS_OF_A"] = machine_a.address
-        for line in (certify, create, protect):
+        for line in (certify, create):
             a.run(line)
         gateway = a.start(gateway_line, "HTTP on https://")
         for name in ("cert.pem", "alice.token"):

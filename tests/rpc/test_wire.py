@@ -19,7 +19,7 @@ from ww.net.multiaddr import Multiaddr
 from ww.net.transport import Listener, Stream
 from ww.node import LOOPBACK
 from ww.rpc import errors as rpc_errors
-from ww.rpc.errors import call
+from ww.rpc.errors import _tree, call
 from ww.rpc.vat import Connection, Vat
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop")]
@@ -29,7 +29,8 @@ TELL_TALES = ("Traceback", "/", ".py", "line ", "0x", SECRET)
 
 
 def all_kinds(kind: type[WwError] = WwError) -> list[type[WwError]]:
-    return [kind, *(found for child in kind.__subclasses__() for found in all_kinds(child))]
+    children = [child for child in kind.__subclasses__() if child.__module__ == errors.__name__]
+    return [kind, *(found for child in children for found in all_kinds(child))]
 
 
 class TappedTransport(MemoryTransport):
@@ -259,3 +260,13 @@ async def test_failures_are_logged_seldom(caplog: pytest.LogCaptureFixture) -> N
     assert caplog.text == ""
     assert seldom.may_log(now=1061.0)
     assert "80 more calls failed here" in caplog.text
+
+
+async def test_an_error_that_somebody_derives_for_themselves_is_not_what_a_peer_is_taken_to_mean() -> None:
+    """Its code is its parent's: whichever was imported last would be what a peer's error becomes."""
+
+    class Private(errors.StoreError):
+        pass
+
+    assert _tree(WwError)["store"] is errors.StoreError
+    assert Private.code == "store"

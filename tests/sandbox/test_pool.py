@@ -86,9 +86,17 @@ async def sandbox(tmp_path: Path) -> AsyncIterator[Sandbox]:
 
 
 def children() -> set[int]:
-    """Return the pids of this process's children."""
+    """Return the pids of this process's sandboxes: other tests may have a server of theirs."""
     tasks = Path("/proc/self/task")
-    return {int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
+    pids = {int(pid) for task in tasks.iterdir() for pid in (task / "children").read_text().split()}
+    return {pid for pid in pids if "postgres" not in command_of(pid).partition(" ")[0]}
+
+
+def command_of(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_bytes().replace(b"\0", b" ").decode()
+    except OSError:  # it has gone
+        return ""
 
 
 async def test_an_exported_function_gets_its_arguments_and_gives_its_result(sandbox: Sandbox) -> None:

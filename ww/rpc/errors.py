@@ -29,7 +29,9 @@ _ENCODED = re.compile(r"ww:([a-z_]{1,40}): (.*)", re.DOTALL)
 def _tree(kind: type[errors.WwError]) -> dict[str, type[errors.WwError]]:
     found = {kind.code: kind}
     for child in kind.__subclasses__():
-        found |= _tree(child)
+        # What is derived elsewhere, without a code of its own, is for that place alone.
+        if child.__module__ == errors.__name__:
+            found |= _tree(child)
     return found
 
 
