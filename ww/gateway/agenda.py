@@ -66,7 +66,7 @@ class Agenda:
     @property
     def is_moving(self) -> bool:
         """Whether a run is due that some worker could serve."""
-        return any(task.demand is None or not task.demand.reason for task in self.ready.heads())
+        return bool(self.ready.heads())
 
     def queue_length(self) -> int:
         """Return how many runs are due and wait for a slot."""
