@@ -20,9 +20,11 @@ from ww.identity import Identity, PeerId  # noqa: E402
 from ww.net.multiaddr import Multiaddr  # noqa: E402
 from ww.net.tls import TlsTransport  # noqa: E402
 from ww.net.transport import Transport  # noqa: E402
+from ww.records import read_input, spans, write_outcome  # noqa: E402
 from ww.rpc.errors import call  # noqa: E402
 from ww.rpc.loop import run  # noqa: E402
 from ww.rpc.vat import Vat  # noqa: E402
+from ww.sandbox.invocation import Result  # noqa: E402
 
 SAID_EVERY: Final = 1000
 _WALL_S: Final = 1e-4
@@ -39,7 +41,6 @@ class SimulatedWorker:
         self._sends: set[asyncio.Future[Any]] = set()
         self._is_open = True
         self.runs = 0
-        self._outcome = schema.worker.Outcome.new_message(reason="ok", hasResult=True, wallSeconds=_WALL_S)
 
     async def __aenter__(self) -> "SimulatedWorker":
         await self._vat.__aenter__()
@@ -75,13 +76,16 @@ class SimulatedWorker:
         if not sending.cancelled() and (error := sending.exception()) is not None and self._is_open:
             raise error
 
-    def answer(self, context: Any) -> None:
-        """Answer one run."""
-        self.runs += 1
-        arguments = context.params.invocation.arguments
-        self._outcome.result = arguments[0] if len(arguments) else 0
-        context.results.ended, context.results.outcome = True, self._outcome
-        self._on_run(self.runs)
+    def answer(self, context: Any, argument: int) -> None:
+        """Answer a group of runs."""
+        records = []
+        for place, (start, end) in enumerate(spans(context.params.inputs)):
+            arguments = read_input(context.params.inputs, start, end).arguments
+            result = Result(value=arguments[0] if arguments else argument, wall_s=_WALL_S)
+            records.append(write_outcome(place, result, memory_limit_bytes=0))
+            self.runs += 1
+            self._on_run(self.runs)
+        context.results.outcomes, context.results.ended = b"".join(records), True
 
 
 class _Slot(schema.worker.Worker.Server):  # type: ignore[misc]
@@ -99,8 +103,17 @@ class _Program(schema.worker.Program.Server):  # type: ignore[misc]
     def __init__(self, worker: SimulatedWorker) -> None:
         self._worker = worker
 
-    async def run_context(self, context: Any) -> None:
-        self._worker.answer(context)
+    async def task_context(self, context: Any) -> None:
+        arguments = context.params.invocation.arguments
+        context.results.runs = _Runs(self._worker, arguments[0] if len(arguments) else 0)
+
+
+class _Runs(schema.worker.Runs.Server):  # type: ignore[misc]
+    def __init__(self, worker: SimulatedWorker, argument: int) -> None:
+        self._worker, self._argument = worker, argument
+
+    async def start_context(self, context: Any) -> None:
+        self._worker.answer(context, self._argument)
 
 
 async def _main(peer: str, address: str, slots: str) -> int:

@@ -36,26 +36,51 @@ struct Offer {
 }
 
 interface Worker {
-  # Good for one slot. Dropping it gives the slot back; calls on it run one after the other.
+  # Good for one slot. Dropping it gives the slot back; runs on it go one after the other.
   load @0 (digest :Data, blob :Blob, metered :Bool) -> (program :Program);
   # Make the module with this sha256 (32 bytes) ready to run. The bytes are read from blob only when the worker does
   # not have them. metered says that its runs will be given fuel, or be deterministic, which takes another code. Failures: bad_module when the bytes do not hash to digest.
 }
 
 interface Program {
-  run @0 (invocation :Invocation) -> (attempt :Attempt, ended :Bool, outcome :Outcome);
-  # Start one run in a fresh instance. Answers within milliseconds, be it that the run has ended or not: when it has,
-  # with ended and the outcome, so that a short run is one call; otherwise with an Attempt to follow and to stop it,
-  # which may be called before the answer is there.
-  # Failures: draining when the worker is stopping.
+  task @0 (invocation :Invocation) -> (runs :Runs);
+  # Say what all runs of one task have in common. Failures: usage when it is nothing that a guest could be given.
 }
 
-interface Attempt {
-  outcome @0 () -> (outcome :Outcome);
-  # Answers when the run has ended, however it ended. A guest's failure is an Outcome, never an error of this call.
-  cancel @1 () -> ();
-  # Stop the run; outcome then answers with reason cancelled. Cancelling twice, or too late, is fine.
+interface Runs {
+  start @0 (inputs :Data, large :List(Blob)) -> (outcomes :Data, large :List(Blob), ended :Bool, group :Group);
+  # Run a group: one run for each input record, one after the other, each in a fresh instance. See Records below. A group
+  # is transport alone: each run has its own limits, end and outcome. Groups of one slot run in the order in which they
+  # came. Answers within milliseconds with the outcomes there are; ended says that they are all, and otherwise group
+  # gives the others. Failures: draining when the worker is stopping, overloaded, usage.
 }
+
+interface Group {
+  # Runs under way. When nobody holds it any more, nobody could learn their outcomes, and they are stopped.
+  more @0 () -> (outcomes :Data, large :List(Blob), ended :Bool);
+  # Answers once further runs have ended, however they ended, with their outcomes. A guest's failure is an outcome,
+  # never an error of this call. Called again when it has answered, until ended.
+  cancel @1 (runs :Data) -> ();
+  # Stop runs, by their places in the group: uint32 each, little-endian; none: all. Their outcomes then have the reason
+  # cancelled. Those that have ended are left as they are.
+}
+
+# Records, little-endian and without padding, one after the other: what differs between the runs of a group, and how each
+# ended. A struct for each run would cost more than the run. Source: ww/records.py.
+#
+# An input record is a uint32 length of what follows, or all ones when the record is the next of `large`, which then holds
+# it without its length; a uint8 of flags; and for each flag in this order what it says differs from the task's
+# Invocation: 1 arguments (uint16 count, int64 each), 2 args and 4 env (uint32 length, then texts each ended by a zero
+# byte; of env names and values in turn), 8 stdin and 16 files (uint32 length, then the bytes), 32 seed (uint64),
+# 64 a name that the run goes by (uint32 length, UTF-8), which is not the worker's business.
+#
+# An outcome record is a uint32 length of what follows; uint32 the run's place in the group; uint8 reason (Reason), uint8
+# flags (1 has a result, 2 which is a float, 4 has an exit code, 8 stdout and 16 stderr are cut, 32 has fuel), uint16 zero,
+# uint32 exit code, int64 result (in the form of Invocation.arguments), uint64 bytes of memory at the end, which is its
+# peak, uint64 the limit that was held, uint64 fuel used, uint64 bytes in the file system at the end; float64 seconds of
+# wall from the start of the instance to its end, of instantiating (in wall), of processor, at the worker until it had a
+# process, and of compiling that the run waited for; uint32 lengths of stdout, stderr, artifacts (a zip) and detail (one
+# line for people); and these four. Outcomes that are large are in blobs: each holds such records too.
 
 interface Blob {
   # Bytes that are read by the one who needs them.
@@ -105,29 +130,4 @@ enum Reason {
   fuel @9;
   files @10;                        # more in the file system than the limit, or a zip that is not to be unpacked
   artifacts @11;                    # more artifacts than the limit
-}
-
-struct Outcome {
-  reason @0 :Reason;
-  detail @1 :Text;                  # one line for people
-  hasResult @2 :Bool;
-  result @3 :Int64;                 # what entry returned, in the form of Invocation.arguments
-  hasExitCode @4 :Bool;
-  exitCode @5 :UInt32;
-  stdout @6 :Data;
-  stderr @7 :Data;
-  stdoutTruncated @8 :Bool;
-  stderrTruncated @9 :Bool;
-  wallSeconds @10 :Float64;         # from the start of the instance to its end
-  cpuSeconds @11 :Float64;
-  memoryBytes @12 :UInt64;          # linear memory at the end, which is its peak: it never shrinks
-  memoryLimitBytes @13 :UInt64;     # the limit that was held
-  isFloat @14 :Bool;                # of result
-  hasFuel @15 :Bool;
-  fuel @16 :UInt64;                 # what was used
-  queueSeconds @17 :Float64;        # at the worker, until it had a process
-  compileSeconds @18 :Float64;      # that the run waited for; 0: it was compiled already
-  instantiateSeconds @19 :Float64;  # of wallSeconds
-  artifacts @20 :Data;              # a zip; empty when none were asked for
-  filesBytes @21 :UInt64;           # in the file system at the end
 }

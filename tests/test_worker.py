@@ -3,7 +3,8 @@
 import asyncio
 import contextlib
 import shutil
-from collections.abc import AsyncIterator
+import struct
+from collections.abc import AsyncIterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -21,6 +22,7 @@ from ww.errors import BadModule, Draining, Overloaded, PeerError, UsageError
 from ww.identity import Identity
 from ww.net.memory import MemoryTransport, Network
 from ww.node import LOOPBACK, Node, NodeConfig
+from ww.records import REASONS, Input, RawOutcome, read_outcomes, write_input
 from ww.rpc.errors import call
 from ww.rpc.exports import Peer
 from ww.rpc.vat import Vat
@@ -31,6 +33,8 @@ from ww.worker import Worker, WorkerConfig
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop")]
 
 SLOTS = 2
+CANCELLED = REASONS.index("cancelled")
+SAME = Input()
 
 
 class Registry(schema.worker.Registry.Server):  # type: ignore[misc]
@@ -104,9 +108,40 @@ class Gateway:
         return len(list(self.channel.waiting()))
 
 
-def run(program: Any, *arguments: int, duration_s: float = 30.0) -> Any:
+class Runs:
+    """A group of runs that was asked for."""
+
+    def __init__(self, promise: Any) -> None:
+        self.promise = promise
+        self.group = promise.group
+        self.is_begun = False
+
+    async def answer(self) -> tuple[list[RawOutcome], bool]:
+        """Return what came, and whether that is all."""
+        answer = await call(self.group.more() if self.is_begun else self.promise)
+        self.is_begun = True
+        return read_outcomes(answer.outcomes), answer.ended
+
+    async def outcomes(self) -> dict[int, RawOutcome]:
+        """Return all, by place."""
+        found: list[RawOutcome] = []
+        has_ended = False
+        while not has_ended:
+            further, has_ended = await self.answer()
+            found += further
+        assert len({outcome.place for outcome in found}) == len(found)
+        return {outcome.place: outcome for outcome in found}
+
+    async def outcome(self) -> RawOutcome:
+        return (await self.outcomes())[0]
+
+    async def cancel(self, *places: int) -> None:
+        await call(self.group.cancel(runs=struct.pack(f"<{len(places)}I", *places)))
+
+
+def run(program: Any, *arguments: int, duration_s: float = 30.0, inputs: Sequence[Input] = (SAME,)) -> Runs:
     invocation = {"entry": "run", "arguments": arguments, "limits": {"durationSeconds": duration_s}}
-    return program.run(invocation=invocation)
+    return Runs(program.task(invocation=invocation).runs.start(inputs=b"".join(map(write_input, inputs))))
 
 
 @contextlib.asynccontextmanager
@@ -146,56 +181,53 @@ async def test_a_worker_says_who_it_is_and_offers_each_slot_once(gateway: Gatewa
     await until(lambda: gateway.free == SLOTS)
 
 
-async def test_a_short_run_is_answered_at_once_and_a_long_one_with_an_attempt(gateway: Gateway) -> None:
+async def test_a_short_run_is_answered_at_once_and_a_long_one_later(gateway: Gateway) -> None:
     lease = await gateway.lease()
     noop = await gateway.program(lease, "noop")
-    answer = await call(run(noop, 5, 0))
-    assert (answer.ended, answer.outcome.result, str(answer.outcome.reason)) == (True, 5, "ok")
+    (outcome,), has_ended = await run(noop, 5, 0).answer()
+    assert (has_ended, outcome.result, outcome.reason) == (True, 5, 0)
     spin = await gateway.program(lease, "spin")
-    answer = await call(run(spin, 300, 0))
-    assert not answer.ended
-    assert (await call(answer.attempt.outcome())).outcome.result == 300
+    runs = run(spin, 300, 0)
+    assert await runs.answer() == ([], False)
+    assert (await runs.outcome()).result == 300
 
 
 async def test_the_runs_of_a_lease_go_one_after_the_other(gateway: Gateway) -> None:
     lease = await gateway.lease()
     spin, noop = await gateway.program(lease, "spin"), await gateway.program(lease, "noop")
-    first = await call(run(spin, 0, 0))
-    behind = await call(run(noop, 1, 0))
-    assert (first.ended, behind.ended) == (False, False), "the second slot's process is not for this lease"
-    await call(first.attempt.cancel())
-    assert str((await call(first.attempt.outcome())).outcome.reason) == "cancelled"
-    assert (await call(behind.attempt.outcome())).outcome.result == 1
+    first, behind = run(spin, 0, 0), run(noop, 1, 0)
+    assert await first.answer() == ([], False)
+    assert await behind.answer() == ([], False), "the second slot's process is not for this lease"
+    await first.cancel()
+    assert (await first.outcome()).reason == CANCELLED
+    assert (await behind.outcome()).result == 1
 
 
 async def test_a_run_that_waits_can_be_cancelled_before_it_begins(gateway: Gateway) -> None:
     lease = await gateway.lease()
     spin = await gateway.program(lease, "spin")
     first, second = run(spin, 0, 0), run(spin, 0, 0)
-    await call(second.attempt.cancel())
-    await call(second.attempt.cancel())
-    answer = await call(second)
-    assert str((await call(answer.attempt.outcome())).outcome.reason) == "cancelled"
+    await second.cancel()
+    await second.cancel(0)
+    assert (await second.outcome()).reason == CANCELLED
     del first
 
 
-async def test_an_attempt_that_nobody_holds_is_stopped(gateway: Gateway) -> None:
+async def test_a_group_that_nobody_holds_is_stopped(gateway: Gateway) -> None:
     lease = await gateway.lease()
     spin, noop = await gateway.program(lease, "spin"), await gateway.program(lease, "noop")
-    answer = await call(run(spin, 0, 0))
-    del answer
-    answer = await call(run(noop, 2, 0))
-    if not answer.ended:
-        answer = await call(answer.attempt.outcome())
-    assert answer.outcome.result == 2
+    runs = run(spin, 0, 0)
+    assert await runs.answer() == ([], False)
+    del runs
+    assert (await run(noop, 2, 0).outcome()).result == 2
 
 
 async def test_runs_that_wait_for_a_slot_are_bounded(gateway: Gateway) -> None:
     lease = await gateway.lease()
     spin = await gateway.program(lease, "spin")
-    runs = [run(spin, 0, 0) for _ in range(65)]
-    with pytest.raises(Overloaded, match="64 runs are on this slot"):
-        await asyncio.gather(*(call(run) for run in runs))
+    runs = [run(spin, 0, 0, inputs=[SAME] * 256) for _ in range(9)]
+    with pytest.raises(Overloaded, match="2048 runs may be on a slot, 2048 are and 256 are to come"):
+        await asyncio.gather(*(each.answer() for each in runs))
 
 
 @pytest.mark.parametrize(
@@ -214,7 +246,7 @@ async def test_bytes_that_are_not_what_was_promised(
     with pytest.raises(kind, match=says):
         await call(lease.load(digest=digest_of(guest("noop")), blob=LyingBlob(size, data)))
     program = await gateway.program(lease, "noop")
-    assert (await call(run(program, 9, 0))).outcome.result == 9
+    assert (await run(program, 9, 0).outcome()).result == 9
 
 
 async def test_a_cache_that_somebody_removed_is_made_again(gateway: Gateway, tmp_path: Path) -> None:
@@ -222,7 +254,7 @@ async def test_a_cache_that_somebody_removed_is_made_again(gateway: Gateway, tmp
     await gateway.program(lease, "noop")
     shutil.rmtree(tmp_path / "cache")
     spin = await gateway.program(lease, "spin")
-    assert (await call(run(spin, 1, 0))).outcome.result == 1
+    assert (await run(spin, 1, 0).outcome()).result == 1
 
 
 async def test_a_digest_of_another_length(gateway: Gateway) -> None:
@@ -234,26 +266,24 @@ async def test_a_digest_of_another_length(gateway: Gateway) -> None:
 async def test_a_worker_comes_back_and_its_guests_are_stopped(gateway: Gateway) -> None:
     worker: Worker = gateway.worker  # type: ignore[attr-defined]
     lease = await gateway.lease()
-    answer = await call(run(await gateway.program(lease, "spin"), 0, 0))
-    assert not answer.ended
+    runs = run(await gateway.program(lease, "spin"), 0, 0)
+    assert await runs.answer() == ([], False)
     gateway.network.cut()
     await until(lambda: len(gateway.registered) == 2)
     await until(lambda: gateway.free == SLOTS)
     assert not worker.is_draining
     noop = await gateway.program(await gateway.lease(), "noop")
-    answer = await call(run(noop, 3, 0))
-    if not answer.ended:
-        answer = await call(answer.attempt.outcome())
-    assert answer.outcome.result == 3
+    assert (await run(noop, 3, 0).outcome()).result == 3
 
 
 async def test_draining_lets_what_runs_finish_and_takes_nothing_new(gateway: Gateway) -> None:
     worker: Worker = gateway.worker  # type: ignore[attr-defined]
     lease = await gateway.lease()
     spin = await gateway.program(lease, "spin")
-    answer = await call(run(spin, 500, 0))
+    runs = run(spin, 500, 0)
+    assert await runs.answer() == ([], False)
     worker.drain()
     await until(lambda: gateway.free == 0 and gateway.goodbyes == 1)
     with pytest.raises(Draining):
-        await call(run(spin, 1, 0))
-    assert (await call(answer.attempt.outcome())).outcome.result == 500
+        await run(spin, 1, 0).answer()
+    assert (await runs.outcome()).result == 500

@@ -1,15 +1,15 @@
-"""Invocations and outcomes as other nodes send and get them, and as plain data.
+"""Invocations as other nodes send them, and as plain data.
 
-Holds the translation between schema/worker.capnp and sandbox/invocation.py. Must not know who asks or who runs. What a
-peer sends is counted before it is read.
+Holds the translation from schema/worker.capnp to sandbox/invocation.py. Must not know who asks or who runs. What a peer
+sends is counted before it is read.
 """
 
 from typing import Any, Final
 
-from ww import schema
 from ww.errors import UsageError
+from ww.records import Input
 from ww.rpc.message import listed
-from ww.sandbox.invocation import Invocation, Result, RunLimits
+from ww.sandbox.invocation import Invocation
 
 _ARGUMENTS_MAX: Final = 1000
 _TEXTS_MAX: Final = 65_536
@@ -41,30 +41,25 @@ def read_invocation(invocation: Any) -> Invocation:
     )
 
 
-def outcome_of(result: Result, limits: RunLimits, *, queue_s: float = 0.0, compile_s: float = 0.0) -> Any:
-    """Return a worker.Outcome that says a result, and what is known of the run beside it."""
-    outcome = schema.worker.Outcome.new_message()
-    if result.reason != "ok":
-        outcome.reason = result.reason
-    if result.detail:
-        outcome.detail = result.detail
-    if result.value is not None:
-        outcome.hasResult, outcome.result, outcome.isFloat = True, result.value, result.is_float
-    if result.exit_code is not None:
-        outcome.hasExitCode, outcome.exitCode = True, result.exit_code
-    if result.stdout:
-        outcome.stdout, outcome.stdoutTruncated = result.stdout, result.stdout_truncated
-    if result.stderr:
-        outcome.stderr, outcome.stderrTruncated = result.stderr, result.stderr_truncated
-    if result.fuel is not None:
-        outcome.hasFuel, outcome.fuel = True, result.fuel
-    if result.artifacts:
-        outcome.artifacts = result.artifacts
-    if result.files_bytes:
-        outcome.filesBytes = result.files_bytes
-    outcome.wallSeconds, outcome.cpuSeconds = result.wall_s, result.cpu_s
-    outcome.instantiateSeconds, outcome.queueSeconds = result.instantiate_s, queue_s
-    outcome.memoryBytes, outcome.memoryLimitBytes = result.memory_bytes, limits.memory_bytes
-    if compile_s:
-        outcome.compileSeconds = compile_s
-    return outcome
+def invocation_of(task: Invocation, given: Input) -> Invocation:
+    """Return a run's input: its task's, but for what is given instead. ValueError when no guest can be given it."""
+    args = task.args if given.args is None else given.args
+    env = task.env if given.env is None else given.env
+    arguments = task.arguments
+    if given.arguments is not None:
+        arguments = given.arguments
+        if len(arguments) != len(task.arguments):
+            raise ValueError(f"{len(arguments)} arguments are given, the task has {len(task.arguments)}")
+    return Invocation(
+        task.entry,
+        arguments,
+        args,
+        env,
+        task.stdin if given.stdin is None else given.stdin,
+        task.files if given.files is None else given.files,
+        task.artifacts,
+        task.dirs,
+        task.deterministic,
+        task.seed if given.seed is None else given.seed,
+        task.context,
+    )

@@ -1,8 +1,8 @@
 """A worker: offers its slots to a gateway and runs what comes, in the sandbox.
 
-Holds the capabilities Worker, Program and Attempt, the offering of slots, reconnecting and leaving. Must not know
+Holds the capabilities Worker, Program, Runs and Group, the offering of slots, reconnecting and leaving. Must not know
 tasks, schedules or HTTP. It keeps one send outstanding on the gateway's channel for each free slot; a slot that was
-taken is offered again when the gateway drops the Worker capability. Next in a task's life: sandbox/pool.py.
+taken is offered again when the gateway drops the Worker capability. Next in a task's life: running.py.
 """
 
 import asyncio
@@ -10,8 +10,8 @@ import logging
 import os
 import platform
 import random
-import time
-from collections.abc import Mapping
+import struct
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -34,13 +34,16 @@ from ww.errors import (
 )
 from ww.identity import PeerId
 from ww.node import Node
-from ww.outcome import outcome_of, read_invocation
+from ww.outcome import invocation_of, read_invocation
+from ww.records import LARGE_BYTES, read_input, spans
 from ww.rpc.connection import Connection
 from ww.rpc.errors import call
 from ww.rpc.loop import first_of
+from ww.rpc.message import listed
+from ww.running import RunningGroup, answer
 from ww.sandbox.invocation import Invocation, RunLimits
 from ww.sandbox.modules import ModuleCache
-from ww.sandbox.pool import SandboxPool
+from ww.sandbox.pool import GROUP_MAX, SandboxPool
 
 log = logging.getLogger("ww.worker")
 
@@ -48,10 +51,12 @@ _BACKOFF_FIRST_S: Final = 0.1
 _BACKOFF_MAX_S: Final = 5.0
 # What somebody has to change before trying again can help.
 _FOR_PEOPLE: Final = (NotAdmitted, PeerMismatch, ProtocolMismatch)
-# How long the answer to a run waits for the run's own end.
+# How long the answer to a group waits for its end.
 _ANSWER_WITHIN_S: Final = 0.01
-# Runs that one lease may have, the one under way and those that wait for it.
-_RUNS_MAX: Final = 64
+# Outcomes of a group wait that long for others.
+_LINGER_S: Final = 0.005
+# Runs that one lease may have, those under way and those that wait for them.
+_RUNS_MAX: Final = 2048
 
 
 @dataclass(frozen=True, slots=True)
@@ -265,7 +270,7 @@ class WorkerServer(schema.worker.Worker.Server):  # type: ignore[misc]
         self._worker = worker
         self._released = released
         self._turn = asyncio.Lock()
-        self._runs: set[asyncio.Task[Any]] = set()
+        self._runs = 0
 
     async def load_context(self, context: Any) -> None:
         digest, blob = context.params.digest, context.params.blob
@@ -274,32 +279,32 @@ class WorkerServer(schema.worker.Worker.Server):  # type: ignore[misc]
         compile_s = await self._worker.prepare(digest, blob, metered=context.params.metered)
         context.results.program = ProgramServer(self, digest, compile_s)
 
-    async def _in_turn(self, digest: bytes, invocation: Invocation, limits: RunLimits, compile_s: float) -> Any:
-        """Run when the runs before this one have ended, and return the Outcome."""
-        sandbox, begun_at = self._worker.sandbox, time.monotonic()
-        async with self._turn:
-            if limits.is_metered(invocation) and not sandbox.is_prepared(digest, metered=True):
-                # Nobody said so when it was loaded.
-                compile_s += await sandbox.prepare(digest, metered=True)
-            result = await sandbox.run(digest, invocation, limits)
-        queue_s = max(0.0, time.monotonic() - begun_at - result.wall_s)
-        return outcome_of(result, limits, queue_s=queue_s, compile_s=compile_s)
+    @property
+    def sandbox(self) -> SandboxPool:
+        """Where runs go."""
+        return self._worker.sandbox
 
-    def start(self, digest: bytes, message: Any, compile_s: float) -> "asyncio.Task[Any]":
-        """Begin a run; message, a worker.Invocation, is read before this returns.
+    def start(
+        self, digest: bytes, invocations: Sequence[Invocation], limits: RunLimits, compile_s: float
+    ) -> "RunningGroup":
+        """Begin runs, which go when those before them have ended.
 
-        Raises Draining when the worker is stopping, Overloaded when too many wait, UsageError when it is none.
+        Raises Draining when the worker is stopping, Overloaded when too many wait.
         """
         if self._worker.is_draining:
             raise Draining("this worker is stopping")
-        if len(self._runs) >= _RUNS_MAX:
-            raise Overloaded(f"{_RUNS_MAX} runs are on this slot, the limit")
-        invocation = read_invocation(message)
-        limits = self._worker.sandbox.limits.of_run(message.limits, invocation)
-        run = self._worker.start(self._in_turn(digest, invocation, limits, compile_s))
-        self._runs.add(run)
-        run.add_done_callback(self._runs.discard)
-        return run
+        if self._runs + len(invocations) > _RUNS_MAX:
+            raise Overloaded(f"{_RUNS_MAX} runs may be on a slot, {self._runs} are and {len(invocations)} are to come")
+        group = RunningGroup(self._worker.sandbox, digest, invocations, limits, compile_s)
+        self._runs += len(invocations)
+        running = self._worker.start(group.run(self._turn))
+
+        def end(_: object) -> None:
+            self._runs -= len(invocations)
+
+        running.add_done_callback(end)
+        group.begins(running)
+        return group
 
     def __del__(self) -> None:
         self._released.set()
@@ -313,62 +318,87 @@ class ProgramServer(schema.worker.Program.Server):  # type: ignore[misc]
         self._digest = digest
         self._compile_s = compile_s
 
-    async def run_context(self, context: Any) -> None:
+    async def task_context(self, context: Any) -> None:
+        message = context.params.invocation
+        invocation = read_invocation(message)
+        limits = self._slot.sandbox.limits.of_run(message.limits, invocation)
+        context.results.runs = RunsServer(self, invocation, limits)
+
+    def start(self, invocations: Sequence[Invocation], limits: RunLimits) -> RunningGroup:
+        """Begin runs. See WorkerServer.start."""
         # The first run is the one that waited for it.
         compile_s, self._compile_s = self._compile_s, 0.0
-        run = self._slot.start(self._digest, context.params.invocation, compile_s)
+        return self._slot.start(self._digest, invocations, limits, compile_s)
+
+    @property
+    def input_bytes_max(self) -> int:
+        """Of one run."""
+        return self._slot.sandbox.limits.input_bytes_max
+
+
+class RunsServer(schema.worker.Runs.Server):  # type: ignore[misc]
+    """What all runs of one task have in common, on one slot."""
+
+    def __init__(self, program: ProgramServer, invocation: Invocation, limits: RunLimits) -> None:
+        self._program = program
+        self._invocation = invocation
+        self._limits = limits
+
+    async def start_context(self, context: Any) -> None:
+        data, large = context.params.inputs, context.params.large
+        blobs = iter(listed("large", large, GROUP_MAX))
+        invocations: list[Invocation] = []
         try:
-            await _done_within(run, _ANSWER_WITHIN_S)
-        except asyncio.CancelledError:  # the connection broke
-            run.cancel()
+            for start, end in spans(data):
+                if len(invocations) >= GROUP_MAX:
+                    raise UsageError(f"a group has at most {GROUP_MAX} runs")
+                if start == end:
+                    record = await self._fetch(next(blobs, None))
+                    given = read_input(record, 0)
+                else:
+                    given = read_input(data, start, end)
+                invocations.append(invocation_of(self._invocation, given))
+        except ValueError as error:
+            raise UsageError(f"inputs: {error}") from None
+        if not invocations:
+            raise UsageError("inputs: a group has at least one run")
+        group = self._program.start(invocations, self._limits)
+        try:
+            await group.wait(_ANSWER_WITHIN_S)
+            answer(context.results, group)
+        except BaseException:  # the connection broke
+            group.stop()
             raise
-        if run.done():
-            context.results.ended = True
-            _answer(context.results, run)
-        else:
-            context.results.attempt = AttemptServer(run)
+        if not context.results.ended:
+            context.results.group = GroupServer(group)
+
+    async def _fetch(self, blob: Any) -> bytes:
+        if blob is None:
+            raise UsageError("large: fewer are given than records refer to")
+        pieces = fetch(blob, bytes_max=self._program.input_bytes_max + LARGE_BYTES)
+        return b"".join([piece async for piece in pieces])
 
 
-class AttemptServer(schema.worker.Attempt.Server):  # type: ignore[misc]
-    """A run under way. When nobody holds it any more, nobody could learn its outcome, and it is stopped."""
+class GroupServer(schema.worker.Group.Server):  # type: ignore[misc]
+    """Runs under way. When nobody holds it any more, nobody could learn their outcomes, and they are stopped."""
 
-    def __init__(self, run: "asyncio.Task[Any]") -> None:
-        self._run = run
+    def __init__(self, group: RunningGroup) -> None:
+        self._group = group
 
-    async def outcome_context(self, context: Any) -> None:
-        await asyncio.wait((self._run,))
-        _answer(context.results, self._run)
+    async def more_context(self, context: Any) -> None:
+        await self._group.wait(None)
+        if not self._group.has_ended:
+            await self._group.wait_for_end(_LINGER_S)
+        answer(context.results, self._group)
 
     async def cancel_context(self, context: Any) -> None:
-        self._run.cancel()
+        data = context.params.runs
+        if len(data) % 4 or len(data) > 4 * GROUP_MAX:
+            raise UsageError("runs: expected uint32 each, no more than a group has")
+        self._group.cancel(struct.unpack(f"<{len(data) // 4}I", data))
 
     def __del__(self) -> None:
-        self._run.cancel()
-
-
-def _answer(results: Any, run: "asyncio.Task[Any]") -> None:
-    if run.cancelled():
-        results.init("outcome").reason = "cancelled"
-    else:
-        results.outcome = run.result()
-
-
-async def _done_within(run: "asyncio.Task[Any]", seconds: float) -> None:
-    """Wait until run is done, and no longer than that. For every run, and asyncio.wait costs three times as much."""
-    loop = asyncio.get_running_loop()
-    waiter: asyncio.Future[None] = loop.create_future()
-
-    def wake(*_: object) -> None:
-        if not waiter.done():
-            waiter.set_result(None)
-
-    run.add_done_callback(wake)
-    timer = loop.call_later(seconds, wake)
-    try:
-        await waiter
-    finally:
-        timer.cancel()
-        run.remove_done_callback(wake)
+        self._group.stop()
 
 
 def _memory_bytes() -> int:

@@ -228,10 +228,13 @@ async def test_methods_are_named_by_what_extends_or_is_extended() -> None:
 
 
 async def test_workers_and_their_programs_through_membranes(world: World) -> None:
+    class Runs(schema.worker.Runs.Server):  # type: ignore[misc]
+        async def start_context(self, context: Any) -> None:
+            context.results.ended, context.results.outcomes = True, context.params.inputs * 2
+
     class Program(schema.worker.Program.Server):  # type: ignore[misc]
-        async def run_context(self, context: Any) -> None:
-            context.results.ended = True
-            context.results.outcome.result = context.params.invocation.arguments[0] * 2
+        async def task_context(self, context: Any) -> None:
+            context.results.runs = Runs()
 
     class Worker(schema.worker.Worker.Server):  # type: ignore[misc]
         async def load_context(self, context: Any) -> None:
@@ -241,13 +244,14 @@ async def test_workers_and_their_programs_through_membranes(world: World) -> Non
     reference, revoke = revocable(Worker())
     worker = await elsewhere(world, reference, schema.worker.Worker)
     program = (await call(worker.load(digest=b"d" * 32))).program
-    answer = await call(program.run(invocation={"arguments": [21], "entry": "run"}))
-    assert (answer.ended, answer.outcome.result) == (True, 42)
-    pipelined = worker.load(digest=b"d" * 32).program.run(invocation={"arguments": [4]})
-    assert (await call(pipelined)).outcome.result == 8
+    runs = (await call(program.task(invocation={"arguments": [21], "entry": "run"}))).runs
+    answer = await call(runs.start(inputs=b"ab"))
+    assert (answer.ended, answer.outcomes) == (True, b"abab")
+    pipelined = worker.load(digest=b"d" * 32).program.task(invocation={"arguments": [4]}).runs.start(inputs=b"c")
+    assert (await call(pipelined)).outcomes == b"cc"
     revoke()
     with pytest.raises(Revoked):
-        await call(program.run(invocation={"arguments": [21]}))
+        await call(program.task(invocation={"arguments": [21]}))
 
 
 async def test_a_call_that_is_cancelled_is_cancelled_inside(world: World) -> None:

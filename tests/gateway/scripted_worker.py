@@ -1,6 +1,7 @@
 """A worker whose every answer a test decides: for what a real one does seldom, or never."""
 
 import asyncio
+import struct
 from typing import Any
 
 from ww import schema
@@ -9,24 +10,31 @@ from ww.errors import WwError
 from ww.identity import Identity
 from ww.net.memory import MemoryTransport, Network
 from ww.net.multiaddr import Multiaddr
+from ww.records import Input, read_input, spans, write_outcome
 from ww.rpc.errors import call
 from ww.rpc.vat import Vat
+from ww.sandbox.invocation import Result
 
 
 class Run:
     """One run that the gateway asked for."""
 
-    def __init__(self, invocation: Any) -> None:
-        self.argument = invocation.arguments[0] if len(invocation.arguments) else 0
+    def __init__(self, invocation: Any, given: Input) -> None:
         # What is not there at all is not in to_dict.
         self.invocation: dict[str, Any] = {"arguments": [], "args": [], "context": b""} | invocation.to_dict()
-        self.outcome: asyncio.Future[Any] = asyncio.get_running_loop().create_future()
+        self.invocation |= {name: value for name, value in given._asdict().items() if value}
+        self.given = given
+        arguments = self.invocation["arguments"]
+        self.argument = arguments[0] if arguments else 0
+        self.outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.memory_limit_bytes = self.queue_s = self.compile_s = 0
+        self.is_told = False
         self.cancels = 0
 
-    def end(self, **outcome: Any) -> None:
-        """Answer with this outcome; without anything, one that took a second."""
-        values = {"reason": "ok", "hasResult": True, "result": self.argument, "wallSeconds": 1.0} | outcome
-        self.outcome.set_result(schema.worker.Outcome.new_message(**values))
+    def end(self, *, queue_s: float = 0.0, compile_s: float = 0.0, memory_limit_bytes: int = 0, **outcome: Any) -> None:
+        """Answer with these fields of a Result; without anything, one that took a second."""
+        self.rest = {"queue_s": queue_s, "compile_s": compile_s, "memory_limit_bytes": memory_limit_bytes}
+        self.outcome.set_result(Result(**{"value": self.argument, "wall_s": 1.0} | outcome))
 
     def fail(self, error: Exception) -> None:
         self.outcome.set_exception(error)
@@ -41,6 +49,9 @@ class ScriptedWorker:
         self._vat = Vat(self._identity, MemoryTransport(network, self._identity))
         self._connection: Any = None
         self.runs: list[Run] = []
+        self.groups: list[list[Run]] = []
+        """The same, as they came."""
+        self.tasks = 0
         self.loads = 0
         self.module = b""
         self.load_error: WwError | None = None
@@ -118,27 +129,57 @@ class _Program(schema.worker.Program.Server):  # type: ignore[misc]
     def __init__(self, worker: ScriptedWorker) -> None:
         self._worker = worker
 
-    async def run_context(self, context: Any) -> None:
+    async def task_context(self, context: Any) -> None:
+        self._worker.tasks += 1
+        context.results.runs = _Runs(self._worker, context.params.invocation.as_builder())
+
+
+class _Runs(schema.worker.Runs.Server):  # type: ignore[misc]
+    def __init__(self, worker: ScriptedWorker, invocation: Any) -> None:
+        self._worker = worker
+        self._invocation = invocation
+
+    async def start_context(self, context: Any) -> None:
         if self._worker.run_error is not None:
             raise self._worker.run_error
-        run = Run(context.params.invocation)
-        self._worker.runs.append(run)
+        data, large, runs = context.params.inputs, iter(context.params.large), []
+        for start, end in spans(data):
+            if start == end:
+                record = b"".join([piece async for piece in fetch(next(large), bytes_max=64 << 20)])
+                runs.append(Run(self._invocation, read_input(record, 0)))
+            else:
+                runs.append(Run(self._invocation, read_input(data, start, end)))
+        self._worker.runs += runs
+        self._worker.groups.append(runs)
+        group = _Group(runs)
         if self._worker.is_quick:
             await asyncio.sleep(0)
-            run.end(wallSeconds=0.0001)
-            context.results.ended, context.results.outcome = True, run.outcome.result()
+            for run in runs:
+                run.end(wall_s=0.0001)
+            await group.more_context(context)
         else:
-            context.results.attempt = _Attempt(run)
+            context.results.group = group
 
 
-class _Attempt(schema.worker.Attempt.Server):  # type: ignore[misc]
-    def __init__(self, run: Run) -> None:
-        self._run = run
+class _Group(schema.worker.Group.Server):  # type: ignore[misc]
+    def __init__(self, runs: list[Run]) -> None:
+        self._runs = runs
 
-    async def outcome_context(self, context: Any) -> None:
-        context.results.outcome = await asyncio.shield(self._run.outcome)
+    async def more_context(self, context: Any) -> None:
+        left = [run for run in self._runs if not run.is_told]
+        await asyncio.wait([run.outcome for run in left], return_when=asyncio.FIRST_COMPLETED)
+        records = []
+        for place, run in enumerate(self._runs):
+            if not run.is_told and run.outcome.done():
+                records.append(write_outcome(place, run.outcome.result(), **run.rest))
+                run.is_told = True
+        context.results.outcomes = b"".join(records)
+        context.results.ended = all(run.is_told for run in self._runs)
 
     async def cancel_context(self, context: Any) -> None:
-        self._run.cancels += 1
-        if not self._run.outcome.done():
-            self._run.end(reason="cancelled")
+        data = context.params.runs
+        for place in struct.unpack(f"<{len(data) // 4}I", data) or range(len(self._runs)):
+            run = self._runs[place]
+            run.cancels += 1
+            if not run.outcome.done():
+                run.end(reason="cancelled")

@@ -40,7 +40,7 @@ async def test_an_absurd_time_is_held_to_what_a_run_can_take(gateway: Gateway) -
     worker = await gateway.worker()
     worker.offers_again = True
     await gateway.submit("a", repeats=2)
-    (await next_run(worker)).end(wallSeconds=1e300)
+    (await next_run(worker)).end(wall_s=1e300)
     await next_run(worker, 2)
     task = gateway.scheduler.task("a")
     assert task is not None

@@ -594,7 +594,7 @@ async def test_a_worker_that_says_what_is_no_number_stops_nothing(gateway: Gatew
         worker.offer()
         await gateway.added(id="t")
         await until(lambda: bool(worker.runs))
-        worker.runs[0].end(wallSeconds=number, cpuSeconds=number)
+        worker.runs[0].end(wall_s=number, cpu_s=number)
         assert (await gateway.json("/tasks/t?wait=2"))["status"] == "succeeded"
         assert await gateway.ids() == ["t"]
         assert len(await gateway.json("/workers")) == 1

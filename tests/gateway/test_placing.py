@@ -354,7 +354,7 @@ async def test_the_straggler_itself_may_still_win(tmp_path: Path) -> None:
         await gateway.pass_time(2.0)
         await gateway.pass_time(0.3)
         second = await next_run(quick, 3)
-        straggler.end(result=1)
+        straggler.end(value=1)
         results = await gateway.ended("a")
         assert (results[0].attempts, results[0].outcome.result) == (2, "1")
         await until(lambda: second.cancels == 1)

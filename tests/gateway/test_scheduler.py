@@ -32,7 +32,7 @@ async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
 async def test_a_run_goes_to_a_waiting_slot_and_its_end_to_the_disk(gateway: Gateway) -> None:
     worker = await gateway.worker()
     await gateway.submit("a")
-    (await next_run(worker)).end(result=12)
+    (await next_run(worker)).end(value=12)
     (result,) = await gateway.ended("a")
     assert (result.state, result.outcome.result, result.worker) == (RunState.SUCCEEDED, "12", worker.peer_id)
     assert (result.attempts, worker.module) == (1, NOOP)
@@ -149,8 +149,8 @@ async def test_a_worker_that_says_nothing_loses_the_run(gateway: Gateway) -> Non
     async with asyncio.timeout(10):
         while not other.runs:
             await gateway.pass_time(0.05)
-    run.end(result=1)  # too late
-    other.runs[0].end(result=2)
+    run.end(value=1)  # too late
+    other.runs[0].end(value=2)
     (result,) = await gateway.ended("a")
     assert (result.outcome.result, result.attempts) == ("2", 2)
 
@@ -193,7 +193,7 @@ async def test_what_a_worker_says_is_held_to_the_limits(gateway: Gateway) -> Non
     await gateway.submit("a", output_bytes=10)
     run = await next_run(worker)
     run.end(
-        reason="trap", detail="two\nlines" + "x" * 10_000, stdout=b"o" * 5000, stderr=b"e" * 10, memoryBytes=2**64 - 1
+        reason="trap", detail="two\nlines" + "x" * 10_000, stdout=b"o" * 5000, stderr=b"e" * 10, memory_bytes=2**64 - 1
     )
     (result,) = await gateway.ended("a")
     outcome = result.outcome
@@ -306,7 +306,7 @@ async def test_short_runs_are_sent_several_at_a_time(gateway: Gateway) -> None:
     for _ in range(30):
         await until(lambda: bool(worker.open_runs))
         most = max(most, len(worker.open_runs))
-        worker.open_runs[0].end(wallSeconds=0.0001)
+        worker.open_runs[0].end(wall_s=0.0001)
         await gateway.pass_time(0)
     assert 1 < most <= 8
     results = await gateway.ended("a")
@@ -321,7 +321,7 @@ async def test_long_runs_are_sent_one_at_a_time(gateway: Gateway) -> None:
         run = await next_run(worker, count)
         await gateway.pass_time(0)
         assert worker.open_runs == [run]
-        run.end(wallSeconds=0.1)
+        run.end(wall_s=0.1)
     await gateway.ended("a")
 
 
@@ -331,7 +331,7 @@ async def shared_slot(gateway: Gateway, repeats: int) -> ScriptedWorker:
     await gateway.submit("a", repeats=repeats)
     while len(worker.open_runs) < 3:
         await until(lambda: bool(worker.open_runs))
-        worker.open_runs[0].end(wallSeconds=0.0001)
+        worker.open_runs[0].end(wall_s=0.0001)
         count = len(worker.runs)
         await until(lambda count=count: len(worker.runs) > count)  # type: ignore[misc]
         for _ in range(5):
@@ -514,7 +514,7 @@ async def test_files_are_read_once_for_all_runs_under_way(gateway: Gateway, monk
     worker = await gateway.worker()
     await gateway.submit("a", zip=data, repeats=4)
     for count in range(1, 5):
-        (await next_run(worker, count)).end(wallSeconds=0.0001)
+        (await next_run(worker, count)).end(wall_s=0.0001)
         await gateway.pass_time(0)
         assert len(worker.open_runs) <= 1, "what brings files along is not short"
     await gateway.ended("a")
@@ -587,11 +587,11 @@ async def test_a_task_that_is_cancelled_while_its_files_are_read_is_not_started(
 @pytest.mark.parametrize(
     ("said", "shown"),
     [
-        ({"result": 0x3FF8000000000000, "isFloat": True}, "1.5"),
-        ({"result": 0x7FF8000000000000, "isFloat": True}, "NaN"),
-        ({"result": -(1 << 52), "isFloat": True}, "-Infinity"),
-        ({"result": -5}, "-5"),
-        ({"hasResult": False}, None),
+        ({"value": 0x3FF8000000000000, "is_float": True}, "1.5"),
+        ({"value": 0x7FF8000000000000, "is_float": True}, "NaN"),
+        ({"value": -(1 << 52), "is_float": True}, "-Infinity"),
+        ({"value": -5}, "-5"),
+        ({"value": None}, None),
     ],
 )
 async def test_results_are_text(gateway: Gateway, said: dict[str, Any], shown: str | None) -> None:
@@ -605,9 +605,9 @@ async def test_results_are_text(gateway: Gateway, said: dict[str, Any], shown: s
 async def test_what_a_run_used_is_kept(gateway: Gateway) -> None:
     worker = await gateway.worker()
     await gateway.submit("a", repeats=2)
-    used = {"queueSeconds": 0.5, "compileSeconds": 0.25, "instantiateSeconds": 0.125, "filesBytes": 77}
-    (await next_run(worker)).end(hasFuel=True, fuel=2**64 - 1, **used)
-    (await next_run(worker, 2)).end(queueSeconds=float("nan"), compileSeconds=-1.0, filesBytes=2**64 - 1, fuel=5)
+    used = {"queue_s": 0.5, "compile_s": 0.25, "instantiate_s": 0.125, "files_bytes": 77}
+    (await next_run(worker)).end(fuel=2**64 - 1, **used)
+    (await next_run(worker, 2)).end(queue_s=float("nan"), compile_s=-1.0, files_bytes=2**64 - 1)
     first, second = (result.outcome for result in await gateway.ended("a"))
     assert (first.queue_s, first.compile_s, first.instantiate_s, first.files_bytes) == (0.5, 0.25, 0.125, 77)
     assert (first.fuel, second.fuel) == (2**63 - 1, None)
@@ -633,7 +633,7 @@ async def test_artifacts_are_on_disk_with_their_result(gateway: Gateway) -> None
     await gateway.submit("a", repeats=2, **ASKED)
     data = zipped(out__a=b"x", out__b=b"y" * 500)
     (await next_run(worker)).end(artifacts=data)
-    (await next_run(worker, 2)).end(reason="exit", hasExitCode=True, exitCode=3, artifacts=data)
+    (await next_run(worker, 2)).end(reason="exit", exit_code=3, artifacts=data)
     results = await gateway.ended("a")
     assert [result.state for result in results] == ["succeeded", "failed"]
     for result in results:

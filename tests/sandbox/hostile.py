@@ -14,6 +14,7 @@ from tests.guests import ROOT
 from tests.sandbox.test_pool import Sandbox
 from ww import schema
 from ww.errors import BadModule
+from ww.sandbox.invocation import Result
 
 FOLDER: Final = ROOT / "wasm" / "hostile"
 MEMORY_BYTES: Final = 16 << 20
@@ -91,15 +92,15 @@ async def run(sandbox: Sandbox, hostile: Hostile, module: bytes) -> Any:
     try:
         return await sandbox.send(module, invocation)
     except BadModule as error:
-        return schema.worker.Outcome.new_message(reason="compile", detail=str(error))
+        return Result(reason="compile", detail=str(error))
 
 
 def faults_of(hostile: Hostile, outcome: Any) -> list[str]:
     """Say what is not as it must be in how a guest ended: nothing, if all is well."""
     detail, wrong = outcome.detail, []
-    if hostile.is_trap_or_refused and str(outcome.reason) == "ok" and outcome.result:
+    if hostile.is_trap_or_refused and outcome.reason == "ok" and outcome.value:
         return []
-    if str(outcome.reason) != hostile.reason:
+    if outcome.reason != hostile.reason:
         wrong.append(f"reason {outcome.reason}, not {hostile.reason}")
     if hostile.reason == "trap" and hostile.detail and detail != hostile.detail:
         wrong.append(f"not {hostile.detail!r}")
@@ -109,16 +110,16 @@ def faults_of(hostile: Hostile, outcome: Any) -> list[str]:
         wrong.append("not a line for people")
     if str(ROOT) in detail or any(word in detail for word in ("Traceback", ".py", "wasm backtrace")):
         wrong.append("tells what is none of the guest's")
-    if hostile.exit_code is not None and (outcome.hasExitCode, outcome.exitCode) != (True, hostile.exit_code):
-        wrong.append(f"exit code {outcome.exitCode if outcome.hasExitCode else None}, not {hostile.exit_code}")
-    if hostile.result is not None and (outcome.hasResult, outcome.result) != (True, hostile.result):
-        wrong.append(f"result {outcome.result if outcome.hasResult else None}, not {hostile.result}")
+    if hostile.exit_code is not None and outcome.exit_code != hostile.exit_code:
+        wrong.append(f"exit code {outcome.exit_code}, not {hostile.exit_code}")
+    if hostile.result is not None and outcome.value != hostile.result:
+        wrong.append(f"result {outcome.value}, not {hostile.result}")
     if max(len(outcome.stdout), len(outcome.stderr)) > OUTPUT_BYTES:
         wrong.append("more output than it may have")
-    if hostile.is_cut is not None and (outcome.stdoutTruncated, outcome.stderrTruncated) != hostile.is_cut:
-        wrong.append(f"cut: {outcome.stdoutTruncated, outcome.stderrTruncated}")
-    if outcome.memoryBytes > hostile.limits.get("memoryBytes", MEMORY_BYTES):
-        wrong.append(f"{outcome.memoryBytes} bytes of memory")
+    if hostile.is_cut is not None and (outcome.stdout_truncated, outcome.stderr_truncated) != hostile.is_cut:
+        wrong.append(f"cut: {outcome.stdout_truncated, outcome.stderr_truncated}")
+    if outcome.memory_bytes > hostile.limits.get("memoryBytes", MEMORY_BYTES):
+        wrong.append(f"{outcome.memory_bytes} bytes of memory")
     if wrong:
         wrong.append(f"detail {detail!r}, stdout {bytes(outcome.stdout[:300])!r}")
     return wrong

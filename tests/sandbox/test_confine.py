@@ -430,7 +430,7 @@ async def test_what_is_missing_is_logged_once(tmp_path: Path, caplog: pytest.Log
         async with SandboxPool(cache, slots=2, limits=limits, confinement=config) as pool:
             sandbox = Sandbox(pool, cache)
             for i in range(3):
-                assert (await sandbox.call(guest("noop"), i, 0)).result == i
+                assert (await sandbox.call(guest("noop"), i, 0)).value == i
     said = [record.getMessage() for record in caplog.records]
     assert len(said) == 1, said
     for words in ("network (left out)", "files (left out)", "ww doctor"):
@@ -458,18 +458,18 @@ async def test_no_guest_needs_a_call_that_is_refused(tmp_path: Path, monkeypatch
     cache = ModuleCache(tmp_path / "cache", quota_bytes=1 << 30)
     async with SandboxPool(cache, slots=1, limits=SandboxLimits(memory_bytes_max=256 << 20)) as pool:
         sandbox = Sandbox(pool, cache)
-        assert (await sandbox.call(guest("hash"), 7, 3)).result == 7379
+        assert (await sandbox.call(guest("hash"), 7, 3)).value == 7379
         before = children()
         given = b"x" * 50_000
         for code in (0, 7, 126, 255):
             env = [{"key": "EXIT", "value": str(code)}]
             outcome = await sandbox.run(guest("echo"), args=["a"], stdin=given, env=env)
-            assert (outcome.exitCode, outcome.stdout) == (code, b"a\n" + given)
+            assert (outcome.exit_code, outcome.stdout) == (code, b"a\n" + given)
         for kind, module in TRAPS.items():
             assert (await sandbox.call(module)).detail == kind
-        assert (await sandbox.run(FLOOD, output_bytes=1000)).stdoutTruncated
-        assert str((await sandbox.call(guest("spin"), 0, 0, duration_s=0.1)).reason) == "deadline"
-        assert str((await sandbox.call(START_WITH_4_GIB)).reason) == "memory"
+        assert (await sandbox.run(FLOOD, output_bytes=1000)).stdout_truncated
+        assert (await sandbox.call(guest("spin"), 0, 0, duration_s=0.1)).reason == "deadline"
+        assert (await sandbox.call(START_WITH_4_GIB)).reason == "memory"
         assert (await sandbox.call(GROW_4_GIB)).detail == "memory_out_of_bounds"
         with pytest.raises(BadModule):
             await sandbox.prepare(wat("")[:-1] + b"\x01nonsense")
@@ -481,6 +481,6 @@ async def test_no_guest_needs_a_call_that_is_refused(tmp_path: Path, monkeypatch
             await until(lambda pid=pid: is_stopped(pid))  # type: ignore[misc]
             os.kill(pid, signal.SIGCONT)
             await until(lambda pid=pid: not is_stopped(pid))  # type: ignore[misc]
-        assert (await sandbox.call(guest("noop"), 3, 0)).result == 3
+        assert (await sandbox.call(guest("noop"), 3, 0)).value == 3
         assert children() == before, "one was killed"
-        assert str((await sandbox.run(SLEEP_FOR_EVER, duration_s=0.1)).reason) == "deadline"
+        assert (await sandbox.run(SLEEP_FOR_EVER, duration_s=0.1)).reason == "deadline"

@@ -51,7 +51,7 @@ async def run(sandbox: Sandbox, name: str, dirs: Sequence[str] = (), **say: Any)
 
 
 def ended(outcome: Any) -> tuple[str, int, str, bytes]:
-    return str(outcome.reason), outcome.exitCode, bytes(outcome.stderr).decode(), bytes(outcome.stdout)
+    return outcome.reason, outcome.exit_code, bytes(outcome.stderr).decode(), bytes(outcome.stdout)
 
 
 WELL = ("ok", 0, "", b"")
@@ -112,18 +112,18 @@ async def test_waiting_for_clocks_and_descriptors(sandbox: Sandbox, stdin: bytes
 async def test_exit_codes(sandbox: Sandbox, code: int) -> None:
     outcome = await run(sandbox, "exit", args=[str(code)])
     assert ended(outcome) == ("exit" if code else "ok", code, "", b"before")
-    assert outcome.hasExitCode
+    assert outcome.exit_code is not None
 
 
 async def test_an_exit_from_deep_down_and_a_plain_return(sandbox: Sandbox) -> None:
     assert ended(await run(sandbox, "exit", args=["deep"])) == ("exit", 77, "", b"before")
     outcome = await run(sandbox, "exit")
     assert ended(outcome) == WELL
-    assert outcome.hasExitCode
+    assert outcome.exit_code is not None
 
 
 async def test_calls_that_no_correct_program_makes_end_the_guest_or_are_refused(sandbox: Sandbox) -> None:
-    cases = (await run(sandbox, "trap")).exitCode
+    cases = (await run(sandbox, "trap")).exit_code
     env = [{"key": "a", "value": "text"}]
     assert cases > 70
     wrong = {}

@@ -125,8 +125,8 @@ async def test_a_process_that_has_grown_is_replaced(tmp_path: Path) -> None:
         await sandbox.prepare(guest("noop"))
         await until(lambda: len(children()) == 2)
         before = children()
-        assert (await sandbox.call(guest("noop"), 1, 0)).result == 1
-        assert (await sandbox.call(guest("noop"), 2, 0)).result == 2
+        assert (await sandbox.call(guest("noop"), 1, 0)).value == 1
+        assert (await sandbox.call(guest("noop"), 2, 0)).value == 2
         assert children() != before
         await until(lambda: len(children()) == len(before))
 

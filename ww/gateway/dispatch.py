@@ -15,13 +15,14 @@ from typing import Any, Final
 from ww.clock import Clock
 from ww.errors import BadModule, Disconnected, Draining, WwError
 from ww.gateway.agenda import Agenda
-from ww.gateway.lease import Lease, RemoteAttempt
+from ww.gateway.lease import Lease, RemoteGroup
 from ww.gateway.modules import ModuleStore
 from ww.gateway.observer import Observer
 from ww.gateway.pool import WorkerPool
 from ww.gateway.recorder import Recorder
 from ww.gateway.task import Attempt, Effects, Need, Outcome, Task
 from ww.gateway.watch import Watches
+from ww.records import NOTHING
 
 log = logging.getLogger("ww.gateway")
 
@@ -63,7 +64,7 @@ class _Slot:
     is_usable: bool = True
     is_short: bool = False
     """Whether its latest run was short."""
-    attempts: dict[Attempt, RemoteAttempt] = field(default_factory=dict)
+    attempts: dict[Attempt, RemoteGroup] = field(default_factory=dict)
     """Under way, in the order in which the worker runs them."""
     oldest_seen: Attempt | None = None
 
@@ -94,7 +95,7 @@ class Dispatcher:
         self._config = config
         self._spawn = spawn
         self._slots: set[_Slot] = set()
-        self._under_way: dict[Attempt, RemoteAttempt] = {}
+        self._under_way: dict[Attempt, RemoteGroup] = {}
         self._wake = asyncio.Event()
         self._shared = asyncio.Event()  # a slot has several lanes
         self.late_outcomes = 0
@@ -246,12 +247,12 @@ class Dispatcher:
                 raise _OurFault(str(error)) from None
             if not task.is_active(attempt):
                 return Outcome(reason="cancelled")
-        remote = slot.attempts[attempt] = self._under_way[attempt] = slot.lease.start(task, files)
+        remote = slot.attempts[attempt] = self._under_way[attempt] = slot.lease.start(task, [NOTHING], files)
         del files
         patience_s = task.spec.duration_s + self._config.attempt_slack_s
         try:
             async with asyncio.timeout(patience_s):
-                outcome, artifacts = await remote.outcome()
+                (_, outcome, artifacts), *_ = await remote.ended()
         except BadModule as error:
             return Outcome(reason="compile", detail=str(error))
         except TimeoutError:
@@ -267,7 +268,7 @@ class Dispatcher:
         if (remote := self._under_way.get(attempt)) is not None:
             self._spawn(self._cancel(remote))
 
-    async def _cancel(self, remote: RemoteAttempt) -> None:
+    async def _cancel(self, remote: RemoteGroup) -> None:
         try:
             async with asyncio.timeout(self._config.cancel_grace_s):
                 await remote.cancel()

@@ -8,31 +8,45 @@ them. Next in a task's life: ../worker.py.
 import hashlib
 import math
 import os
+import struct
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 from weakref import WeakValueDictionary
 
 from ww import schema
-from ww.caps.blob import BlobServer
+from ww.caps.blob import BlobServer, fetch
 from ww.errors import PeerError, RemoteError, UsageError
 from ww.gateway import number
+from ww.gateway.inputs import Record
 from ww.gateway.request import ZIP_OVERHEAD_BYTES
 from ww.gateway.task import Outcome, Spec, Task
 from ww.identity import PeerId
+from ww.records import (
+    BY_REFERENCE,
+    HAS_EXIT,
+    HAS_FUEL,
+    HAS_RESULT,
+    IS_FLOAT,
+    LARGE_BYTES,
+    REASONS,
+    STDERR_CUT,
+    STDOUT_CUT,
+    RawOutcome,
+    read_outcomes,
+)
 from ww.rpc.errors import call, one_line
 from ww.rpc.exports import Peer
+from ww.rpc.message import listed
 from ww.wasm_inspect import Kind
 
 _PROGRAMS_MAX: Final = 16
+_TASKS_MAX: Final = 16
 # How much longer than its deadline a run can take until it is stopped, with room to spare.
 _OVERRUN_S: Final = 60.0
 INT64_MAX: Final = 2**63 - 1
-_REASONS: Final = {"ok": "", "cancelled": "cancelled"} | {
-    name: name
-    for name in ("trap", "exit", "deadline", "memory", "compile", "crash", "cpu", "fuel", "files", "artifacts")
-}
+_REASONS: Final = ("", *REASONS[1:])
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,8 +113,8 @@ class Lease:
         self._on_close = on_close
         self._programs: dict[tuple[str, bool], tuple[Any, Any]] = {}
         """By digest, and whether their runs are metered."""
-        self._prepared: _Prepared | None = None
-        """Of the task served last."""
+        self._tasks: dict[int, tuple[Any, Any, _Prepared]] = {}
+        """By number: the tasks served last."""
 
     @property
     def peer_id(self) -> PeerId:
@@ -109,20 +123,42 @@ class Lease:
 
     def is_prepared(self, task: Task) -> bool:
         """Whether a run of that task can be started without its files."""
-        return self._invocations.is_prepared(task)
+        return task.number in self._tasks or self._invocations.is_prepared(task)
 
-    def start(self, task: Task, files: bytes = b"") -> "RemoteAttempt":
-        """Start one run of task. Returns at once; everything travels together, nothing is waited for.
+    def start(self, task: Task, inputs: Sequence[Record], files: bytes = b"") -> "RemoteGroup":
+        """Start a run of task for each of its inputs. Returns at once; everything travels together, nothing is waited
+        for.
 
         files is the zip that its spec names; it may be left out when `is_prepared` says so.
         """
         if not self._workers:
             raise UsageError("the lease is closed")
-        if self._prepared is None or self._prepared.task != task.number:
-            self._prepared = self._invocations.prepare(task, files)
-        spec = task.spec
-        metered = bool(spec.fuel or spec.deterministic)
-        return RemoteAttempt(self._program(spec.module, metered).run(invocation=self._prepared.message), spec)
+        small: list[bytes] = []
+        large: list[BlobServer] = []
+        for record in inputs:
+            if isinstance(record, bytes):
+                small.append(record)
+            else:
+                small.append(BY_REFERENCE)
+                large.append(BlobServer(record.path, record.start + 4, record.length - 4))
+        request = self._runs_of(task, files).start_request()
+        request.inputs = b"".join(small)
+        if large:
+            request.large = large
+        return RemoteGroup(request.send(), task.spec, len(inputs))
+
+    def _runs_of(self, task: Task, files: bytes) -> Any:
+        known = self._tasks.get(task.number)
+        if known is None:
+            while len(self._tasks) >= _TASKS_MAX:
+                del self._tasks[next(iter(self._tasks))]
+            prepared = self._invocations.prepare(task, files)
+            spec = task.spec
+            metered = bool(spec.fuel or spec.deterministic)
+            promise = self._program(spec.module, metered).task(invocation=prepared.message)
+            # The promise is kept beside what it promises: dropping it would cancel the call.
+            known = self._tasks[task.number] = (promise, promise.runs, prepared)
+        return known[1]
 
     def _program(self, digest: str, metered: bool) -> Any:
         known = self._programs.get((digest, metered))
@@ -140,38 +176,75 @@ class Lease:
         """Give the slots back. Idempotent."""
         if self._workers:
             self._workers.clear()
-            self._prepared = None
+            self._tasks.clear()
             self._programs.clear()
             self._on_close(self.slots)
 
 
-class RemoteAttempt:
-    """A run on a worker."""
+class Ended(NamedTuple):
+    """How one run of a group ended."""
 
-    def __init__(self, promise: Any, spec: Spec) -> None:
+    place: int
+    outcome: Outcome
+    """Of artifacts it says nothing yet."""
+    artifacts: bytes
+    """A zip."""
+
+
+class RemoteGroup:
+    """Runs on a worker."""
+
+    def __init__(self, promise: Any, spec: Spec, count: int) -> None:
         self._promise = promise
-        self._attempt = promise.attempt
+        self._group = promise.group
         self._spec = spec
+        self._left = set(range(count))
+        self._is_begun = False
         self._has_ended = False
 
-    async def outcome(self) -> tuple[Outcome, bytes]:
-        """Return how the run ended, and the zip of its artifacts, of which the outcome says nothing yet.
+    async def ended(self) -> list[Ended]:
+        """Wait for further runs to end; return how they did, nothing once all have.
 
         Raises BadModule, Draining, or another WwError when the worker cannot say.
         """
-        answer = await call(self._promise)
-        self._has_ended = answer.ended
-        if not answer.ended:
-            answer = await call(answer.attempt.outcome())
-            self._has_ended = True
-        return _read_outcome(answer.outcome, self._spec)
+        found: list[Ended] = []
+        while not found and self._left:
+            if self._has_ended:
+                raise PeerError(f"the worker does not say how {len(self._left)} of its runs ended")
+            answer = await call(self._promise if not self._is_begun else self._group.more())
+            self._is_begun = True
+            found = await self._read(answer)
+            self._has_ended = answer.ended
+        return found
 
-    async def cancel(self) -> None:
-        """Ask the worker to stop the run; its outcome follows."""
+    async def _read(self, answer: Any) -> list[Ended]:
         try:
-            await call(self._attempt.cancel())
+            found = [self._take(raw) for raw in read_outcomes(answer.outcomes)]
+            for blob in listed("large", answer.large, len(self._left)):
+                pieces = fetch(blob, bytes_max=self._record_bytes_max)
+                found += [self._take(raw) for raw in read_outcomes(b"".join([piece async for piece in pieces]))]
+        except ValueError as error:
+            raise PeerError(f"the worker's outcomes cannot be read: {error}") from None
+        return found
+
+    @property
+    def _record_bytes_max(self) -> int:
+        spec = self._spec
+        return 2 * spec.output_bytes + spec.artifact_bytes + ZIP_OVERHEAD_BYTES + LARGE_BYTES
+
+    def _take(self, raw: RawOutcome) -> Ended:
+        try:
+            self._left.remove(raw.place)
+        except KeyError:
+            raise PeerError("the worker says twice how a run ended, or of none of ours") from None
+        return Ended(raw.place, _read_outcome(raw, self._spec), raw.artifacts)
+
+    async def cancel(self, places: Sequence[int] = ()) -> None:
+        """Ask the worker to stop those runs, or all; their outcomes follow."""
+        try:
+            await call(self._group.cancel(runs=struct.pack(f"<{len(places)}I", *places)))
         except RemoteError:
-            if not self._has_ended:
+            if self._left:
                 raise
 
 
@@ -203,39 +276,35 @@ def _fill_invocation(invocation: Any, spec: Spec, files: bytes) -> None:
     limits.artifactBytes = spec.artifact_bytes
 
 
-def _read_outcome(outcome: Any, spec: Spec) -> tuple[Outcome, bytes]:
-    """Read what a worker says; sizes are held to the spec again, since a worker may say anything."""
-    reason = _REASONS.get(str(outcome.reason))
-    if reason is None:
+def _read_outcome(raw: RawOutcome, spec: Spec) -> Outcome:
+    """Read what a worker says; it is held to the spec again, since a worker may say anything."""
+    if raw.reason >= len(_REASONS):
         raise PeerError("the worker gave a reason that this gateway does not know")
-    # Read once: pycapnp counts every read of a field against the message's limit.
-    stdout, stderr, artifacts = outcome.stdout, outcome.stderr, outcome.artifacts
+    flags, stdout, stderr, artifacts, most = raw.flags, raw.stdout, raw.stderr, raw.artifacts, spec.output_bytes
     if artifacts and not spec.artifacts:
         raise PeerError("the worker sent artifacts of a run that was asked for none")
     if len(artifacts) > spec.artifact_bytes + ZIP_OVERHEAD_BYTES:
         raise PeerError(f"the worker sent {len(artifacts)} bytes of artifacts, where {spec.artifact_bytes} may be")
-    most = spec.output_bytes
-    read = Outcome(
-        reason=reason,
-        detail=one_line(outcome.detail),
-        result=number.from_bits(outcome.result, is_float=outcome.isFloat) if outcome.hasResult else None,
-        exit_code=outcome.exitCode if outcome.hasExitCode else None,
-        stdout=stdout[:most],
-        stderr=stderr[:most],
-        stdout_truncated=outcome.stdoutTruncated or len(stdout) > most,
-        stderr_truncated=outcome.stderrTruncated or len(stderr) > most,
+    return Outcome(
+        _REASONS[raw.reason],
+        one_line(raw.detail.decode(errors="replace")) if raw.detail else "",
+        number.from_bits(raw.result, is_float=bool(flags & IS_FLOAT)) if flags & HAS_RESULT else None,
+        raw.exit_code if flags & HAS_EXIT else None,
+        stdout[:most],
+        stderr[:most],
+        bool(flags & STDOUT_CUT) or len(stdout) > most,
+        bool(flags & STDERR_CUT) or len(stderr) > most,
         # Tasks take turns by it: an absurd one would put a task, and what comes after it, behind all others for ever.
-        wall_s=min(finite(outcome.wallSeconds), spec.duration_s + _OVERRUN_S),
-        cpu_s=finite(outcome.cpuSeconds),
-        memory_bytes=min(outcome.memoryBytes, INT64_MAX),
-        memory_limit_bytes=min(outcome.memoryLimitBytes, INT64_MAX),
-        fuel=min(outcome.fuel, INT64_MAX) if outcome.hasFuel else None,
-        queue_s=finite(outcome.queueSeconds),
-        compile_s=finite(outcome.compileSeconds),
-        instantiate_s=finite(outcome.instantiateSeconds),
-        files_bytes=min(outcome.filesBytes, INT64_MAX),
+        min(finite(raw.wall_s), spec.duration_s + _OVERRUN_S),
+        finite(raw.cpu_s),
+        min(raw.memory_bytes, INT64_MAX),
+        min(raw.memory_limit_bytes, INT64_MAX),
+        min(raw.fuel, INT64_MAX) if flags & HAS_FUEL else None,
+        finite(raw.queue_s),
+        finite(raw.compile_s),
+        finite(raw.instantiate_s),
+        min(raw.files_bytes, INT64_MAX),
     )
-    return read, artifacts
 
 
 def finite(number: float) -> float:

@@ -1,4 +1,4 @@
-"""What a gateway is sent and keeps: modules, and the zips of files that tasks bring along, by sha256.
+"""What a gateway is sent and keeps: modules, and the zips and inputs that tasks bring along, by sha256.
 
 Holds what is examined before it is kept. Must not know who wants it. Nothing is stored that wasm_inspect.py, or for a
 zip archive.py, does not accept. How bytes arrive: upload.py; the folder: content.py.
@@ -24,10 +24,11 @@ _READ_WHOLE_BYTES: Final = 1 << 20
 _KNOWN_MAX: Final = 1024
 _MODULE: Final = Sort(".wasm", "wasm: the module")
 _FILES: Final = Sort(".zip", "files: the zip")
+_INPUTS: Final = Sort(".inputs", "tasks: the inputs")
 
 
 class ModuleStore:
-    """A folder of modules, `<sha256 hex>.wasm` each, and of zips beside them."""
+    """A folder of modules, `<sha256 hex>.wasm` each, and of zips and inputs beside them."""
 
     def __init__(self, directory: Path, *, quota_bytes: int) -> None:
         """Keep modules and files in directory, which is made when it is not there: at most quota_bytes together."""
@@ -45,6 +46,14 @@ class ModuleStore:
     def upload_files(self, in_use: InUse) -> Upload:
         """Take a zip of files in, likewise."""
         return Upload(self._content, _FILES, in_use)
+
+    def upload_inputs(self, in_use: InUse) -> Upload:
+        """Take the inputs of a batch in, likewise: see inputs.py."""
+        return Upload(self._content, _INPUTS, in_use)
+
+    def inputs_path(self, digest: str) -> Path:
+        """Say where the inputs of that digest (hex) are, if they are there."""
+        return self._content.path(digest, _INPUTS)
 
     async def guest(self, digest: str, entry: str | None) -> Guest:
         """Say what a stored module is run as: see guest.read_guest. NotFound when it is not here."""

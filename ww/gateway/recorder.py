@@ -9,7 +9,6 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Callable, Sequence
-from dataclasses import replace
 from typing import Final
 
 from ww.clock import Clock
@@ -125,7 +124,7 @@ class Recorder:
         PeerError when they are not what was asked for. When there is no room for them the run has failed.
         """
         digest = await self._artifacts.examine(data, bytes_max=attempt.task.spec.artifact_bytes)
-        outcome = replace(outcome, artifacts=digest, artifacts_bytes=len(data))
+        outcome = outcome._replace(artifacts=digest, artifacts_bytes=len(data))
         self.held[digest] += 1
         refused = False
         while attempt.task.is_active(attempt):
@@ -135,7 +134,7 @@ class Recorder:
             except Overloaded as error:
                 self.let_go(outcome)
                 reason, detail = outcome.reason or "artifacts", outcome.detail or str(error)
-                return replace(outcome, reason=reason, detail=detail, artifacts="", artifacts_bytes=0)
+                return outcome._replace(reason=reason, detail=detail, artifacts="", artifacts_bytes=0)
             except StoreError as error:
                 if not refused:
                     log.error("artifacts wait until the disk takes them: %s", error)

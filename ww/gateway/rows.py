@@ -18,8 +18,7 @@ INLINE_BYTES_MAX: Final = 16 << 10
 # What a result costs beside its output, roughly: it counts towards the quota of results too.
 RESULT_BYTES: Final = 256
 
-_OUTCOME: Final = tuple(f.name for f in fields(Outcome))
-_outcome_values: Final = attrgetter(*_OUTCOME)
+_OUTCOME: Final = Outcome._fields
 _SPEC: Final = tuple(f.name for f in fields(Spec))
 _spec_fields: Final = attrgetter(*_SPEC)
 RUN_COLUMNS: Final = (
@@ -36,7 +35,7 @@ SPEC_END: Final = b"\0"
 """What is between the JSON of a spec and its stdin, in a payload."""
 CUT_PLACES: Final = tuple(RUN_COLUMNS.index(f"{name}_truncated") for name in _STREAMS)
 """Where it is said that a stream is not whole."""
-_TUPLES: Final = ("args", "arguments", "dirs", "artifacts")
+_TUPLES: Final = ("args", "arguments", "dirs", "artifacts", "workers")
 _PAIRS: Final = ("env", "labels")
 
 
@@ -126,7 +125,7 @@ def result_to_row(task: int, result: RunResult) -> tuple[Any, ...]:
     """Return a result as values of RUN_COLUMNS, its output whole."""
     return (
         task, result.run, result.state, result.worker, result.attempts, result.queued_at, result.started_at,
-        result.finished_at, *_outcome_values(result.outcome), None, None,
+        result.finished_at, *result.outcome, None, None,
     )  # fmt: skip
 
 

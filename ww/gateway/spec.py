@@ -7,7 +7,7 @@ task: task.py.
 import sys
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import Final
+from typing import Final, NamedTuple
 
 
 class RunState(StrEnum):
@@ -33,6 +33,20 @@ class Need:
     memory_bytes: int = 0
     labels: tuple[tuple[str, str], ...] = ()
     """What the worker must say of itself, sorted by key."""
+    task: str = ""
+    """Id of the task, of one whose runs do not go to whoever is free: it waits for its workers alone."""
+
+
+class Spread(StrEnum):
+    """To which of the workers that could serve them a task's runs go."""
+
+    PULL = "pull"
+    """Whoever has a free slot: a faster worker gets more."""
+    ROUNDROBIN = "roundrobin"
+    """One after the other, all the same number."""
+    RANDOM = "random"
+    EVERYWHERE = "everywhere"
+    """Each worker that is there when the task is submitted, once."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -96,17 +110,23 @@ class Spec:
     """What the worker must say of itself, sorted by key."""
     retries: int = 0
     """How often a run whose guest failed is tried again."""
+    inputs: str = ""
+    """sha256 of a batch's inputs, hex, of which there are as many as repeats: see inputs.py; or empty."""
+    spread: str = Spread.PULL
+    workers: tuple[str, ...] = ()
+    """Peer ids, of a task that runs everywhere: where run 0 goes, and so on."""
 
     @property
     def need(self) -> Need:
         """What one run asks of its worker."""
-        return Need(self.cpus, self.needs_memory_bytes, self.labels)
+        task = "" if self.spread == Spread.PULL else self.id
+        return Need(self.cpus, self.needs_memory_bytes, self.labels, task)
 
     @property
     def size_bytes(self) -> int:
         """What the task's own text and input take in memory, roughly."""
         pairs = (text for pair in (*self.env, *self.labels) for text in pair)
-        texts = (self.description, self.name, *self.args, *pairs, *self.dirs, *self.artifacts)
+        texts = (self.description, self.name, *self.args, *pairs, *self.dirs, *self.artifacts, *self.workers)
         # Each with what it takes besides its letters: ten thousand arguments of two letters are half a megabyte.
         return 2048 + len(self.stdin) + sum(map(sys.getsizeof, texts)) + 8 * len(texts)
 
@@ -117,8 +137,7 @@ class Spec:
         return numbers + self.args
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Outcome:
+class Outcome(NamedTuple):
     """How an attempt ended on a worker. Reason is empty when it ended well."""
 
     reason: str = ""
@@ -150,8 +169,7 @@ class Outcome:
     """Of that zip."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class RunResult:
+class RunResult(NamedTuple):
     """The record of a run that has ended. Times are seconds since the epoch."""
 
     run: int

@@ -160,6 +160,10 @@ class SandboxPool:
             together = 1
         return results
 
+    def group(self, digest: bytes, invocations: Sequence[Invocation], limits: RunLimits) -> "SandboxGroup":
+        """Begin what `run_group` does, giving results as runs end; `async with` stops what is left."""
+        return SandboxGroup(self, digest, invocations, limits)
+
     def _check_size(self, invocation: Invocation) -> None:
         given = len(invocation.stdin) + len(invocation.files)
         for text in invocation.args:
@@ -382,6 +386,42 @@ class SandboxPool:
         task = self._group.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+
+
+class SandboxGroup:
+    """Runs of one module, one after the other."""
+
+    def __init__(self, pool: SandboxPool, digest: bytes, invocations: Sequence[Invocation], limits: RunLimits) -> None:
+        self._running = asyncio.ensure_future(pool.run_group(digest, invocations, limits))
+        self._count = len(invocations)
+        self._is_over = False
+        self._cancelled = False
+
+    async def results(self) -> list[tuple[int, Result]]:
+        """Wait for further runs to end; return their places in the group and their results, none once all were given.
+
+        Raises as `SandboxPool.run_group` does.
+        """
+        if self._is_over:
+            return []
+        await asyncio.wait((self._running,))
+        self._is_over = True
+        if self._cancelled:
+            return [(place, Result(reason="cancelled")) for place in range(self._count)]
+        return list(enumerate(self._running.result()))
+
+    def cancel(self, places: Sequence[int] = ()) -> None:
+        """Stop those runs, or all: their reason is cancelled. Those that have ended stay as they are."""
+        if not self._running.done():
+            self._cancelled = True
+            self._running.cancel()
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(self, *_: object) -> None:
+        self._running.cancel()
+        await asyncio.wait((self._running,))
 
 
 @contextlib.contextmanager
