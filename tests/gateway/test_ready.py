@@ -22,8 +22,7 @@ def serve(queue: ReadyQueue, count: int, takes_s: dict[int, float] | None = None
         task = queue.heads()[0]
         queue.take(task, 1)
         charged_s = queue.charge_of(task)
-        attempt = task.begin(0.0, 0.0)
-        assert attempt is not None
+        (attempt,) = task.begin(0.0, 0.0)
         order.append(task.number)
         wall_s = (takes_s or {}).get(task.number, 0.001)
         task.charged_s += wall_s - charged_s

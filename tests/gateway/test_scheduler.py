@@ -296,22 +296,46 @@ async def test_results_wait_for_a_disk_that_refuses(gateway: Gateway, caplog: py
     assert [result.state for result in await gateway.ended("a")] == ["succeeded"]
 
 
-async def test_short_runs_are_sent_several_at_a_time(gateway: Gateway) -> None:
+async def test_short_runs_travel_in_groups_and_several_of_these_at_once(gateway: Gateway) -> None:
     worker = await gateway.worker()
-    await gateway.submit("a", repeats=30)
+    await gateway.submit("a", repeats=200)
     await next_run(worker)
     await gateway.pass_time(0)
     assert len(worker.runs) == 1, "nothing is known of them yet"
-    most = 1
-    for _ in range(30):
+    most = 0
+    for _ in range(200):
         await until(lambda: bool(worker.open_runs))
-        most = max(most, len(worker.open_runs))
+        most = max(most, sum(any(not run.outcome.done() for run in group) for group in worker.groups))
         worker.open_runs[0].end(wall_s=0.0001)
         await gateway.pass_time(0)
-    assert 1 < most <= 8
+    assert most == 3
+    sizes = list(map(len, worker.groups))
+    assert (sizes[0], sizes[1], max(sizes)) == (1, 8, 64)
     results = await gateway.ended("a")
-    assert [result.run for result in results] == list(range(30))
+    assert [result.run for result in results] == list(range(200))
     assert {result.attempts for result in results} == {1}
+
+
+async def test_a_group_lasts_about_20_ms(gateway: Gateway) -> None:
+    worker = await gateway.worker()
+    await gateway.submit("a", repeats=100)
+    for _ in range(100):
+        await until(lambda: bool(worker.open_runs))
+        worker.open_runs[0].end(wall_s=0.004)
+        await gateway.pass_time(0)
+    await gateway.ended("a")
+    assert max(map(len, worker.groups)) == 5
+
+
+async def test_what_prints_much_travels_in_small_groups(gateway: Gateway) -> None:
+    worker = await gateway.worker()
+    await gateway.submit("a", repeats=100, output_bytes=200_000)
+    for _ in range(100):
+        await until(lambda: bool(worker.open_runs))
+        worker.open_runs[0].end(wall_s=0.0001, stdout=bytes(200_000))
+        await gateway.pass_time(0)
+    await gateway.ended("a")
+    assert max(map(len, worker.groups)) == 5
 
 
 async def test_long_runs_are_sent_one_at_a_time(gateway: Gateway) -> None:

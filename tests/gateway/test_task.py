@@ -33,29 +33,28 @@ def make_task(**values: object) -> Task:
 
 
 def begin(task: Task, now: float) -> Attempt:
-    attempt = task.begin(now, WALL + now)
-    assert attempt is not None
+    (attempt,) = task.begin(now, WALL + now)
     return attempt
 
 
 def finish(task: Task, attempt: Attempt, now: float, outcome: Outcome = OK) -> RunResult | None:
     result = task.end(attempt, outcome, now, WALL + now).result
     if result is not None:
-        task.commit(result, WALL + now)
+        task.commit([result], WALL + now)
     return result
 
 
 def test_runs_are_due_by_start_and_delay() -> None:
     task = make_task(start_s=1.0, delay_s=2.0, repeats=3)
     assert task.next_due() == 1.0
-    assert task.begin(0.5, WALL + 0.5) is None
+    assert task.begin(0.5, WALL + 0.5) == []
     assert task.status(0.5) == "scheduled"
     runs = []
     for now in (1.0, 3.0, 5.0):
         attempt = begin(task, now)
         assert attempt.queued_at == WALL + now
         runs.append(attempt.run)
-        assert task.begin(now, WALL + now) is None
+        assert task.begin(now, WALL + now) == []
         finish(task, attempt, now)
     assert runs == [0, 1, 2]
     assert task.status(5.0) == "succeeded"
@@ -65,7 +64,7 @@ def test_runs_are_due_by_start_and_delay() -> None:
 def test_without_delay_all_runs_are_due_at_once() -> None:
     task = make_task(repeats=4)
     assert [begin(task, 0.0).run for _ in range(4)] == [0, 1, 2, 3]
-    assert task.begin(0.0, WALL) is None
+    assert task.begin(0.0, WALL) == []
 
 
 def test_a_million_repeats_cost_nothing_before_they_run() -> None:
@@ -134,7 +133,7 @@ def test_cancel_ends_running_runs_and_never_starts_the_others() -> None:
     results = task.cancel(WALL)
     assert [(r.run, r.state) for r in results] == [(1, RunState.CANCELLED)]
     assert task.end(second, OK, 1.0, WALL).result is None
-    assert task.begin(1.0, WALL) is None
+    assert task.begin(1.0, WALL) == []
     assert task.status(1.0) == "cancelled"
     assert task.counts(1.0) == dict.fromkeys(RunState, 0) | {RunState.SUCCEEDED: 1, RunState.CANCELLED: 4}
     assert task.cancel(WALL) == []
@@ -145,7 +144,7 @@ def test_a_result_shows_only_once_it_is_on_disk() -> None:
     result = task.end(begin(task, 0.0), OK, 0.0, WALL).result
     assert result is not None
     assert task.status(0.0) == "running"
-    task.commit(result, WALL)
+    task.commit([result], WALL)
     assert task.status(0.0) == "succeeded"
 
 
@@ -156,9 +155,9 @@ def test_after_a_restart_only_the_runs_without_a_result_run(done: set[int], repe
     for run in done:
         task.restore(run, RunState.SUCCEEDED)
     begun = []
-    while (attempt := task.begin(0.0, WALL)) is not None:
-        begun.append(attempt.run)
-    assert sorted(begun) == sorted(set(range(repeats)) - done)
+    while attempts := task.begin(0.0, WALL, 3):
+        begun += [attempt.run for attempt in attempts]
+    assert begun == sorted(set(range(repeats)) - done)
 
 
 def test_after_a_restart_due_times_are_where_they_were() -> None:
@@ -212,10 +211,11 @@ class TaskMachine(RuleBasedStateMachine):
     def pass_time(self, seconds: float) -> None:
         self.now += seconds
 
-    @rule()
-    def begin(self) -> None:
-        attempt = self.task.begin(self.now, WALL + self.now)
-        if attempt is not None:
+    @rule(count=st.integers(1, REPEATS))
+    def begin(self, count: int) -> None:
+        attempts = self.task.begin(self.now, WALL + self.now, count)
+        assert len(attempts) <= count
+        for attempt in attempts:
             model = self.runs[attempt.run]
             assert not self.cancelled
             assert model.end is None
@@ -284,7 +284,7 @@ class TaskMachine(RuleBasedStateMachine):
         result = self.unwritten.pop(0)
         assert result.run not in self.written
         self.written[result.run] = result.state
-        self.task.commit(result, WALL)
+        self.task.commit([result], WALL)
 
     @rule()
     def cancel(self) -> None:
@@ -319,8 +319,7 @@ class TaskMachine(RuleBasedStateMachine):
         while not self.task.has_ended:
             due = self.task.next_due()
             self.now = max(self.now, due) if due is not None else self.now
-            if (attempt := self.task.begin(self.now, WALL)) is not None:
-                self.attempts.append(attempt)
+            self.attempts += self.task.begin(self.now, WALL, REPEATS)
             for attempt in self.attempts:
                 if (result := self.task.end(attempt, OK, self.now, WALL).result) is not None:
                     self.unwritten.append(result)
@@ -328,7 +327,7 @@ class TaskMachine(RuleBasedStateMachine):
                 result = self.unwritten.pop()
                 assert result.run not in self.written
                 self.written[result.run] = result.state
-                self.task.commit(result, WALL)
+                self.task.commit([result], WALL)
         assert self.cancelled or set(self.written) == set(range(REPEATS))
 
 

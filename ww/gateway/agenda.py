@@ -46,22 +46,22 @@ class Agenda:
         self.ready.discard(task)
         self._uncount(task)
 
-    def begin(self, task: Task, slots: int) -> Attempt | None:
-        """Begin a run of a ready task on that many slots; None when it has none after all."""
-        self.ready.take(task, slots)
+    def begin(self, task: Task, slots: int, count: int = 1) -> list[Attempt]:
+        """Begin runs of a ready task on that many slots, one after the other, at most count of them."""
+        attempts = task.begin(self._clock.now(), self._clock.wall(), count)
+        self.ready.take(task, slots * len(attempts))
         self._uncount(task)
-        attempt = task.begin(self._clock.now(), self._clock.wall())
         self.put(task)
-        return attempt
+        return attempts
 
-    def begin_next(self, fits: Callable[[Task], bool], slots: int) -> Attempt | None:
-        """Begin the run that should go next of those that fit; None when no due run does."""
+    def begin_next(self, fits: Callable[[Task], bool], slots: int, count: Callable[[Task], int]) -> list[Attempt]:
+        """Begin the runs that should go next of those that fit; none when no due run does. count says how many."""
         if not len(self.ready):
-            return None
+            return []
         for task in self.ready.heads():
-            if fits(task) and (attempt := self.begin(task, slots)) is not None:
-                return attempt
-        return None
+            if fits(task) and (attempts := self.begin(task, slots, count(task))):
+                return attempts
+        return []
 
     @property
     def is_moving(self) -> bool:

@@ -1,32 +1,42 @@
 """Brings due runs and free slots together, and sees each attempt through.
 
 Holds the slots that are leased and what is on them. Must not know HTTP, nor when runs are due (agenda.py). A slot, once
-leased, takes one due run after the other and is given back when nothing is due. While its runs are shorter than their
-way there and back, it is sent several at a time, each on a lane; one that turns out long sends those behind it back to
-the queue. Next in a task's life: lease.py and then ../worker.py.
+leased, takes due runs until nothing is due, and is given back then. Short runs of one task travel in groups, of about
+20 ms each, and several groups are on their way at once: a group is only transport, and each run has its own limits, end
+and recovery. A run that turns out long sends those behind it back to the queue. Next in a task's life: lease.py and
+then ../worker.py.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ww.clock import Clock
 from ww.errors import BadModule, Disconnected, Draining, WwError
 from ww.gateway.agenda import Agenda
-from ww.gateway.lease import Lease, RemoteGroup
+from ww.gateway.inputs import Inputs, Record
+from ww.gateway.lease import Ended, Lease, RemoteGroup
 from ww.gateway.modules import ModuleStore
 from ww.gateway.observer import Observer
 from ww.gateway.pool import WorkerPool
 from ww.gateway.recorder import Recorder
-from ww.gateway.task import Attempt, Effects, Need, Outcome, Task
+from ww.gateway.task import Attempt, Effects, Need, Outcome, RunResult, Task
 from ww.gateway.watch import Watches
 from ww.records import NOTHING
 
 log = logging.getLogger("ww.gateway")
 
-_LANES_MAX: Final = 8
+# Groups on one slot at once: one runs, one waits beside it, and one is on its way.
+_LANES_MAX: Final = 3
+_GROUP_MAX: Final = 64
+# A group is made to last that long.
+_GROUP_S: Final = 0.02
+# What the runs of a group may be given and print together; one run alone may do more.
+_GROUP_BYTES: Final = 1 << 20
+# Until more are known, a group has at most this many times as many runs as were timed.
+_GROWTH: Final = 8
 # A run this short takes less time than its way to the worker and back.
 _SHORT_S: Final = 0.005
 # A slot that did not end its oldest run between two looks is stuck.
@@ -64,9 +74,24 @@ class _Slot:
     is_usable: bool = True
     is_short: bool = False
     """Whether its latest run was short."""
-    attempts: dict[Attempt, RemoteGroup] = field(default_factory=dict)
+    groups: list["_Group"] = field(default_factory=list)
     """Under way, in the order in which the worker runs them."""
     oldest_seen: Attempt | None = None
+
+    def oldest(self) -> Attempt | None:
+        """Return the attempt that the worker should be at."""
+        return next((attempt for group in self.groups for attempt in group.left.values()), None)
+
+
+@dataclass(eq=False, slots=True)
+class _Group:
+    """Attempts that travel together."""
+
+    slot: _Slot
+    task: Task
+    left: dict[int, Attempt]
+    """By place in the group: those of which nobody heard yet, in the order in which the worker runs them."""
+    remote: RemoteGroup | None = None
 
 
 class Dispatcher:
@@ -78,6 +103,7 @@ class Dispatcher:
         pool: WorkerPool,
         recorder: Recorder,
         modules: ModuleStore,
+        inputs: Inputs,
         watches: Watches,
         clock: Clock,
         observer: Observer,
@@ -89,13 +115,15 @@ class Dispatcher:
         self._pool = pool
         self._recorder = recorder
         self._modules = modules
+        self._inputs = inputs
         self._watches = watches
         self._clock = clock
         self._observer = observer
         self._config = config
         self._spawn = spawn
         self._slots: set[_Slot] = set()
-        self._under_way: dict[Attempt, RemoteGroup] = {}
+        self._groups: dict[Attempt, _Group] = {}
+        """By attempt under way."""
         self._wake = asyncio.Event()
         self._shared = asyncio.Event()  # a slot has several lanes
         self.late_outcomes = 0
@@ -121,8 +149,8 @@ class Dispatcher:
             ):
                 self._use(*found)
 
-    def _place(self, without_room: set[Need]) -> tuple[Lease, Attempt] | None:
-        """Begin the run that should go next of those for which slots are free; for some needs there are known to be
+    def _place(self, without_room: set[Need]) -> tuple[Lease, list[Attempt]] | None:
+        """Begin the runs that should go next of those for which slots are free; for some needs there are known to be
         none."""
         for task in self._agenda.ready.heads():
             need = task.need
@@ -132,36 +160,51 @@ class Dispatcher:
             if lease is None:
                 without_room.add(need)
                 continue
-            attempt = self._agenda.begin(task, lease.slots)
-            if attempt is not None:
-                return lease, attempt
+            attempts = self._agenda.begin(task, lease.slots, self._group_size(task))
+            if attempts:
+                return lease, attempts
             lease.close()
         return None
 
-    def _next(self, slot: _Slot) -> Attempt | None:
-        """Begin the run that should go next of those that a slot can take."""
+    def _next(self, slot: _Slot) -> list[Attempt]:
+        """Begin the runs that should go next of those that a slot can take."""
         lease = slot.lease
-        return self._agenda.begin_next(lambda task: self._pool.may_go_on(lease, task.need), lease.slots)
+        return self._agenda.begin_next(
+            lambda task: self._pool.may_go_on(lease, task.need), lease.slots, self._group_size
+        )
 
-    def _use(self, lease: Lease, attempt: Attempt) -> None:
-        """Run on a lease what is due, beginning with attempt, until nothing is."""
+    def _group_size(self, task: Task) -> int:
+        """Say how many runs of a task should travel together."""
+        spec = task.spec
+        # What brings files along or back is long on its way.
+        if spec.repeats == 1 or spec.files or spec.artifacts or not (expected_s := task.expected_s):
+            return 1
+        size = min(_GROUP_MAX, _GROWTH * task.timed, int(_GROUP_S / expected_s))
+        if size <= 1:
+            return 1
+        size = min(size, int(_GROUP_BYTES / (1 + task.expected_bytes + len(spec.stdin))))
+        # The last ones are shared out: no slot is to end long after the others.
+        return max(1, min(size, -(-task.queued(self._clock.now()) // self._pool.slots)))
+
+    def _use(self, lease: Lease, attempts: list[Attempt]) -> None:
+        """Run on a lease what is due, beginning with attempts, until nothing is."""
         slot = _Slot(lease)
         self._slots.add(slot)
-        self._add_lane(slot, attempt)
+        self._add_lane(slot, attempts)
 
-    def _add_lane(self, slot: _Slot, attempt: Attempt) -> None:
+    def _add_lane(self, slot: _Slot, attempts: list[Attempt]) -> None:
         slot.lanes += 1
-        self._spawn(self._run_lane(slot, attempt))
+        self._spawn(self._run_lane(slot, attempts))
 
-    async def _run_lane(self, slot: _Slot, attempt: Attempt) -> None:
-        """Run one run after the other."""
+    async def _run_lane(self, slot: _Slot, attempts: list[Attempt]) -> None:
+        """Run one group after the other."""
         try:
-            following: Attempt | None = attempt
-            while following is not None:
-                task = following.task
-                await self._run(slot, following)
-                following = self._next(slot) if slot.is_usable and (slot.is_short or slot.lanes == 1) else None
-                if following is not None and slot.is_short and slot.lanes < _LANES_MAX:
+            while attempts:
+                task = attempts[0].task
+                await self._run(slot, attempts)
+                may_go_on = slot.is_usable and (slot.is_short or slot.lanes == 1)
+                attempts = self._next(slot) if may_go_on else []
+                if attempts and slot.is_short and slot.lanes < _LANES_MAX:
                     self._widen(slot, task)
         finally:
             slot.lanes -= 1
@@ -173,105 +216,153 @@ class Dispatcher:
 
     def _widen(self, slot: _Slot, task: Task) -> None:
         """Use one more lane, unless another slot could do it."""
-        if not self._pool.has_room(task.need) and (attempt := self._next(slot)) is not None:
-            self._add_lane(slot, attempt)
+        if not self._pool.has_room(task.need) and (attempts := self._next(slot)):
+            self._add_lane(slot, attempts)
             self._shared.set()
 
     # Attempts.
 
-    async def _run(self, slot: _Slot, attempt: Attempt) -> None:
-        """See one attempt through."""
-        task = attempt.task
-        attempt.worker = str(slot.lease.peer_id)
-        self._observer.dispatched(attempt.waited_s)
+    async def _run(self, slot: _Slot, attempts: list[Attempt]) -> None:
+        """See a group of attempts through."""
+        task, worker = attempts[0].task, str(slot.lease.peer_id)
+        group = _Group(slot, task, dict(enumerate(attempts)))
+        for attempt in attempts:
+            attempt.worker = worker
+            self._groups[attempt] = group
+        self._observer.dispatched(attempts[0].waited_s, len(attempts))
         self._watches.notify(task.spec.id)
         try:
-            outcome = await self._outcome(slot, attempt)
+            await self._see_through(group)
         except Draining:
-            task.give_back(attempt, self._clock.now())
             slot.is_usable = False
             # It gets nothing more, or it could send everything back for ever.
             self._pool.leave(slot.lease.peer)
-            self._observer.attempt_ended("returned")
-            effects = Effects()
+            self._observer.attempt_ended("returned", len(group.left))
+            for attempt in group.left.values():
+                task.give_back(attempt, self._clock.now())
         except Exception as error:
-            # A worker may answer anything; whatever it is, only this attempt is lost by it.
+            # A worker may answer anything; whatever it is, only these attempts are lost by it.
             if not isinstance(error, WwError):
                 log.exception("a worker's answer could not be read")
-            effects = self._lose(slot, attempt, error)
-        else:
-            effects = self._end(slot, attempt, outcome)
-        for other in effects.stop:
-            self.stop(other)
-        if effects.result is not None:
-            await self._recorder.put(task, effects.result)
-        else:
-            self._watches.notify(task.spec.id)
+            await self._recorder.put(task, self._lose(group, error))
+        finally:
+            if group in slot.groups:
+                slot.groups.remove(group)
+            for attempt in group.left.values():
+                del self._groups[attempt]
+        self._watches.notify(task.spec.id)
         self._agenda.put(task)
 
-    def _lose(self, slot: _Slot, attempt: Attempt, error: Exception) -> Effects:
-        task = attempt.task
-        slot.is_usable = False
-        # One whose connection broke is gone anyhow.
-        if not isinstance(error, Disconnected | _OurFault) and task.is_active(attempt):
-            self._pool.attempt_ended(slot.lease, task.spec.module, well=False, was_lost=True)
-        where = f"run {task.spec.id}/{attempt.run}: attempt {attempt.number} on {attempt.worker}"
-        log.info("%s is lost: %s", where, error)
-        self._observer.attempt_ended("lost")
-        return task.lose(attempt, str(error), self._clock.now(), self._clock.wall())
+    async def _see_through(self, group: _Group) -> None:
+        """Start a group, and take what is heard of it until all has ended."""
+        task, lease = group.task, group.slot.lease
+        try:
+            records, files = await self._inputs_of(group)
+        except WwError as error:
+            raise _OurFault(str(error)) from None
+        if not any(map(task.is_active, group.left.values())):
+            return
+        remote = group.remote = lease.start(task, records, files)
+        group.slot.groups.append(group)
+        if len(group.left) > 1:
+            self._shared.set()
+        del records, files
+        patience_s = task.spec.duration_s + self._config.attempt_slack_s
+        while group.left:
+            try:
+                async with asyncio.timeout(patience_s):
+                    ended = await remote.ended()
+            except BadModule as error:
+                outcome = Outcome(reason="compile", detail=str(error))
+                ended = [Ended(place, outcome, b"") for place in group.left]
+            except TimeoutError:
+                raise WwError(f"the worker said nothing for {patience_s:g} s") from None
+            results = [result for each in ended if (result := await self._end(group, each)) is not None]
+            if results:
+                await self._recorder.put(task, results)
 
-    def _end(self, slot: _Slot, attempt: Attempt, outcome: Outcome) -> Effects:
-        task = attempt.task
+    async def _inputs_of(self, group: _Group) -> tuple[Sequence[Record], bytes]:
+        """Return what the runs of a group are given, and the zip of their task's files where that has to be sent."""
+        spec, files = group.task.spec, b""
+        if not group.slot.lease.is_prepared(group.task):
+            files = await self._modules.read_files(spec.files)
+        if not spec.inputs:
+            return [NOTHING] * len(group.left), files
+        runs = [attempt.run for attempt in group.left.values()]
+        records = self._inputs.cached(spec.inputs, runs)
+        return await self._inputs.records(spec.inputs, runs) if records is None else records, files
+
+    async def _end(self, group: _Group, ended: Ended) -> RunResult | None:
+        """Take one run's outcome; return its result when that is to be put on disk."""
+        place, outcome, artifacts = ended
+        slot, task, attempt = group.slot, group.task, group.left[place]
+        if outcome.reason == "cancelled" and task.is_active(attempt):
+            self._forget(group, place)
+            self._pool.attempt_ended(slot.lease, task.spec.module, well=False, was_lost=True)
+            self._observer.attempt_ended("lost")
+            return self._after(task.lose(attempt, "the worker stopped it", self._clock.now(), self._clock.wall()))
+        if artifacts:
+            outcome = await self._recorder.keep_artifacts(attempt, outcome, artifacts)
+        self._forget(group, place)
         if not task.is_active(attempt):
             self.late_outcomes += 1
             self._observer.attempt_ended("late")
             self._recorder.let_go(outcome)
-            return Effects()
+            return None
         # What brings files along or back is long on its way.
         slot.is_short = outcome.wall_s < _SHORT_S and not (task.spec.files or task.spec.artifacts)
         task.charged_s += (outcome.wall_s - self._agenda.ready.charge_of(task)) * slot.lease.slots
         crashed = outcome.reason == "crash"
         self._pool.attempt_ended(slot.lease, task.spec.module, well=not crashed)
         self._observer.attempt_ended("crash" if crashed else "guest" if outcome.reason else "ok")
-        effects = task.end(attempt, outcome, self._clock.now(), self._clock.wall())
-        if effects.result is None:
+        result = self._after(task.end(attempt, outcome, self._clock.now(), self._clock.wall()))
+        if result is None:
             self._recorder.let_go(outcome)
-        return effects
+            self._agenda.put(task)
+        return result
 
-    async def _outcome(self, slot: _Slot, attempt: Attempt) -> Outcome:
-        task, files = attempt.task, b""
-        if not slot.lease.is_prepared(task):
-            try:
-                files = await self._modules.read_files(task.spec.files)
-            except WwError as error:
-                raise _OurFault(str(error)) from None
-            if not task.is_active(attempt):
-                return Outcome(reason="cancelled")
-        remote = slot.attempts[attempt] = self._under_way[attempt] = slot.lease.start(task, [NOTHING], files)
-        del files
-        patience_s = task.spec.duration_s + self._config.attempt_slack_s
-        try:
-            async with asyncio.timeout(patience_s):
-                (_, outcome, artifacts), *_ = await remote.ended()
-        except BadModule as error:
-            return Outcome(reason="compile", detail=str(error))
-        except TimeoutError:
-            raise WwError(f"the worker said nothing for {patience_s:g} s") from None
-        finally:
-            del slot.attempts[attempt], self._under_way[attempt]
-        if outcome.reason == "cancelled" and task.is_active(attempt):
-            raise WwError("the worker stopped it")
-        return await self._recorder.keep_artifacts(attempt, outcome, artifacts) if artifacts else outcome
+    def _after(self, effects: Effects) -> RunResult | None:
+        """Do what follows from an event."""
+        if effects.stop:
+            self.stop(effects.stop)
+        return effects.result
 
-    def stop(self, attempt: Attempt) -> None:
-        """Have the worker stop an attempt; nobody waits for that."""
-        if (remote := self._under_way.get(attempt)) is not None:
-            self._spawn(self._cancel(remote))
+    def _forget(self, group: _Group, place: int) -> None:
+        del self._groups[group.left.pop(place)]
 
-    async def _cancel(self, remote: RemoteGroup) -> None:
+    def _lose(self, group: _Group, error: Exception) -> list[RunResult]:
+        """Lose the attempts of a group of which nothing will be heard; return the results that follow."""
+        slot, task = group.slot, group.task
+        slot.is_usable = False
+        now, wall = self._clock.now(), self._clock.wall()
+        active = [attempt for attempt in group.left.values() if task.is_active(attempt)]
+        # One whose connection broke is gone anyhow.
+        if active and not isinstance(error, Disconnected | _OurFault):
+            self._pool.attempt_ended(slot.lease, task.spec.module, well=False, was_lost=True)
+        if active:
+            first = active[0]
+            others = f" and {len(active) - 1} more" if len(active) > 1 else ""
+            where = f"run {task.spec.id}/{first.run}{others}: attempt {first.number} on {first.worker}"
+            log.info("%s is lost: %s", where, error)
+        self._observer.attempt_ended("lost", len(group.left))
+        results = [self._after(task.lose(attempt, str(error), now, wall)) for attempt in active]
+        return [result for result in results if result is not None]
+
+    def stop(self, attempts: Iterable[Attempt]) -> None:
+        """Have the workers stop attempts; nobody waits for that."""
+        by_group: dict[_Group, set[Attempt]] = {}
+        for attempt in attempts:
+            if (group := self._groups.get(attempt)) is not None:
+                by_group.setdefault(group, set()).add(attempt)
+        for group, stopped in by_group.items():
+            if group.remote is not None:
+                places = [place for place, attempt in group.left.items() if attempt in stopped]
+                self._spawn(self._cancel(group.remote, places))
+
+    async def _cancel(self, remote: RemoteGroup, places: Sequence[int]) -> None:
         try:
             async with asyncio.timeout(self._config.cancel_grace_s):
-                await remote.cancel()
+                await remote.cancel(places)
         except (WwError, TimeoutError) as error:
             log.info("a run could not be stopped: %s", error)
 
@@ -282,7 +373,7 @@ class Dispatcher:
         looked_at = self._clock.now()
         while True:
             await self._shared.wait()
-            shared = [slot for slot in self._slots if slot.lanes > 1]
+            shared = [slot for slot in self._slots if slot.lanes > 1 or any(len(g.left) > 1 for g in slot.groups)]
             if not shared:
                 self._shared.clear()
                 continue
@@ -290,7 +381,7 @@ class Dispatcher:
             is_late = self._clock.now() - looked_at > 2 * _LOOK_EVERY_S
             looked_at = self._clock.now()
             for slot in shared:
-                oldest = next(iter(slot.attempts), None)
+                oldest = slot.oldest()
                 if oldest is not None and oldest is slot.oldest_seen and not is_late:
                     self._send_back(slot)
                 slot.oldest_seen = oldest
@@ -299,12 +390,16 @@ class Dispatcher:
     def _send_back(self, slot: _Slot) -> None:
         """Put all but a slot's oldest run back into the queue."""
         slot.is_short = False
-        for attempt in list(slot.attempts)[1:]:
-            if attempt.task.is_active(attempt):
-                self.stop(attempt)
-                attempt.task.give_back(attempt, self._clock.now())
-                self._agenda.put(attempt.task)
-                self._watches.notify(attempt.task.spec.id)
+        behind = [attempt for group in slot.groups for attempt in group.left.values()][1:]
+        behind = [attempt for attempt in behind if attempt.task.is_active(attempt)]
+        self.stop(behind)
+        tasks: dict[Task, None] = {}
+        for attempt in behind:
+            attempt.task.give_back(attempt, self._clock.now())
+            tasks[attempt.task] = None
+        for task in tasks:
+            self._agenda.put(task)
+            self._watches.notify(task.spec.id)
 
     def look_around(self) -> None:
         """Do what nobody asks for: keep reservations to what is wanted, and give stragglers a second attempt."""
@@ -322,7 +417,7 @@ class Dispatcher:
     def _second_attempts(self) -> None:
         now, wall = self._clock.now(), self._clock.wall()
         for slot in list(self._slots):
-            for first in list(slot.attempts):
+            if (first := slot.oldest()) is not None:
                 task = first.task
                 is_late = now - first.began > max(_STRAGGLER_S, _STRAGGLER_TIMES * task.expected_s)
                 if not (is_late and task.expected_s) or task.next_due() is not None or not self._pool.has_free_slot:
@@ -335,4 +430,4 @@ class Dispatcher:
                     lease.close()
                     continue
                 log.info("run %s/%d takes long on %s: a second attempt", task.spec.id, first.run, first.worker)
-                self._use(lease, second)
+                self._use(lease, [second])

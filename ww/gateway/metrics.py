@@ -32,10 +32,10 @@ class Histogram:
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
 
-    def observe(self, value: float) -> None:
-        """Count one."""
-        self._counts[bisect_left(self._bounds, value)] += 1
-        self._sum += value
+    def observe(self, value: float, count: int = 1) -> None:
+        """Count so many of that value."""
+        self._counts[bisect_left(self._bounds, value)] += count
+        self._sum += value * count
 
     def buckets(self) -> tuple[list[tuple[str, float]], float]:
         """Return the numbers below each bound, as Prometheus has them, and the sum of what was observed."""
@@ -74,14 +74,14 @@ class Metrics:
         if wall_s > 0:
             self._wall.observe(wall_s)
 
-    def attempt_ended(self, ending: str) -> None:
-        """Count an attempt by how it ended: ok, guest (it failed), lost, crash or another word."""
+    def attempt_ended(self, ending: str, count: int = 1) -> None:
+        """Count attempts by how they ended: ok, guest (it failed), lost, crash or another word."""
         key = (ending,)
-        self._attempts[key] = self._attempts.get(key, 0) + 1
+        self._attempts[key] = self._attempts.get(key, 0) + count
 
-    def dispatched(self, waited_s: float) -> None:
-        """Note that a run was given to a worker, waited_s after it was due."""
-        self._dispatch.observe(waited_s)
+    def dispatched(self, waited_s: float, count: int = 1) -> None:
+        """Note that runs were given to a worker together, waited_s after the first of them was due."""
+        self._dispatch.observe(waited_s, count)
 
     def stored(self, rows: int, seconds: float) -> None:
         """Note that a commit put that many rows on disk."""

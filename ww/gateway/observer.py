@@ -9,11 +9,11 @@ from typing import Protocol
 class Observer(Protocol):
     """Told of what happens, on the loop: it must be quick."""
 
-    def dispatched(self, waited_s: float) -> None:
-        """A run began, that long after it was due."""
+    def dispatched(self, waited_s: float, count: int = 1) -> None:
+        """So many runs began together, that long after the first of them was due."""
 
-    def attempt_ended(self, ending: str) -> None:
-        """An attempt ended: ok, guest, crash, lost, returned or late."""
+    def attempt_ended(self, ending: str, count: int = 1) -> None:
+        """Attempts ended, so many in one way: ok, guest, crash, lost, returned or late."""
 
     def run_ended(self, state: str, reason: str, wall_s: float) -> None:
         """A run's end is on disk."""
@@ -25,10 +25,10 @@ class Observer(Protocol):
 class Nobody:
     """An observer that counts nothing."""
 
-    def dispatched(self, waited_s: float) -> None:
+    def dispatched(self, waited_s: float, count: int = 1) -> None:
         pass
 
-    def attempt_ended(self, ending: str) -> None:
+    def attempt_ended(self, ending: str, count: int = 1) -> None:
         pass
 
     def run_ended(self, state: str, reason: str, wall_s: float) -> None:

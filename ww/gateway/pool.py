@@ -103,6 +103,8 @@ class WorkerPool:
         self._invocations = Invocations()
         self._free: dict[Peer, list[int]] = {}  # keys of waiting offers, oldest first
         self._is_free_known = True
+        self.slots = 1
+        """Of all workers that may be given something; 1 when there are none."""
 
     # What peers do.
 
@@ -152,6 +154,7 @@ class WorkerPool:
 
     def _have_changed(self) -> None:
         self._shapes = None
+        self.slots = max(1, sum(entry.info.slots for entry in self._able()))
         self._on_workers()
 
     # What the operator does.

@@ -78,7 +78,7 @@ class ReadyQueue:
         return [self._tasks[key[2]][1] for key in keys]
 
     def take(self, task: Task, slots: int) -> None:
-        """Take a task out because a run of it goes on that many slots; `add` it again when another is due."""
+        """Take a task out because runs of it go, on that many slots in all; `add` it again when another is due."""
         self._turns[task.spec.priority] = self._lanes[task.need].turns[task.spec.priority] = task.charged_s
         task.charged_s += self.charge_of(task) * slots
         self.discard(task)

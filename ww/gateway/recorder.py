@@ -40,9 +40,10 @@ class Recorder:
         observer: Observer,
         *,
         is_busy: Callable[[], bool],
-        on_written: Callable[[Task, RunResult], None],
+        on_written: Callable[[Task], None],
     ) -> None:
-        """is_busy says whether more results are to be expected soon; on_written is told of each that is on disk."""
+        """is_busy says whether more results are to be expected soon; on_written is told of a task with further ones on
+        disk."""
         self._store = store
         self._artifacts = artifacts
         self._clock = clock
@@ -56,11 +57,11 @@ class Recorder:
         self.held: Counter[str] = Counter()
         """Digests of artifacts whose results are not on disk yet."""
 
-    async def put(self, task: Task, result: RunResult) -> None:
-        """Have a run's end put on disk; waits when too many are on their way."""
+    async def put(self, task: Task, results: Sequence[RunResult]) -> None:
+        """Have the ends of runs put on disk; waits when too many are on their way."""
         while len(self._unwritten) >= _UNWRITTEN_MAX or self._unwritten_bytes >= _UNWRITTEN_BYTES_MAX:
             await self._next_write()
-        self.put_now(task, (result,))
+        self.put_now(task, results)
 
     def put_now(self, task: Task, results: Sequence[RunResult]) -> None:
         """Have the ends of runs put on disk."""
@@ -105,11 +106,16 @@ class Recorder:
                 self._to_write.set()
             self._observer.stored(len(results), self._clock.now() - began)
             wall = self._clock.wall()
+            by_task: dict[Task, list[RunResult]] = {}
             for task, result in results:
-                self.let_go(result.outcome)
-                task.commit(result, wall)
-                self._observer.run_ended(result.state, result.outcome.reason, result.outcome.wall_s)
-                self._on_written(task, result)
+                outcome = result.outcome
+                if outcome.artifacts:
+                    self.let_go(outcome)
+                self._observer.run_ended(result.state, outcome.reason, outcome.wall_s)
+                by_task.setdefault(task, []).append(result)
+            for task, of_task in by_task.items():
+                task.commit(of_task, wall)
+                self._on_written(task)
             self._written.set()
 
     async def _next_write(self) -> None:

@@ -18,13 +18,14 @@ from ww.gateway.agenda import Agenda
 from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.breaker import BreakerConfig
 from ww.gateway.dispatch import DispatchConfig, Dispatcher
+from ww.gateway.inputs import Inputs
 from ww.gateway.modules import ModuleStore
 from ww.gateway.observer import Nobody, Observer
 from ww.gateway.pool import WorkerPool
 from ww.gateway.recorder import Recorder
 from ww.gateway.request import shown
 from ww.gateway.storage import Storage
-from ww.gateway.task import Demand, Need, Policy, RunResult, Spec, Task
+from ww.gateway.task import Demand, Need, Policy, Spec, Task
 from ww.gateway.watch import Watches
 
 log = logging.getLogger("ww.gateway")
@@ -75,6 +76,7 @@ class Scheduler:
         self._children: set[asyncio.Task[None]] = set()
         self._has_changed = False  # who could be given runs, since needs were judged
         observer = observer or Nobody()
+        self._inputs = Inputs(modules.inputs_path)
         self.watches = Watches()
         """Who is told when a task changes: a run of it began, ended or went back, or it did itself."""
         self.agenda = Agenda(clock, self._on_ready)
@@ -89,7 +91,16 @@ class Scheduler:
             breaker=config.breaker,
         )
         self.dispatcher = Dispatcher(
-            self.agenda, self.pool, self.recorder, modules, self.watches, clock, observer, config.dispatch, self._spawn
+            self.agenda,
+            self.pool,
+            self.recorder,
+            modules,
+            self._inputs,
+            self.watches,
+            clock,
+            observer,
+            config.dispatch,
+            self._spawn,
         )
 
     async def __aenter__(self) -> Self:
@@ -183,8 +194,7 @@ class Scheduler:
         def stop(is_cancelled: bool) -> None:
             if not is_cancelled:
                 return
-            for attempt in task.active:
-                self.dispatcher.stop(attempt)
+            self.dispatcher.stop(task.active)
             self.agenda.discard(task)
             self.recorder.put_now(task, task.cancel(wall))
             if not task.is_ending:
@@ -221,7 +231,9 @@ class Scheduler:
     async def modules_in_use(self) -> set[str]:
         """Return the digests of the modules and files that a task here names, or is about to."""
         # Looked at before the disk is: what is added while it is read may be in neither afterwards.
-        being_added = {digest for spec, _ in self._being_added.values() for digest in (spec.module, spec.files)}
+        being_added = {
+            digest for spec, _ in self._being_added.values() for digest in (spec.module, spec.files, spec.inputs)
+        }
         return await self._store.modules() | being_added
 
     def is_named(self, digest: str) -> bool:
@@ -256,6 +268,8 @@ class Scheduler:
         """Leave a task that has ended to the store."""
         if self._tasks.get(task.spec.id) is task:
             del self._tasks[task.spec.id]
+            if task.spec.inputs:
+                self._inputs.forget(task.spec.inputs)
             self._tasks_bytes -= task.spec.size_bytes
             self._needs[task.need] -= 1
             if not self._needs[task.need]:
@@ -276,7 +290,7 @@ class Scheduler:
             self._judge(demand)
         self.dispatcher.wake()
 
-    def _on_written(self, task: Task, result: RunResult) -> None:
+    def _on_written(self, task: Task) -> None:
         if task.has_ended and not task.is_ending:
             self._forget(task)
         else:

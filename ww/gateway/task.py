@@ -9,6 +9,7 @@ into being when they begin, so a task of a million repeats is a cursor until the
 
 import heapq
 import random
+from collections.abc import Iterable
 from dataclasses import dataclass, field
 from enum import StrEnum
 from typing import Final, NamedTuple
@@ -153,9 +154,9 @@ class Task:
     """One task and the state of its runs. `now` is monotonic, `wall` the time of day, both in seconds."""
 
     __slots__ = (
-        "_again", "_attempts", "_cursor", "_done", "_ending", "_failure", "_first_due", "_mean_s", "_policy", "_runs",
-        "_timed", "cancelled_at", "charged_s", "created_at", "demand", "failed", "finished_at", "need", "number",
-        "spec", "succeeded",
+        "_again", "_attempts", "_cursor", "_done", "_ending", "_failure", "_first_due", "_mean_bytes", "_mean_s",
+        "_policy", "_runs", "_timed", "cancelled_at", "charged_s", "created_at", "demand", "failed", "finished_at",
+        "need", "number", "spec", "succeeded",
     )  # fmt: skip
 
     def __init__(
@@ -186,6 +187,7 @@ class Task:
         self._failure = ""
         self._timed = 0
         self._mean_s = 0.0
+        self._mean_bytes = 0.0
 
     # Events.
 
@@ -195,18 +197,30 @@ class Task:
         self._done.add(run)
         self._skip_done()
 
-    def begin(self, now: float, wall: float) -> Attempt | None:
-        """Take the next due run off the queue, or None when none is due."""
-        due = self.next_due()
-        if due is None or due > now:
-            return None
-        if self._again and self._again[0].due <= now:
-            run = heapq.heappop(self._again)
-        else:
+    def begin(self, now: float, wall: float, count: int = 1) -> list[Attempt]:
+        """Take the next due runs off the queue, at most count of them; none when none is due.
+
+        One that was lost or crashed goes alone, so that it can take no other with it.
+        """
+        begun: list[Attempt] = []
+        if self.has_ended:
+            return begun
+        again, left = self._again, self.spec.repeats
+        while again and again[0].due <= now and len(begun) < count:
+            if again[0].shuns and begun:
+                return begun
+            run = heapq.heappop(again)
+            begun.append(self._attempt(run, now, wall))
+            if run.shuns:
+                return begun
+        first_due, delay_s = self._first_due, self.spec.delay_s
+        while len(begun) < count and self._cursor < left and (due := first_due + self._cursor * delay_s) <= now:
             run = self._runs[self._cursor] = Run(self._cursor, wall - (now - due), due)
             self._cursor += 1
-            self._skip_done()
-        return self._attempt(run, now, wall)
+            if self._done:
+                self._skip_done()
+            begun.append(self._attempt(run, now, wall))
+        return begun
 
     def begin_again(self, attempt: Attempt, now: float, wall: float) -> Attempt | None:
         """Begin a second attempt of a run beside one that takes long; None when it has one, or has ended."""
@@ -222,9 +236,12 @@ class Task:
         attempt does not count any more.
         """
         event = Event.GUEST_FAILED if outcome.reason else Event.OK
-        if attempt in self._attempts and event is Event.OK:
-            self._timed += 1
-            self._mean_s += (outcome.wall_s - self._mean_s) / min(self._timed, 100)
+        if event is Event.OK and attempt in self._attempts:
+            self._timed = timed = self._timed + 1
+            if timed > 100:
+                timed = 100
+            self._mean_s += (outcome.wall_s - self._mean_s) / timed
+            self._mean_bytes += (len(outcome.stdout) + len(outcome.stderr) - self._mean_bytes) / timed
         return self._happen(attempt, Event.CRASHED if outcome.reason == "crash" else event, outcome, now, wall)
 
     def lose(self, attempt: Attempt, why: str, now: float, wall: float) -> Effects:
@@ -238,10 +255,11 @@ class Task:
                 run.tries -= 1
             self._happen(attempt, Event.RETURNED, Outcome(), now, 0.0)
 
-    def commit(self, result: RunResult, wall: float) -> None:
-        """Make a result the run's state: it is on disk."""
-        self._ending.discard(result.run)
-        self._count(result.state)
+    def commit(self, results: Iterable[RunResult], wall: float) -> None:
+        """Make results the states of their runs: they are on disk."""
+        for result in results:
+            self._ending.discard(result.run)
+            self._count(result.state)
         if self.finished_at is None and self.succeeded + self.failed == self.spec.repeats:
             self.finished_at = wall
 
@@ -307,6 +325,16 @@ class Task:
     def expected_s(self) -> float:
         """Seconds that a run of it takes, by those that succeeded lately; 0 when none has."""
         return self._mean_s
+
+    @property
+    def expected_bytes(self) -> float:
+        """What a run of it prints, likewise."""
+        return self._mean_bytes
+
+    @property
+    def timed(self) -> int:
+        """How many runs say so."""
+        return self._timed
 
     def counts(self, now: float) -> dict[RunState, int]:
         """Count the runs by state."""
