@@ -277,9 +277,15 @@ class Dispatcher:
                 ended = [Ended(place, outcome, b"") for place in group.left]
             except TimeoutError:
                 raise WwError(f"the worker said nothing for {patience_s:g} s") from None
-            results = [result for each in ended if (result := await self._end(group, each)) is not None]
-            if results:
+            ended = [each if not each.artifacts else await self._with_artifacts(group, each) for each in ended]
+            if results := self._end(group, ended):
                 await self._recorder.put(task, results)
+
+    async def _with_artifacts(self, group: _Group, ended: Ended) -> Ended:
+        attempt = group.left[ended.place]
+        return ended._replace(
+            outcome=await self._recorder.keep_artifacts(attempt, ended.outcome, ended.artifacts), artifacts=b""
+        )
 
     async def _inputs_of(self, group: _Group) -> tuple[Sequence[Record], bytes]:
         """Return what the runs of a group are given, and the zip of their task's files where that has to be sent."""
@@ -292,43 +298,57 @@ class Dispatcher:
         records = self._inputs.cached(spec.inputs, runs)
         return await self._inputs.records(spec.inputs, runs) if records is None else records, files
 
-    async def _end(self, group: _Group, ended: Ended) -> RunResult | None:
-        """Take one run's outcome; return its result when that is to be put on disk."""
-        place, outcome, artifacts = ended
-        slot, task, attempt = group.slot, group.task, group.left[place]
-        if outcome.reason == "cancelled" and task.is_active(attempt):
-            self._forget(group, place)
-            self._pool.attempt_ended(slot.lease, task.spec.module, well=False, was_lost=True)
-            self._observer.attempt_ended("lost")
-            return self._after(task.lose(attempt, "the worker stopped it", self._clock.now(), self._clock.wall()))
-        if artifacts:
-            outcome = await self._recorder.keep_artifacts(attempt, outcome, artifacts)
-        self._forget(group, place)
+    def _end(self, group: _Group, ended: Sequence[Ended]) -> list[RunResult]:
+        """Take the outcomes of runs; return the results that are to be put on disk. A few microseconds a run count."""
+        slot, task, left, groups = group.slot, group.task, group.left, self._groups
+        now, wall = self._clock.now(), self._clock.wall()
+        results: list[RunResult] = []
+        well, wall_s = 0, 0.0
+        for place, outcome, _ in ended:
+            attempt = left.pop(place)
+            del groups[attempt]
+            if outcome.reason or not task.is_active(attempt):
+                effects = self._end_otherwise(slot, attempt, outcome)
+            else:
+                well += 1
+                wall_s += outcome.wall_s
+                effects = task.end(attempt, outcome, now, wall)
+            if effects.stop:
+                self.stop(effects.stop)
+            if effects.result is not None:
+                results.append(effects.result)
+        if well:
+            self._account(slot, task, wall_s, well)
+            self._observer.attempt_ended("ok", well)
+        # What brings files along or back is long on its way.
+        slot.is_short = ended[-1].outcome.wall_s < _SHORT_S and not (task.spec.files or task.spec.artifacts)
+        return results
+
+    def _end_otherwise(self, slot: _Slot, attempt: Attempt, outcome: Outcome) -> Effects:
+        """Take an outcome that is not well, or does not count any more."""
+        task, now, wall = attempt.task, self._clock.now(), self._clock.wall()
         if not task.is_active(attempt):
             self.late_outcomes += 1
             self._observer.attempt_ended("late")
             self._recorder.let_go(outcome)
-            return None
-        # What brings files along or back is long on its way.
-        slot.is_short = outcome.wall_s < _SHORT_S and not (task.spec.files or task.spec.artifacts)
-        task.charged_s += (outcome.wall_s - self._agenda.ready.charge_of(task)) * slot.lease.slots
-        crashed = outcome.reason == "crash"
-        self._pool.attempt_ended(slot.lease, task.spec.module, well=not crashed)
-        self._observer.attempt_ended("crash" if crashed else "guest" if outcome.reason else "ok")
-        result = self._after(task.end(attempt, outcome, self._clock.now(), self._clock.wall()))
-        if result is None:
+            return Effects()
+        if outcome.reason == "cancelled":
+            self._pool.attempt_ended(slot.lease, task.spec.module, well=False, was_lost=True)
+            self._observer.attempt_ended("lost")
+            effects = task.lose(attempt, "the worker stopped it", now, wall)
+        else:
+            self._account(slot, task, outcome.wall_s, 1, crashed=outcome.reason == "crash")
+            self._observer.attempt_ended("crash" if outcome.reason == "crash" else "guest")
+            effects = task.end(attempt, outcome, now, wall)
+        if effects.result is None:
             self._recorder.let_go(outcome)
             self._agenda.put(task)
-        return result
+        return effects
 
-    def _after(self, effects: Effects) -> RunResult | None:
-        """Do what follows from an event."""
-        if effects.stop:
-            self.stop(effects.stop)
-        return effects.result
-
-    def _forget(self, group: _Group, place: int) -> None:
-        del self._groups[group.left.pop(place)]
+    def _account(self, slot: _Slot, task: Task, wall_s: float, count: int, *, crashed: bool = False) -> None:
+        """Charge a task for runs that took so long together, and note what that says of their worker."""
+        task.charged_s += (wall_s - count * self._agenda.ready.charge_of(task)) * slot.lease.slots
+        self._pool.attempt_ended(slot.lease, task.spec.module, well=not crashed)
 
     def _lose(self, group: _Group, error: Exception) -> list[RunResult]:
         """Lose the attempts of a group of which nothing will be heard; return the results that follow."""
@@ -345,8 +365,9 @@ class Dispatcher:
             where = f"run {task.spec.id}/{first.run}{others}: attempt {first.number} on {first.worker}"
             log.info("%s is lost: %s", where, error)
         self._observer.attempt_ended("lost", len(group.left))
-        results = [self._after(task.lose(attempt, str(error), now, wall)) for attempt in active]
-        return [result for result in results if result is not None]
+        effects = [task.lose(attempt, str(error), now, wall) for attempt in active]
+        self.stop(attempt for each in effects for attempt in each.stop)
+        return [each.result for each in effects if each.result is not None]
 
     def stop(self, attempts: Iterable[Attempt]) -> None:
         """Have the workers stop attempts; nobody waits for that."""

@@ -285,6 +285,12 @@ def _read_outcome(raw: RawOutcome, spec: Spec) -> Outcome:
         raise PeerError("the worker sent artifacts of a run that was asked for none")
     if len(artifacts) > spec.artifact_bytes + ZIP_OVERHEAD_BYTES:
         raise PeerError(f"the worker sent {len(artifacts)} bytes of artifacts, where {spec.artifact_bytes} may be")
+    memory_bytes, memory_limit_bytes, fuel, files_bytes = raw[5:9]
+    if max(memory_bytes, memory_limit_bytes, fuel, files_bytes) > INT64_MAX:
+        memory_bytes, memory_limit_bytes, fuel, files_bytes = (min(number, INT64_MAX) for number in raw[5:9])
+    instantiate_s, cpu_s, queue_s, compile_s = raw[10:14]
+    if not 0.0 <= instantiate_s + cpu_s + queue_s + compile_s < math.inf or min(raw[10:14]) < 0.0:
+        instantiate_s, cpu_s, queue_s, compile_s = map(finite, raw[10:14])
     return Outcome(
         _REASONS[raw.reason],
         one_line(raw.detail.decode(errors="replace")) if raw.detail else "",
@@ -296,14 +302,14 @@ def _read_outcome(raw: RawOutcome, spec: Spec) -> Outcome:
         bool(flags & STDERR_CUT) or len(stderr) > most,
         # Tasks take turns by it: an absurd one would put a task, and what comes after it, behind all others for ever.
         min(finite(raw.wall_s), spec.duration_s + _OVERRUN_S),
-        finite(raw.cpu_s),
-        min(raw.memory_bytes, INT64_MAX),
-        min(raw.memory_limit_bytes, INT64_MAX),
-        min(raw.fuel, INT64_MAX) if flags & HAS_FUEL else None,
-        finite(raw.queue_s),
-        finite(raw.compile_s),
-        finite(raw.instantiate_s),
-        min(raw.files_bytes, INT64_MAX),
+        cpu_s,
+        memory_bytes,
+        memory_limit_bytes,
+        fuel if flags & HAS_FUEL else None,
+        queue_s,
+        compile_s,
+        instantiate_s,
+        files_bytes,
     )
 
 

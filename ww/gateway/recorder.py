@@ -101,7 +101,7 @@ class Recorder:
                 continue
             refused = False
             del self._unwritten[: len(results)]
-            self._unwritten_bytes -= sum(_printed_bytes(result) for _, result in results)
+            self._unwritten_bytes -= sum([_printed_bytes(result) for _, result in results])
             if self._unwritten:
                 self._to_write.set()
             self._observer.stored(len(results), self._clock.now() - began)

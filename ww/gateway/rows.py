@@ -140,16 +140,13 @@ def ended_sums(results: Sequence[tuple[int, RunResult]]) -> list[tuple[int, int,
     ended: dict[int, list[RunResult]] = {}
     for task, result in results:
         ended.setdefault(task, []).append(result)
-    return [
-        (
-            sum(result.state is RunState.SUCCEEDED for result in of_task),
-            sum(result.state is RunState.FAILED for result in of_task),
-            max(result.finished_at for result in of_task),
-            task,
-            sum(map(result_bytes, of_task)),
-        )
-        for task, of_task in ended.items()
-    ]
+    sums = []
+    for task, of_task in ended.items():
+        states = [result.state for result in of_task]
+        succeeded, failed = states.count(RunState.SUCCEEDED), states.count(RunState.FAILED)
+        latest = max([result.finished_at for result in of_task])
+        sums.append((succeeded, failed, latest, task, sum(map(result_bytes, of_task))))
+    return sums
 
 
 def row_to_result(row: tuple[Any, ...]) -> RunResult:
