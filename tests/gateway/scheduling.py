@@ -53,7 +53,7 @@ class Gateway:
         self.clock = ManualClock()
         self._network = network
         self.store = FlakyStore(directory / "ww.db", StoreConfig(keep=keep), self.clock)
-        self.modules = ModuleStore(directory / "modules", quota_bytes=1 << 20)
+        self.modules = ModuleStore(directory / "modules", quota_bytes=16 << 20)
         self.artifacts = ArtifactStore(directory / "artifacts", quota_bytes=artifacts_bytes_max)
         self.scheduler = Scheduler(self.store, self.modules, self.artifacts, self.clock, config)
         self._identity = Identity.generate()

@@ -29,6 +29,8 @@ class Run:
         self.outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
         self.memory_limit_bytes = self.queue_s = self.compile_s = 0
         self.is_told = False
+        self.place: int | None = None
+        """In its group, where the worker says another one than it is."""
         self.cancels = 0
 
     def end(self, *, queue_s: float = 0.0, compile_s: float = 0.0, memory_limit_bytes: int = 0, **outcome: Any) -> None:
@@ -171,7 +173,9 @@ class _Group(schema.worker.Group.Server):  # type: ignore[misc]
         records = []
         for place, run in enumerate(self._runs):
             if not run.is_told and run.outcome.done():
-                records.append(write_outcome(place, run.outcome.result(), **run.rest))
+                records.append(
+                    write_outcome(place if run.place is None else run.place, run.outcome.result(), **run.rest)
+                )
                 run.is_told = True
         context.results.outcomes = b"".join(records)
         context.results.ended = all(run.is_told for run in self._runs)

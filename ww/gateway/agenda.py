@@ -46,20 +46,22 @@ class Agenda:
         self.ready.discard(task)
         self._uncount(task)
 
-    def begin(self, task: Task, slots: int, count: int = 1) -> list[Attempt]:
-        """Begin runs of a ready task on that many slots, one after the other, at most count of them."""
-        attempts = task.begin(self._clock.now(), self._clock.wall(), count)
+    def begin(self, task: Task, slots: int, count: int = 1, worker: str = "") -> list[Attempt]:
+        """Begin runs of a ready task on that many slots of a worker, one after the other, at most count of them."""
+        attempts = task.begin(self._clock.now(), self._clock.wall(), count, worker)
         self.ready.take(task, slots * len(attempts))
         self._uncount(task)
         self.put(task)
         return attempts
 
-    def begin_next(self, fits: Callable[[Task], bool], slots: int, count: Callable[[Task], int]) -> list[Attempt]:
+    def begin_next(
+        self, fits: Callable[[Task], bool], slots: int, count: Callable[[Task], int], worker: str
+    ) -> list[Attempt]:
         """Begin the runs that should go next of those that fit; none when no due run does. count says how many."""
         if not len(self.ready):
             return []
         for task in self.ready.heads():
-            if fits(task) and (attempts := self.begin(task, slots, count(task))):
+            if fits(task) and (attempts := self.begin(task, slots, count(task), worker)):
                 return attempts
         return []
 

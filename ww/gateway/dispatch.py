@@ -3,25 +3,26 @@
 Holds the slots that are leased and what is on them. Must not know HTTP, nor when runs are due (agenda.py). A slot, once
 leased, takes due runs until nothing is due, and is given back then. Short runs of one task travel in groups, of about
 20 ms each, and several groups are on their way at once: a group is only transport, and each run has its own limits, end
-and recovery. A run that turns out long sends those behind it back to the queue. Next in a task's life: lease.py and
-then ../worker.py.
+and recovery. What takes long: oversight.py. Next in a task's life: lease.py and then ../worker.py.
 """
 
 import asyncio
 import logging
 from collections.abc import Callable, Coroutine, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any, Final
 
 from ww.clock import Clock
 from ww.errors import BadModule, Disconnected, Draining, WwError
 from ww.gateway.agenda import Agenda
+from ww.gateway.group import Group, Slot, group_size
 from ww.gateway.inputs import Inputs, Record
 from ww.gateway.lease import Ended, Lease, RemoteGroup
 from ww.gateway.modules import ModuleStore
 from ww.gateway.observer import Observer
 from ww.gateway.pool import WorkerPool
 from ww.gateway.recorder import Recorder
+from ww.gateway.spread import Spreading
 from ww.gateway.task import Attempt, Effects, Need, Outcome, RunResult, Task
 from ww.gateway.watch import Watches
 from ww.records import NOTHING
@@ -30,22 +31,8 @@ log = logging.getLogger("ww.gateway")
 
 # Groups on one slot at once: one runs, one waits beside it, and one is on its way.
 _LANES_MAX: Final = 3
-_GROUP_MAX: Final = 64
-# A group is made to last that long.
-_GROUP_S: Final = 0.02
-# What the runs of a group may be given and print together; one run alone may do more.
-_GROUP_BYTES: Final = 1 << 20
-# Until more are known, a group has at most this many times as many runs as were timed.
-_GROWTH: Final = 8
 # A run this short takes less time than its way to the worker and back.
 _SHORT_S: Final = 0.005
-# A slot that did not end its oldest run between two looks is stuck.
-_LOOK_EVERY_S: Final = 0.05
-# Of the needs that go next, those that may have slots kept for them.
-_RESERVING_MAX: Final = 16
-# A straggler takes longer than this many times what runs of its task take, and than this many seconds.
-_STRAGGLER_TIMES: Final = 3.0
-_STRAGGLER_S: Final = 1.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,41 +44,14 @@ class DispatchConfig:
     compile the module first."""
     cancel_grace_s: float = 5.0
     """Seconds a worker has to answer a cancel."""
+    absent_max_s: float = 30.0
+    """How long a run that is for one worker alone waits for it to come back."""
     speculate: bool = False
     """Whether a run that takes much longer than its like gets a second attempt once nothing else of its task waits."""
 
 
 class _OurFault(WwError):
     """An attempt that this gateway could not even begin."""
-
-
-@dataclass(eq=False, slots=True)
-class _Slot:
-    """A lease and what is on it."""
-
-    lease: Lease
-    lanes: int = 0
-    is_usable: bool = True
-    is_short: bool = False
-    """Whether its latest run was short."""
-    groups: list["_Group"] = field(default_factory=list)
-    """Under way, in the order in which the worker runs them."""
-    oldest_seen: Attempt | None = None
-
-    def oldest(self) -> Attempt | None:
-        """Return the attempt that the worker should be at."""
-        return next((attempt for group in self.groups for attempt in group.left.values()), None)
-
-
-@dataclass(eq=False, slots=True)
-class _Group:
-    """Attempts that travel together."""
-
-    slot: _Slot
-    task: Task
-    left: dict[int, Attempt]
-    """By place in the group: those of which nobody heard yet, in the order in which the worker runs them."""
-    remote: RemoteGroup | None = None
 
 
 class Dispatcher:
@@ -121,11 +81,14 @@ class Dispatcher:
         self._observer = observer
         self._config = config
         self._spawn = spawn
-        self._slots: set[_Slot] = set()
-        self._groups: dict[Attempt, _Group] = {}
+        self.slots: set[Slot] = set()
+        """Those that are leased."""
+        self._groups: dict[Attempt, Group] = {}
         """By attempt under way."""
         self._wake = asyncio.Event()
-        self._shared = asyncio.Event()  # a slot has several lanes
+        self._spreading = Spreading(pool)
+        self.shared = asyncio.Event()
+        """Set when runs wait behind another one on a slot."""
         self.late_outcomes = 0
         """Outcomes that came when their attempt did not count any more."""
 
@@ -147,7 +110,7 @@ class Dispatcher:
                 and self._pool.has_free_slot
                 and (found := self._place(without_room)) is not None
             ):
-                self._use(*found)
+                self.use(*found)
 
     def _place(self, without_room: set[Need]) -> tuple[Lease, list[Attempt]] | None:
         """Begin the runs that should go next of those for which slots are free; for some needs there are known to be
@@ -156,47 +119,48 @@ class Dispatcher:
             need = task.need
             if need in without_room:
                 continue
-            lease = self._pool.take(need, task.spec.module, shunned=task.shuns)
+            only = self._spreading.targets(task, self._clock.now())
+            lease = self._pool.take(need, task.spec.module, only=only, shunned=task.shuns)
             if lease is None:
                 without_room.add(need)
                 continue
-            attempts = self._agenda.begin(task, lease.slots, self._group_size(task))
+            attempts = self._agenda.begin(task, lease.slots, self._size(task, lease), str(lease.peer_id))
             if attempts:
+                self._spreading.begun(task, lease.peer_id, len(attempts))
                 return lease, attempts
             lease.close()
         return None
 
-    def _next(self, slot: _Slot) -> list[Attempt]:
+    def _next(self, slot: Slot) -> list[Attempt]:
         """Begin the runs that should go next of those that a slot can take."""
         lease = slot.lease
-        return self._agenda.begin_next(
-            lambda task: self._pool.may_go_on(lease, task.need), lease.slots, self._group_size
-        )
 
-    def _group_size(self, task: Task) -> int:
-        """Say how many runs of a task should travel together."""
-        spec = task.spec
-        # What brings files along or back is long on its way.
-        if spec.repeats == 1 or spec.files or spec.artifacts or not (expected_s := task.expected_s):
-            return 1
-        size = min(_GROUP_MAX, _GROWTH * task.timed, int(_GROUP_S / expected_s))
-        if size <= 1:
-            return 1
-        size = min(size, int(_GROUP_BYTES / (1 + task.expected_bytes + len(spec.stdin))))
-        # The last ones are shared out: no slot is to end long after the others.
-        return max(1, min(size, -(-task.queued(self._clock.now()) // self._pool.slots)))
+        def fits(task: Task) -> bool:
+            if not self._pool.may_go_on(lease, task.need):
+                return False
+            only = self._spreading.targets(task, self._clock.now())
+            return only is None or lease.peer_id in only
 
-    def _use(self, lease: Lease, attempts: list[Attempt]) -> None:
+        attempts = self._agenda.begin_next(fits, lease.slots, lambda task: self._size(task, lease), str(lease.peer_id))
+        if attempts:
+            self._spreading.begun(attempts[0].task, lease.peer_id, len(attempts))
+        return attempts
+
+    def _size(self, task: Task, lease: Lease) -> int:
+        size = group_size(task, self._clock.now(), self._pool.slots)
+        return size if size == 1 else min(size, self._spreading.most(task, lease.peer_id, self._clock.now()))
+
+    def use(self, lease: Lease, attempts: list[Attempt]) -> None:
         """Run on a lease what is due, beginning with attempts, until nothing is."""
-        slot = _Slot(lease)
-        self._slots.add(slot)
+        slot = Slot(lease)
+        self.slots.add(slot)
         self._add_lane(slot, attempts)
 
-    def _add_lane(self, slot: _Slot, attempts: list[Attempt]) -> None:
+    def _add_lane(self, slot: Slot, attempts: list[Attempt]) -> None:
         slot.lanes += 1
         self._spawn(self._run_lane(slot, attempts))
 
-    async def _run_lane(self, slot: _Slot, attempts: list[Attempt]) -> None:
+    async def _run_lane(self, slot: Slot, attempts: list[Attempt]) -> None:
         """Run one group after the other."""
         try:
             while attempts:
@@ -210,22 +174,22 @@ class Dispatcher:
             slot.lanes -= 1
             if slot.lanes == 0:
                 slot.lease.close()
-                self._slots.discard(slot)
+                self.slots.discard(slot)
                 if len(self._agenda.ready):
                     self.wake()
 
-    def _widen(self, slot: _Slot, task: Task) -> None:
+    def _widen(self, slot: Slot, task: Task) -> None:
         """Use one more lane, unless another slot could do it."""
         if not self._pool.has_room(task.need) and (attempts := self._next(slot)):
             self._add_lane(slot, attempts)
-            self._shared.set()
+            self.shared.set()
 
     # Attempts.
 
-    async def _run(self, slot: _Slot, attempts: list[Attempt]) -> None:
+    async def _run(self, slot: Slot, attempts: list[Attempt]) -> None:
         """See a group of attempts through."""
         task, worker = attempts[0].task, str(slot.lease.peer_id)
-        group = _Group(slot, task, dict(enumerate(attempts)))
+        group = Group(slot, task, dict(enumerate(attempts)))
         for attempt in attempts:
             attempt.worker = worker
             self._groups[attempt] = group
@@ -253,7 +217,7 @@ class Dispatcher:
         self._watches.notify(task.spec.id)
         self._agenda.put(task)
 
-    async def _see_through(self, group: _Group) -> None:
+    async def _see_through(self, group: Group) -> None:
         """Start a group, and take what is heard of it until all has ended."""
         task, lease = group.task, group.slot.lease
         try:
@@ -265,7 +229,7 @@ class Dispatcher:
         remote = group.remote = lease.start(task, records, files)
         group.slot.groups.append(group)
         if len(group.left) > 1:
-            self._shared.set()
+            self.shared.set()
         del records, files
         patience_s = task.spec.duration_s + self._config.attempt_slack_s
         while group.left:
@@ -281,13 +245,13 @@ class Dispatcher:
             if results := self._end(group, ended):
                 await self._recorder.put(task, results)
 
-    async def _with_artifacts(self, group: _Group, ended: Ended) -> Ended:
+    async def _with_artifacts(self, group: Group, ended: Ended) -> Ended:
         attempt = group.left[ended.place]
         return ended._replace(
             outcome=await self._recorder.keep_artifacts(attempt, ended.outcome, ended.artifacts), artifacts=b""
         )
 
-    async def _inputs_of(self, group: _Group) -> tuple[Sequence[Record], bytes]:
+    async def _inputs_of(self, group: Group) -> tuple[Sequence[Record], bytes]:
         """Return what the runs of a group are given, and the zip of their task's files where that has to be sent."""
         spec, files = group.task.spec, b""
         if not group.slot.lease.is_prepared(group.task):
@@ -298,7 +262,7 @@ class Dispatcher:
         records = self._inputs.cached(spec.inputs, runs)
         return await self._inputs.records(spec.inputs, runs) if records is None else records, files
 
-    def _end(self, group: _Group, ended: Sequence[Ended]) -> list[RunResult]:
+    def _end(self, group: Group, ended: Sequence[Ended]) -> list[RunResult]:
         """Take the outcomes of runs; return the results that are to be put on disk. A few microseconds a run count."""
         slot, task, left, groups = group.slot, group.task, group.left, self._groups
         now, wall = self._clock.now(), self._clock.wall()
@@ -324,7 +288,7 @@ class Dispatcher:
         slot.is_short = ended[-1].outcome.wall_s < _SHORT_S and not (task.spec.files or task.spec.artifacts)
         return results
 
-    def _end_otherwise(self, slot: _Slot, attempt: Attempt, outcome: Outcome) -> Effects:
+    def _end_otherwise(self, slot: Slot, attempt: Attempt, outcome: Outcome) -> Effects:
         """Take an outcome that is not well, or does not count any more."""
         task, now, wall = attempt.task, self._clock.now(), self._clock.wall()
         if not task.is_active(attempt):
@@ -345,12 +309,12 @@ class Dispatcher:
             self._agenda.put(task)
         return effects
 
-    def _account(self, slot: _Slot, task: Task, wall_s: float, count: int, *, crashed: bool = False) -> None:
+    def _account(self, slot: Slot, task: Task, wall_s: float, count: int, *, crashed: bool = False) -> None:
         """Charge a task for runs that took so long together, and note what that says of their worker."""
         task.charged_s += (wall_s - count * self._agenda.ready.charge_of(task)) * slot.lease.slots
         self._pool.attempt_ended(slot.lease, task.spec.module, well=not crashed)
 
-    def _lose(self, group: _Group, error: Exception) -> list[RunResult]:
+    def _lose(self, group: Group, error: Exception) -> list[RunResult]:
         """Lose the attempts of a group of which nothing will be heard; return the results that follow."""
         slot, task = group.slot, group.task
         slot.is_usable = False
@@ -369,9 +333,15 @@ class Dispatcher:
         self.stop(attempt for each in effects for attempt in each.stop)
         return [each.result for each in effects if each.result is not None]
 
+    def forget(self, task: Task) -> None:
+        """Forget what is remembered of a task that has ended."""
+        self._spreading.forget(task)
+        if task.spec.inputs:
+            self._inputs.forget(task.spec.inputs)
+
     def stop(self, attempts: Iterable[Attempt]) -> None:
         """Have the workers stop attempts; nobody waits for that."""
-        by_group: dict[_Group, set[Attempt]] = {}
+        by_group: dict[Group, set[Attempt]] = {}
         for attempt in attempts:
             if (group := self._groups.get(attempt)) is not None:
                 by_group.setdefault(group, set()).add(attempt)
@@ -386,69 +356,3 @@ class Dispatcher:
                 await remote.cancel(places)
         except (WwError, TimeoutError) as error:
             log.info("a run could not be stopped: %s", error)
-
-    # What takes long.
-
-    async def unstick(self) -> None:
-        """Send runs that wait behind a long one back to the queue, for ever."""
-        looked_at = self._clock.now()
-        while True:
-            await self._shared.wait()
-            shared = [slot for slot in self._slots if slot.lanes > 1 or any(len(g.left) > 1 for g in slot.groups)]
-            if not shared:
-                self._shared.clear()
-                continue
-            # A look that comes late says that this process was held up, and nothing of the workers.
-            is_late = self._clock.now() - looked_at > 2 * _LOOK_EVERY_S
-            looked_at = self._clock.now()
-            for slot in shared:
-                oldest = slot.oldest()
-                if oldest is not None and oldest is slot.oldest_seen and not is_late:
-                    self._send_back(slot)
-                slot.oldest_seen = oldest
-            await self._clock.sleep(_LOOK_EVERY_S)
-
-    def _send_back(self, slot: _Slot) -> None:
-        """Put all but a slot's oldest run back into the queue."""
-        slot.is_short = False
-        behind = [attempt for group in slot.groups for attempt in group.left.values()][1:]
-        behind = [attempt for attempt in behind if attempt.task.is_active(attempt)]
-        self.stop(behind)
-        tasks: dict[Task, None] = {}
-        for attempt in behind:
-            attempt.task.give_back(attempt, self._clock.now())
-            tasks[attempt.task] = None
-        for task in tasks:
-            self._agenda.put(task)
-            self._watches.notify(task.spec.id)
-
-    def look_around(self) -> None:
-        """Do what nobody asks for: keep reservations to what is wanted, and give stragglers a second attempt."""
-        self._pool.release({demand.need for demand in self._agenda.ready.demands()})
-        ahead: list[Need] = []
-        waiting = self._agenda.ready.heads()
-        for task in waiting[:_RESERVING_MAX]:
-            need = task.need
-            if self._pool.has_room(need) or not self._pool.reserve(need, ahead):
-                ahead.append(need)  # it is not for want of several slots at once that it waits
-        if self._config.speculate and not any(self._pool.has_room(task.need) for task in waiting):
-            self._second_attempts()
-        self.wake()
-
-    def _second_attempts(self) -> None:
-        now, wall = self._clock.now(), self._clock.wall()
-        for slot in list(self._slots):
-            if (first := slot.oldest()) is not None:
-                task = first.task
-                is_late = now - first.began > max(_STRAGGLER_S, _STRAGGLER_TIMES * task.expected_s)
-                if not (is_late and task.expected_s) or task.next_due() is not None or not self._pool.has_free_slot:
-                    continue
-                lease = self._pool.take(task.need, task.spec.module, avoiding=frozenset({slot.lease.peer_id}))
-                if lease is None:
-                    continue
-                second = task.begin_again(first, now, wall)
-                if second is None:
-                    lease.close()
-                    continue
-                log.info("run %s/%d takes long on %s: a second attempt", task.spec.id, first.run, first.worker)
-                self._use(lease, [second])

@@ -34,6 +34,7 @@ _LABELS_MAX: Final = 64
 # Of a worker, remembered so that runs go where their module is.
 _MODULES_MAX: Final = 256
 _BREAKERS_MAX: Final = 4096
+_LEFT_MAX: Final = 4096
 
 
 @dataclass(slots=True, eq=False)
@@ -103,6 +104,9 @@ class WorkerPool:
         self._invocations = Invocations()
         self._free: dict[Peer, list[int]] = {}  # keys of waiting offers, oldest first
         self._is_free_known = True
+        self._since = clock.now()
+        self._left: dict[str, float] = {}
+        """When workers went, by peer id."""
         self.slots = 1
         """Of all workers that may be given something; 1 when there are none."""
 
@@ -138,6 +142,10 @@ class WorkerPool:
         """Forget a worker."""
         self._reserved.pop(peer, None)
         if (entry := self._workers.pop(peer, None)) is not None:
+            self._left.pop(str(peer.peer_id), None)
+            self._left[str(peer.peer_id)] = self._clock.now()
+            if len(self._left) > _LEFT_MAX:
+                del self._left[next(iter(self._left))]
             for label in entry.info.labels.items():
                 del self._labelled[label][peer]
                 if not self._labelled[label]:
@@ -186,18 +194,24 @@ class WorkerPool:
 
     def has_room(self, need: Need) -> bool:
         """Whether `take` would return a lease."""
-        return self._choose(need, "", None) is not None
+        return self._choose(need, "") is not None
 
     def take(
-        self, need: Need, module: str = "", *, avoiding: frozenset[PeerId] = frozenset(), shunned: str = ""
+        self,
+        need: Need,
+        module: str = "",
+        *,
+        avoiding: Collection[PeerId] = (),
+        only: Collection[PeerId] | None = None,
+        shunned: str = "",
     ) -> Lease | None:
         """Take as many free slots of one worker as a run with that need takes; None when no worker has them.
 
         One that ran the module before is preferred, then the least busy one, then the one that offered first: spreading
         runs over machines before filling one up uses all of their memory bandwidth and caches. The shunned peer comes
-        after all others, those that are avoided do not come at all.
+        after all others; those that are avoided, and others than only those where they are given, do not come at all.
         """
-        while (found := self._choose(need, module, avoiding, shunned)) is not None:
+        while (found := self._choose(need, module, avoiding, only, shunned)) is not None:
             entry, keys = found
             try:
                 offers = [self.channel.take(key) for key in keys]
@@ -217,13 +231,20 @@ class WorkerPool:
         return Lease(offers, self._invocations, self._module_path, on_close)
 
     def _choose(
-        self, need: Need, module: str, avoiding: frozenset[PeerId] | None, shunned: str = ""
+        self,
+        need: Need,
+        module: str,
+        avoiding: Collection[PeerId] = (),
+        only: Collection[PeerId] | None = None,
+        shunned: str = "",
     ) -> tuple[WorkerEntry, list[int]] | None:
         best: tuple[tuple[bool, bool, int, int], WorkerEntry, list[int]] | None = None
         waiting = self._waiting()
         for peer in self._with_labels(need) if need.labels else waiting:
             entry, keys = self._workers.get(peer), waiting.get(peer)
             if not keys or entry is None or (avoiding and peer.peer_id in avoiding):
+                continue
+            if only is not None and peer.peer_id not in only:
                 continue
             slots = slots_for(need, entry.info)
             if slots and len(keys) >= slots and self._may_run(entry, need):
@@ -316,6 +337,23 @@ class WorkerPool:
     def _with_labels(self, need: Need) -> Collection[Peer]:
         """Return the workers that have the rarest of a need's labels."""
         return min((self._labelled.get(label, {}) for label in need.labels), key=len)
+
+    def able(self, need: Need) -> list[PeerId]:
+        """Return the workers that may be given a run with that need once they have a free slot, oldest first."""
+        now = self._clock.now()
+        found = {
+            entry.peer.peer_id: None
+            for entry in self._able()
+            if slots_for(need, entry.info)
+            and ((breaker := self._breakers.get(entry.peer.peer_id)) is None or breaker.state(now) != BreakerState.OPEN)
+        }
+        return list(found)
+
+    def absent_s(self, peer_id: str) -> float:
+        """Return for how long no worker of that peer is here; 0 when one is."""
+        if any(str(peer.peer_id) == peer_id for peer in self._workers):
+            return 0.0
+        return self._clock.now() - self._left.get(peer_id, self._since)
 
     def _able(self) -> list[WorkerEntry]:
         return [

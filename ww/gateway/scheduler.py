@@ -9,7 +9,7 @@ import contextlib
 import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable, Coroutine, Iterable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self, TypeVar
 
 from ww.clock import Clock
@@ -21,9 +21,11 @@ from ww.gateway.dispatch import DispatchConfig, Dispatcher
 from ww.gateway.inputs import Inputs
 from ww.gateway.modules import ModuleStore
 from ww.gateway.observer import Nobody, Observer
+from ww.gateway.oversight import Oversight
 from ww.gateway.pool import WorkerPool
 from ww.gateway.recorder import Recorder
 from ww.gateway.request import shown
+from ww.gateway.spec import Spread
 from ww.gateway.storage import Storage
 from ww.gateway.task import Demand, Need, Policy, Spec, Task
 from ww.gateway.watch import Watches
@@ -90,18 +92,10 @@ class Scheduler:
             on_workers=self._on_workers,
             breaker=config.breaker,
         )
-        self.dispatcher = Dispatcher(
-            self.agenda,
-            self.pool,
-            self.recorder,
-            modules,
-            self._inputs,
-            self.watches,
-            clock,
-            observer,
-            config.dispatch,
-            self._spawn,
-        )
+        parts = self.agenda, self.pool, self.recorder, modules, self._inputs, self.watches
+        self.dispatcher = Dispatcher(*parts, clock, observer, config.dispatch, self._spawn)
+        overseen = self.dispatcher, self.agenda, self.pool, self.recorder, self.watches
+        self._oversight = Oversight(*overseen, clock, config.dispatch)
 
     async def __aenter__(self) -> Self:
         now, wall = self._clock.now(), self._clock.wall()
@@ -110,7 +104,7 @@ class Scheduler:
         if self._tasks:
             log.info("%d unfinished tasks go on", len(self._tasks))
         self._group = await asyncio.TaskGroup().__aenter__()
-        for loop in (self.dispatcher.match, self.dispatcher.unstick, self.agenda.ring, self.recorder.record):
+        for loop in (self.dispatcher.match, self._oversight.unstick, self.agenda.ring, self.recorder.record):
             self._spawn(loop())
         self._spawn(self._look_around())
         return self
@@ -144,6 +138,8 @@ class Scheduler:
             self._check_room(spec)
             await keep_module()
             wall = self._clock.wall()
+            if spec.spread == Spread.EVERYWHERE:
+                spec = self._with_workers(spec)
             await _written(self._store.add_task(spec, wall), lambda number: self._add(spec, number, wall))
         finally:
             del self._being_added[spec.id]
@@ -157,9 +153,18 @@ class Scheduler:
         known = live.spec if live is not None else None
         if known is None and (row := await self._store.task(spec.id)) is not None:
             known = row.spec
+        if known is not None and spec.spread == Spread.EVERYWHERE:
+            known = replace(known, repeats=spec.repeats, workers=spec.workers)
         if known is not None and known != spec:
             raise Conflict(f"id: {spec.id!r} is taken by a task with other content", "id")
         return known is not None
+
+    def _with_workers(self, spec: Spec) -> Spec:
+        """Complete a task that runs everywhere. Overloaded when nobody is there who could run it."""
+        workers = tuple(map(str, self.pool.able(spec.need)))
+        if not workers:
+            raise Overloaded("spread: no worker is here that could run it, and everywhere means each that is", 10)
+        return replace(spec, repeats=len(workers), workers=workers)
 
     def _check_room(self, spec: Spec) -> None:
         limits = self._config
@@ -262,14 +267,15 @@ class Scheduler:
         self._tasks[task.spec.id] = task
         self._tasks_bytes += task.spec.size_bytes
         self._needs[task.need] += 1
+        self._oversight.take_up(task)
         self.agenda.put(task)
 
     def _forget(self, task: Task) -> None:
         """Leave a task that has ended to the store."""
         if self._tasks.get(task.spec.id) is task:
             del self._tasks[task.spec.id]
-            if task.spec.inputs:
-                self._inputs.forget(task.spec.inputs)
+            self.dispatcher.forget(task)
+            self._oversight.forget(task)
             self._tasks_bytes -= task.spec.size_bytes
             self._needs[task.need] -= 1
             if not self._needs[task.need]:
@@ -307,7 +313,7 @@ class Scheduler:
                 self._has_changed = False
                 for demand in self.agenda.ready.demands():
                     self._judge(demand)
-            self.dispatcher.look_around()
+            self._oversight.look_around()
             for demand in self.agenda.ready.demands():
                 if demand.reason and self._clock.now() - demand.since >= self._config.unsatisfiable_ttl_s:
                     await self._give_up(demand)

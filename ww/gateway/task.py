@@ -9,11 +9,11 @@ into being when they begin, so a task of a million repeats is a cursor until the
 
 import heapq
 import random
-from collections.abc import Iterable
+from collections.abc import Collection, Iterable
 from dataclasses import dataclass, field
-from enum import StrEnum
 from typing import Final, NamedTuple
 
+from ww.gateway.rules import RULES, Event, Policy
 from ww.gateway.spec import ENDED, Need, Outcome, RunResult, RunState, Spec
 
 __all__ = [
@@ -29,57 +29,6 @@ __all__ = [
     "Spec",
     "Task",
 ]
-
-
-class Event(StrEnum):
-    """What happens to a run: the beginning and the ends of its attempts, and a cancel."""
-
-    BEGIN = "begin"
-    OK = "ok"
-    GUEST_FAILED = "guest"
-    CRASHED = "crash"
-    """The sandbox process died under it."""
-    LOST = "lost"
-    """The worker, or the way to it, is gone, or says nothing."""
-    RETURNED = "returned"
-    """No worker began it."""
-    CANCEL = "cancel"
-
-
-class Rule(NamedTuple):
-    """Where an event leads; `spends` is what that takes from, `broke` where it leads when nothing is left of it."""
-
-    to: RunState
-    spends: str = ""
-    broke: RunState = RunState.FAILED
-
-
-RULES: Final[dict[tuple[RunState, Event], Rule]] = {
-    (RunState.QUEUED, Event.BEGIN): Rule(RunState.RUNNING),
-    (RunState.QUEUED, Event.CANCEL): Rule(RunState.CANCELLED),
-    (RunState.RUNNING, Event.BEGIN): Rule(RunState.RUNNING),  # a straggler's second attempt
-    (RunState.RUNNING, Event.OK): Rule(RunState.SUCCEEDED),
-    (RunState.RUNNING, Event.GUEST_FAILED): Rule(RunState.QUEUED, "failures"),
-    (RunState.RUNNING, Event.CRASHED): Rule(RunState.QUEUED, "crashes"),
-    (RunState.RUNNING, Event.LOST): Rule(RunState.QUEUED, "losses"),
-    (RunState.RUNNING, Event.RETURNED): Rule(RunState.QUEUED),
-    (RunState.RUNNING, Event.CANCEL): Rule(RunState.CANCELLED),
-}
-"""All that can happen to a run that has begun. A run that is queued again while another attempt of it is under way goes
-on running. What is not here cannot happen: an attempt of a run that has ended does not count any more."""
-
-
-@dataclass(frozen=True, slots=True)
-class Policy:
-    """How often what went wrong is tried again."""
-
-    attempts_max: int = 5
-    """Attempts of one run that may be lost."""
-    crashes_max: int = 2
-    """A module that kills its sandbox is tried once more, elsewhere if that is free: it must not walk through the whole
-    cluster."""
-    backoff_first_s: float = 0.1
-    backoff_max_s: float = 10.0
 
 
 @dataclass(slots=True)
@@ -188,20 +137,29 @@ class Task:
         self._timed = 0
         self._mean_s = 0.0
         self._mean_bytes = 0.0
+        if spec.workers:
+            self._make_runs(wall - now)
 
     # Events.
 
     def restore(self, run: int, state: RunState) -> None:
         """Tell of a run that had ended before a restart."""
         self._count(state)
+        if self.spec.workers:
+            self._again.remove(self._runs.pop(run))
+            heapq.heapify(self._again)
+            return
         self._done.add(run)
         self._skip_done()
 
-    def begin(self, now: float, wall: float, count: int = 1) -> list[Attempt]:
+    def begin(self, now: float, wall: float, count: int = 1, worker: str = "") -> list[Attempt]:
         """Take the next due runs off the queue, at most count of them; none when none is due.
 
-        One that was lost or crashed goes alone, so that it can take no other with it.
+        One that was lost or crashed goes alone, so that it can take no other with it. Where each run has its worker,
+        it is that one's.
         """
+        if self.spec.workers:
+            return self._begin_of(worker, now, wall)
         begun: list[Attempt] = []
         if self.has_ended:
             return begun
@@ -221,6 +179,32 @@ class Task:
                 self._skip_done()
             begun.append(self._attempt(run, now, wall))
         return begun
+
+    def _begin_of(self, worker: str, now: float, wall: float) -> list[Attempt]:
+        due = [run for run in self._again if run.due <= now and self.spec.workers[run.number] == worker]
+        if self.has_ended or not due:
+            return []
+        self._again.remove(due[0])
+        heapq.heapify(self._again)
+        return [self._attempt(due[0], now, wall)]
+
+    def waits_for(self, now: float) -> set[str]:
+        """Return the workers (peer ids) that due runs wait for, where each has its own."""
+        return {self.spec.workers[run.number] for run in self._again if run.due <= now}
+
+    def give_up(self, workers: Collection[str], now: float, wall: float) -> list[RunResult]:
+        """End the due runs that those workers were to run, which are gone. Return the results, to be put on disk."""
+        over = [run for run in self._again if run.due <= now and self.spec.workers[run.number] in workers]
+        results = []
+        for run in over:
+            self._again.remove(run)
+            del self._runs[run.number]
+            self._ending.add(run.number)
+            worker, state = self.spec.workers[run.number], RULES[run.state, Event.GONE].to
+            outcome = Outcome(reason="lost", detail="its worker is gone")
+            results.append(RunResult(run.number, state, outcome, worker, run.tries, run.queued_at, None, wall))
+        heapq.heapify(self._again)
+        return results
 
     def begin_again(self, attempt: Attempt, now: float, wall: float) -> Attempt | None:
         """Begin a second attempt of a run beside one that takes long; None when it has one, or has ended."""
@@ -459,6 +443,14 @@ class Task:
         if self.spec.delay_s == 0:
             return 0
         return max(0, left - 1 - int((now - next_due) / self.spec.delay_s))
+
+    def _make_runs(self, to_wall: float) -> None:
+        """Make all runs, which begin in any order: each has a worker of its own."""
+        for number in range(self.spec.repeats):
+            due = self._first_due + number * self.spec.delay_s
+            self._runs[number] = Run(number, due + to_wall, due)
+        self._cursor = self.spec.repeats
+        self._again = list(self._runs.values())
 
     def _skip_done(self) -> None:
         while self._cursor in self._done:

@@ -1,0 +1,70 @@
+"""What is on a leased slot: attempts that travel together, and how many that should be.
+
+Holds records and arithmetic. Must not know where they go: dispatch.py fills them.
+"""
+
+from dataclasses import dataclass, field
+from typing import Final
+
+from ww.gateway.lease import Lease, RemoteGroup
+from ww.gateway.spec import Spread
+from ww.gateway.task import Attempt, Task
+
+_GROUP_MAX: Final = 64
+# A group is made to last that long.
+_GROUP_S: Final = 0.02
+# What the runs of a group may be given and print together; one run alone may do more.
+_GROUP_BYTES: Final = 1 << 20
+# Until more are known, a group has at most this many times as many runs as were timed.
+_GROWTH: Final = 8
+# Groups into which the runs of a task are parted for each slot, where all are to get as many.
+_SHARES: Final = 4
+
+
+@dataclass(eq=False, slots=True)
+class Slot:
+    """A lease and what is on it."""
+
+    lease: Lease
+    lanes: int = 0
+    is_usable: bool = True
+    is_short: bool = False
+    """Whether its latest run was short."""
+    groups: list["Group"] = field(default_factory=list)
+    """Under way, in the order in which the worker runs them."""
+    oldest_seen: Attempt | None = None
+
+    def is_shared(self) -> bool:
+        """Whether runs wait behind another one."""
+        return self.lanes > 1 or any(len(group.left) > 1 for group in self.groups)
+
+    def oldest(self) -> Attempt | None:
+        """Return the attempt that the worker should be at."""
+        return next((attempt for group in self.groups for attempt in group.left.values()), None)
+
+
+@dataclass(eq=False, slots=True)
+class Group:
+    """Attempts that travel together."""
+
+    slot: Slot
+    task: Task
+    left: dict[int, Attempt]
+    """By place in the group: those of which nobody heard yet, in the order in which the worker runs them."""
+    remote: RemoteGroup | None = None
+
+
+def group_size(task: Task, now: float, slots: int) -> int:
+    """Say how many runs of a task should travel together, where all workers together have so many slots."""
+    spec = task.spec
+    # What brings files along or back is long on its way.
+    if spec.repeats == 1 or spec.files or spec.artifacts or not (expected_s := task.expected_s):
+        return 1
+    size = min(_GROUP_MAX, _GROWTH * task.timed, int(_GROUP_S / expected_s))
+    if size <= 1:
+        return 1
+    size = min(size, int(_GROUP_BYTES / (1 + task.expected_bytes + len(spec.stdin))))
+    # The last ones are shared out: no slot is to end long after the others.
+    if spec.spread != Spread.PULL:
+        slots *= _SHARES
+    return max(1, min(size, -(-task.queued(now) // slots)))
