@@ -95,7 +95,7 @@ class Gateway:
     def free_slots(self) -> int:
         return len(list(self.scheduler.pool.channel.waiting()))
 
-    async def submit(self, id: str, zip: bytes = b"", **values: Any) -> Spec:
+    async def submit(self, id: str, zip: bytes = b"", is_awaited: bool = False, **values: Any) -> Spec:
         defaults = {"kind": "function", "entry": "run", "duration_s": 10.0, "memory_bytes": 1 << 20}
         defaults |= {"output_bytes": 100, "input": 7}
         defaults["arguments"] = (values.get("input", 7), 0)
@@ -108,7 +108,7 @@ class Gateway:
             if zip:
                 await store_files(self.modules, zip, self.scheduler.modules_in_use)
 
-        await self.scheduler.submit(spec, keep)
+        await self.scheduler.submit(spec, keep, is_awaited=is_awaited)
         return spec
 
     async def pass_time(self, seconds: float) -> None:

@@ -54,6 +54,7 @@ class Recorder:
         self._unwritten_bytes = 0
         self._to_write = asyncio.Event()
         self._written = asyncio.Event()
+        self._held: dict[Task, Callable[[], None]] = {}
         self.held: Counter[str] = Counter()
         """Digests of artifacts whose results are not on disk yet."""
 
@@ -62,6 +63,15 @@ class Recorder:
         while len(self._unwritten) >= _UNWRITTEN_MAX or self._unwritten_bytes >= _UNWRITTEN_BYTES_MAX:
             await self._next_write()
         self.put_now(task, results)
+
+    def hold(self, task: Task, write: Callable[[], None]) -> None:
+        """Have write called just before the first of a task's results goes to the disk: the task is not there yet."""
+        self._held[task] = write
+
+    def release(self, task: Task) -> None:
+        """Call what `hold` was given, if it was not called yet."""
+        if (write := self._held.pop(task, None)) is not None:
+            write()
 
     def put_now(self, task: Task, results: Sequence[RunResult]) -> None:
         """Have the ends of runs put on disk."""
@@ -90,8 +100,13 @@ class Recorder:
             self._to_write.clear()
             results = self._unwritten[:_UNWRITTEN_MAX]
             began = self._clock.now()
+            if self._held:
+                for task, _ in results:
+                    self.release(task)
+            writing = self._store.add_results([(task.number, result) for task, result in results])
             try:
-                await self._store.add_results([(task.number, result) for task, result in results])
+                # What was released above is scheduled before this: it is written first, and in the same commit.
+                await asyncio.ensure_future(writing)
             except StoreError as error:
                 if not refused:
                     log.error("results wait until the disk takes them: %s", error)

@@ -35,6 +35,8 @@ log = logging.getLogger("ww.gateway")
 T = TypeVar("T")
 
 _LOOK_EVERY_S: Final = 0.25
+# How long a task whose result is waited for may run before it is put on disk: a short run's result goes with it.
+_HOLD_S: Final = 0.002
 # Tasks that are given up together, in one commit.
 _GIVEN_UP_AT_ONCE: Final = 1024
 
@@ -121,11 +123,15 @@ class Scheduler:
 
     # What is asked for.
 
-    async def submit(self, spec: Spec, keep_module: Callable[[], Awaitable[None]], *, is_new: bool = False) -> bool:
+    async def submit(
+        self, spec: Spec, keep_module: Callable[[], Awaitable[None]], *, is_new: bool = False, is_awaited: bool = False
+    ) -> bool:
         """Take a task on; its module, by keep_module, and then the task are on disk on return.
 
-        is_new says that nobody can have used the id before. Returns False when the same task is there already. Raises
-        Conflict when another one has its id, Overloaded when too much is open, StoreError when the disk refuses.
+        is_new says that nobody can have used the id before. is_awaited says that who submits waits for the result too:
+        then the first run may begin before the task is on disk, and both be written together. Returns False when the
+        same task is there already. Raises Conflict when another one has its id, Overloaded when too much is open,
+        StoreError when the disk refuses.
         """
         while (other := self._being_added.get(spec.id)) is not None:
             await other[1].wait()
@@ -133,19 +139,60 @@ class Scheduler:
         self._being_added[spec.id] = (spec, added)
         self._tasks_bytes += spec.size_bytes
         try:
-            if not is_new and await self.is_there(spec):
+            number = self._store.reserve() if is_awaited and spec.repeats == 1 and spec.id not in self._tasks else None
+            # With a number of its own the task's row says, when it is written, whether the id was used.
+            if number is None and not is_new and await self.is_there(spec):
                 return False
             self._check_room(spec)
             await keep_module()
             wall = self._clock.wall()
             if spec.spread == Spread.EVERYWHERE:
                 spec = self._with_workers(spec)
+            if number is not None:
+                return await self._submit_early(spec, number, wall)
             await _written(self._store.add_task(spec, wall), lambda number: self._add(spec, number, wall))
         finally:
             del self._being_added[spec.id]
             self._tasks_bytes -= spec.size_bytes
             added.set()
         return True
+
+    async def _submit_early(self, spec: Spec, number: int, wall: float) -> bool:
+        """Begin a task, and put it on disk when its first run has ended, or soon. Returns and raises as submit does."""
+        loop = asyncio.get_running_loop()
+        refusal: asyncio.Future[StoreError | None] = loop.create_future()
+        now, policy = self._clock.now(), self._config.policy
+        task = Task(spec, number=number, created_at=wall, now=now, wall=wall, policy=policy)
+        self.recorder.hold(task, lambda: self._spawn(self._put_early(task, refusal)))
+        timer = loop.call_later(_HOLD_S, self.recorder.release, task)
+        self._take_up(task)
+        try:
+            error = await refusal
+        finally:
+            timer.cancel()
+            self.recorder.release(task)
+        if error is None:
+            return True
+        if await self.is_there(spec):
+            return False
+        raise error
+
+    async def _put_early(self, task: Task, refusal: "asyncio.Future[StoreError | None]") -> None:
+        error: StoreError | None = None
+        try:
+            await self._store.add_task(task.spec, task.created_at, task.number)
+        except StoreError as refused:
+            error = refused
+            self._take_back(task)
+        if not refusal.done():
+            refusal.set_result(error)
+
+    def _take_back(self, task: Task) -> None:
+        """Have a task not there: it could not be put on disk."""
+        self.agenda.discard(task)
+        self.dispatcher.stop(task.active)
+        task.cancel(self._clock.wall())
+        self._forget(task)
 
     async def is_there(self, spec: Spec) -> bool:
         """Whether that very task was taken on before. Conflict when another one has its id."""

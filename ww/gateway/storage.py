@@ -45,8 +45,11 @@ class Storage(Protocol):
 
     # Writing: every call returns when it is on disk.
 
-    async def add_task(self, spec: Spec, created_at: float) -> int:
-        """Remember a task that is not there yet and return its number."""
+    def reserve(self) -> int | None:
+        """Return a number for a task that is to be added; None where a number is known only once it is."""
+
+    async def add_task(self, spec: Spec, created_at: float, number: int | None = None) -> int:
+        """Remember a task that is not there yet and return its number: the one that was reserved for it, if one was."""
 
     async def add_results(self, results: Sequence[tuple[int, RunResult]]) -> None:
         """Remember the ends of runs, each with its task's number; a task is finished with the last of its runs."""

@@ -39,8 +39,8 @@ _ROWS_AT_ONCE: Final = 16
 _INSERT_RUN: Final = f"INSERT INTO runs ({', '.join(RUN_COLUMNS)}) VALUES {_RUN_VALUES}"
 _INSERT_RUNS: Final = _INSERT_RUN + f", {_RUN_VALUES}" * (_ROWS_AT_ONCE - 1)
 _INSERT_TASK: Final = (
-    "INSERT INTO tasks (id, spec, repeats, created_at, owner, module, files, spec_bytes)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO tasks (number, id, spec, repeats, created_at, owner, module, files, spec_bytes)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 # What failed as a whole has counted its runs already.
 _ADD_ENDED: Final = (
@@ -49,6 +49,8 @@ _ADD_ENDED: Final = (
     " iif(finished_at IS NULL AND succeeded + ?1 + failed + ?2 = repeats, ?3, finished_at) WHERE number = ?4"
 )
 _SELECT_RUN: Final = f"SELECT {', '.join(RUN_COLUMNS)} FROM runs"
+# Of any task that ever was: a number is never used twice.
+_SELECT_LAST: Final = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'tasks'), 0)"
 _SELECT_TASK: Final = f"SELECT {', '.join(TASK_COLUMNS)} FROM tasks"
 
 
@@ -71,6 +73,8 @@ class Store:
             probe=lambda: self._writer.write(lambda transaction: transaction.probe()),
             housekeep=self.housekeep,
         )
+        self._last_number = 0
+        """Of a task that was added, or is being added."""
         self._stuck: frozenset[int] = frozenset()
         """Segments that stay, since what is in them is damaged."""
 
@@ -101,20 +105,25 @@ class Store:
 
     # Writing: every call returns when it is on disk.
 
-    async def add_task(self, spec: Spec, created_at: float) -> int:
-        """Remember a task that is not there yet and return its number."""
+    def reserve(self) -> int:
+        """Return a number for a task that is to be added."""
+        self._last_number += 1
+        return self._last_number
+
+    async def add_task(self, spec: Spec, created_at: float, number: int | None = None) -> int:
+        """Remember a task that is not there yet and return its number: the one that was reserved for it, if one was."""
+        key = self.reserve() if number is None else number
         text = rows.spec_to_text(spec)
         data = rows.spec_to_bytes(spec) if text is None else b""
         size = len(data) if text is None else len(text)
-        row = (spec.id, text or "", spec.repeats, created_at, spec.owner, spec.module, spec.files, size)
+        row = (key, spec.id, text or "", spec.repeats, created_at, spec.owner, spec.module, spec.files, size)
 
         def work(transaction: Transaction) -> int:
-            number = transaction.connection.execute(_INSERT_TASK, row).lastrowid
-            assert number is not None
+            transaction.connection.execute(_INSERT_TASK, row)
             if data:
                 update = "UPDATE tasks SET spec_payload = ? WHERE number = ?"
-                transaction.connection.execute(update, (transaction.put(number, data), number))
-            return number
+                transaction.connection.execute(update, (transaction.put(key, data), key))
+            return key
 
         return await self._writer.write(work)
 
@@ -338,6 +347,7 @@ class Store:
     def _open(self) -> sqlite3.Connection:
         connection = open_database(self._path, self._config.busy_timeout_s)
         try:
+            (self._last_number,) = connection.execute(_SELECT_LAST).fetchone()
             self._segments.open(retention.named_ends(connection))
         except (OSError, sqlite3.Error) as error:
             connection.close()

@@ -122,8 +122,13 @@ class PostgresStore:
 
     # Writing.
 
-    async def add_task(self, spec: Spec, created_at: float) -> int:
+    def reserve(self) -> None:
+        """Return nothing: a task's number is the server's to give."""
+        return
+
+    async def add_task(self, spec: Spec, created_at: float, number: int | None = None) -> int:
         """Remember a task that is not there yet and return its number."""
+        assert number is None
         text, stdin = rows.spec_to_parts(spec)
         row = (spec.id, text, stdin, spec.repeats, created_at, spec.owner, spec.module, spec.files)
         return await self._writer.write(_add_tasks, row, len(text) + len(stdin))
