@@ -95,6 +95,7 @@ class PostgresStore:
         self._clock = clock or SystemClock()
         self._postgres = postgres or PostgresConfig()
         self._writer = Writer(address, self._postgres, self._clock, self._config.busy_timeout_s)
+        self._forgetting = asyncio.Lock()
         self._housekeeping = Housekeeping(
             self._config, self._clock, health=self.health, probe=self._writer.probe, housekeep=self.housekeep
         )
@@ -239,14 +240,16 @@ class PostgresStore:
 
     async def housekeep(self) -> None:
         """Forget what is beyond the limits. In small steps, until nothing is left to do."""
-        self._housekeeping.begins()
-        limits = limits_at(self._clock.wall(), self._config)
-        # Looked for by a session that reads, so that a store at rest writes nothing.
-        while numbers := await self._read(lambda session: retention.doomed(session, limits)):
-            await self._writer.write(retention.doom, numbers)
-        if await self._read(retention.is_sweeping):
-            while await self._writer.write(retention.sweep, None):
-                pass
+        # Of two at a time one would take for too much what the other is about to forget.
+        async with self._forgetting:
+            self._housekeeping.begins()
+            limits = limits_at(self._clock.wall(), self._config)
+            # Looked for by a session that reads, so that a store at rest writes nothing.
+            while numbers := await self._read(lambda session: retention.doomed(session, limits)):
+                await self._writer.write(retention.doom, numbers)
+            if await self._read(retention.is_sweeping):
+                while await self._writer.write(retention.sweep, None):
+                    pass
 
     # The sessions that read.
 
