@@ -7,7 +7,6 @@ sends is counted before it is read.
 from typing import Any, Final
 
 from ww.errors import UsageError
-from ww.records import Input
 from ww.rpc.message import listed
 from ww.sandbox.invocation import Invocation
 
@@ -18,11 +17,21 @@ _CONTEXT_BYTES_MAX: Final = 64
 
 def read_invocation(invocation: Any) -> Invocation:
     """Read a worker.Invocation but for its limits. UsageError when it is none that a guest could be given."""
+    try:
+        return _read(invocation)
+    except UnicodeDecodeError:
+        raise UsageError("the texts of an invocation are UTF-8") from None
+
+
+def _read(invocation: Any) -> Invocation:
     env = [(variable.key, variable.value) for variable in listed("env", invocation.env, _TEXTS_MAX)]
     args = listed("args", invocation.args, _TEXTS_MAX)
+    artifacts = listed("artifacts", invocation.artifacts, _TEXTS_MAX)
+    dirs = listed("dirs", invocation.dirs, _TEXTS_MAX)
     # They are ended by zeros on their way to the guest.
-    if any("\0" in text for text in args) or any("\0" in name or "\0" in value for name, value in env):
-        raise UsageError("args and env hold no zero characters")
+    texts = (*args, *artifacts, *dirs, *(text for pair in env for text in pair))
+    if any("\0" in text for text in texts):
+        raise UsageError("args, env, artifacts and dirs hold no zero characters")
     context = invocation.context
     if len(context) > _CONTEXT_BYTES_MAX:
         raise UsageError(f"context: {len(context)} bytes, at most {_CONTEXT_BYTES_MAX} are taken")
@@ -33,33 +42,9 @@ def read_invocation(invocation: Any) -> Invocation:
         env=env,
         stdin=invocation.stdin,
         files=invocation.files,
-        artifacts=listed("artifacts", invocation.artifacts, _TEXTS_MAX),
-        dirs=listed("dirs", invocation.dirs, _TEXTS_MAX),
+        artifacts=artifacts,
+        dirs=dirs,
         deterministic=invocation.deterministic,
         seed=invocation.seed,
         context=context,
-    )
-
-
-def invocation_of(task: Invocation, given: Input) -> Invocation:
-    """Return a run's input: its task's, but for what is given instead. ValueError when no guest can be given it."""
-    args = task.args if given.args is None else given.args
-    env = task.env if given.env is None else given.env
-    arguments = task.arguments
-    if given.arguments is not None:
-        arguments = given.arguments
-        if len(arguments) != len(task.arguments):
-            raise ValueError(f"{len(arguments)} arguments are given, the task has {len(task.arguments)}")
-    return Invocation(
-        task.entry,
-        arguments,
-        args,
-        env,
-        task.stdin if given.stdin is None else given.stdin,
-        task.files if given.files is None else given.files,
-        task.artifacts,
-        task.dirs,
-        task.deterministic,
-        task.seed if given.seed is None else given.seed,
-        task.context,
     )

@@ -6,7 +6,7 @@ what. Whatever a stranger wrote is read with ValueError at what is no record.
 
 import struct
 from collections.abc import Iterator, Sequence
-from typing import Final, NamedTuple, Protocol
+from typing import Any, Final, NamedTuple, Protocol
 
 REASONS: Final = (
     "ok", "trap", "exit", "deadline", "memory", "compile", "crash", "cancelled", "cpu", "fuel", "files", "artifacts",
@@ -24,6 +24,8 @@ _LENGTH: Final = struct.Struct("<I")
 _SEED_FORM: Final = struct.Struct("<Q")
 _NUMBERS: Final = tuple(struct.Struct(f"<H{count}q") for count in range(9))
 _OUTCOME: Final = struct.Struct("<IIBBHIqQQQQdddddIIII")
+OUTCOME_BYTES: Final = _OUTCOME.size
+"""Of an outcome's record, beside its output, artifacts and detail."""
 HAS_RESULT, IS_FLOAT, HAS_EXIT, STDOUT_CUT, STDERR_CUT, HAS_FUEL = (1 << bit for bit in range(6))
 """Flags of an outcome."""
 
@@ -80,8 +82,8 @@ def _sized(data: bytes) -> tuple[bytes, bytes]:
     return _LENGTH.pack(len(data)), data
 
 
-def read_input(data: bytes, start: int = 4, end: int | None = None) -> Input:
-    """Read the record in data from start, behind its length, to end."""
+def read_input(data: bytes | memoryview, start: int = 4, end: int | None = None) -> Input:
+    """Read the record in data from start, behind its length, to end. Of a memoryview, stdin and files are parts."""
     end = len(data) if end is None else end
     if not start < end <= len(data):
         raise ValueError("an input record is empty")
@@ -121,7 +123,7 @@ def read_input(data: bytes, start: int = 4, end: int | None = None) -> Input:
             at += 8
         if flags & _NAME:
             named, at = _bytes(data, at, end)
-            name = named.decode()
+            name = str(named, "utf-8")
     except (struct.error, IndexError, UnicodeDecodeError):
         raise ValueError("an input record is cut off") from None
     if at != end:
@@ -129,7 +131,7 @@ def read_input(data: bytes, start: int = 4, end: int | None = None) -> Input:
     return Input(arguments, args, env, stdin, files, seed, name)
 
 
-def _bytes(data: bytes, at: int, end: int) -> tuple[bytes, int]:
+def _bytes(data: Any, at: int, end: int) -> tuple[Any, int]:
     (length,) = _LENGTH.unpack_from(data, at)
     at += 4
     if at + length > end:
@@ -137,15 +139,15 @@ def _bytes(data: bytes, at: int, end: int) -> tuple[bytes, int]:
     return data[at : at + length], at + length
 
 
-def _texts(data: bytes, at: int, end: int) -> tuple[list[str], int]:
+def _texts(data: Any, at: int, end: int) -> tuple[list[str], int]:
     found, at = _bytes(data, at, end)
-    texts = found.decode().split("\0")
+    texts = str(found, "utf-8").split("\0")
     if texts.pop():
         raise ValueError("a text is not ended")
     return texts, at
 
 
-def spans(data: bytes, start: int = 0) -> Iterator[tuple[int, int]]:
+def spans(data: bytes | memoryview, start: int = 0) -> Iterator[tuple[int, int]]:
     """Yield where each record in data is: behind its length, and its end. What is by reference is empty."""
     size = len(data)
     while start < size:
@@ -264,3 +266,12 @@ def read_outcomes(data: bytes) -> list[RawOutcome]:
             )
         )  # fmt: skip
     return found
+
+
+def write_raw(outcome: RawOutcome) -> bytes:
+    """Return the record of an outcome that was read."""
+    payload = outcome[-4:]
+    sizes = [len(part) for part in payload]
+    place, reason, flags, exit_code, *numbers = outcome[:-4]
+    length = _OUTCOME.size - 4 + sum(sizes)
+    return b"".join((_OUTCOME.pack(length, place, reason, flags, 0, exit_code, *numbers, *sizes), *payload))

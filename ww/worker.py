@@ -34,16 +34,17 @@ from ww.errors import (
 )
 from ww.identity import PeerId
 from ww.node import Node
-from ww.outcome import invocation_of, read_invocation
-from ww.records import LARGE_BYTES, read_input, spans
+from ww.outcome import read_invocation
+from ww.records import LARGE_BYTES
 from ww.rpc.connection import Connection
 from ww.rpc.errors import call
 from ww.rpc.loop import first_of
 from ww.rpc.message import listed
-from ww.running import RunningGroup, answer
-from ww.sandbox.invocation import Invocation, RunLimits
+from ww.running import Room, RunningGroup, answer
+from ww.sandbox.inputs import GROUP_MAX, Inputs, Task
+from ww.sandbox.invocation import RunLimits
 from ww.sandbox.modules import ModuleCache
-from ww.sandbox.pool import GROUP_MAX, SandboxPool
+from ww.sandbox.pool import SandboxPool
 
 log = logging.getLogger("ww.worker")
 
@@ -55,8 +56,8 @@ _FOR_PEOPLE: Final = (NotAdmitted, PeerMismatch, ProtocolMismatch)
 _ANSWER_WITHIN_S: Final = 0.01
 # Outcomes of a group wait that long for others.
 _LINGER_S: Final = 0.005
-# Runs that one lease may have, those under way and those that wait for them.
-_RUNS_MAX: Final = 2048
+# Tasks whose files a lease may keep here, each as large as a run's input may be.
+_TASKS_MAX: Final = 16
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,6 +72,8 @@ class WorkerConfig:
     """Seconds running guests may take to finish when the worker stops."""
     module_bytes_max: int = 64 << 20
     """Size of one module."""
+    held_bytes_max: int = 64 << 20
+    """What one slot holds of runs that wait: inputs, and outcomes that the gateway has not asked for, each."""
 
 
 class Worker:
@@ -103,6 +106,11 @@ class Worker:
     def is_draining(self) -> bool:
         """Whether nothing new is taken."""
         return self._draining.is_set()
+
+    @property
+    def held_bytes_max(self) -> int:
+        """What one slot may hold."""
+        return self._config.held_bytes_max
 
     def load(self) -> Load:
         """Return how busy this worker is."""
@@ -269,8 +277,8 @@ class WorkerServer(schema.worker.Worker.Server):  # type: ignore[misc]
     def __init__(self, worker: Worker, released: asyncio.Event) -> None:
         self._worker = worker
         self._released = released
-        self._turn = asyncio.Lock()
-        self._runs = 0
+        self._room = Room(worker.held_bytes_max)
+        self._tasks_bytes = 0
 
     async def load_context(self, context: Any) -> None:
         digest, blob = context.params.digest, context.params.blob
@@ -285,26 +293,37 @@ class WorkerServer(schema.worker.Worker.Server):  # type: ignore[misc]
         return self._worker.sandbox
 
     def start(
-        self, digest: bytes, invocations: Sequence[Invocation], limits: RunLimits, compile_s: float
-    ) -> "RunningGroup":
+        self,
+        digest: bytes,
+        task: Task,
+        inputs: Inputs,
+        large: Sequence[Any],
+        limits: RunLimits,
+        compile_s: float,
+    ) -> RunningGroup:
         """Begin runs, which go when those before them have ended.
 
-        Raises Draining when the worker is stopping, Overloaded when too many wait.
+        Raises Draining when the worker is stopping, Overloaded when too much waits, UsageError when more is given to a
+        guest than this node takes.
         """
         if self._worker.is_draining:
             raise Draining("this worker is stopping")
-        if self._runs + len(invocations) > _RUNS_MAX:
-            raise Overloaded(f"{_RUNS_MAX} runs may be on a slot, {self._runs} are and {len(invocations)} are to come")
-        group = RunningGroup(self._worker.sandbox, digest, invocations, limits, compile_s)
-        self._runs += len(invocations)
-        running = self._worker.start(group.run(self._turn))
+        group = self.sandbox.group(digest, task, inputs, limits, compile_s=compile_s)
+        bytes_max = self.sandbox.limits.input_bytes_max + LARGE_BYTES
+        running = RunningGroup(self._room, group, inputs, large, bytes_max)
+        running.begins(self._worker.start(running.run()))
+        return running
 
-        def end(_: object) -> None:
-            self._runs -= len(invocations)
+    def keep_task(self, task: Task) -> None:
+        """Hold what a task's runs have in common, until `drop_task`. Overloaded when there is too much of that."""
+        most = _TASKS_MAX * self.sandbox.limits.input_bytes_max
+        if self._tasks_bytes > most:
+            raise Overloaded(f"the tasks on a slot may have {most} bytes, they have {self._tasks_bytes}")
+        self._tasks_bytes += len(task.record)
 
-        running.add_done_callback(end)
-        group.begins(running)
-        return group
+    def drop_task(self, task: Task) -> None:
+        """Hold it no more."""
+        self._tasks_bytes -= len(task.record)
 
     def __del__(self) -> None:
         self._released.set()
@@ -322,61 +341,43 @@ class ProgramServer(schema.worker.Program.Server):  # type: ignore[misc]
         message = context.params.invocation
         invocation = read_invocation(message)
         limits = self._slot.sandbox.limits.of_run(message.limits, invocation)
-        context.results.runs = RunsServer(self, invocation, limits)
+        context.results.runs = RunsServer(self._slot, self, Task.of(invocation), limits)
 
-    def start(self, invocations: Sequence[Invocation], limits: RunLimits) -> RunningGroup:
+    def start(self, task: Task, inputs: Inputs, large: Sequence[Any], limits: RunLimits) -> RunningGroup:
         """Begin runs. See WorkerServer.start."""
         # The first run is the one that waited for it.
         compile_s, self._compile_s = self._compile_s, 0.0
-        return self._slot.start(self._digest, invocations, limits, compile_s)
-
-    @property
-    def input_bytes_max(self) -> int:
-        """Of one run."""
-        return self._slot.sandbox.limits.input_bytes_max
+        return self._slot.start(self._digest, task, inputs, large, limits, compile_s)
 
 
 class RunsServer(schema.worker.Runs.Server):  # type: ignore[misc]
     """What all runs of one task have in common, on one slot."""
 
-    def __init__(self, program: ProgramServer, invocation: Invocation, limits: RunLimits) -> None:
+    def __init__(self, slot: WorkerServer, program: ProgramServer, task: Task, limits: RunLimits) -> None:
+        slot.keep_task(task)
+        self._slot = slot
         self._program = program
-        self._invocation = invocation
+        self._task = task
         self._limits = limits
 
     async def start_context(self, context: Any) -> None:
-        data, large = context.params.inputs, context.params.large
-        blobs = iter(listed("large", large, GROUP_MAX))
-        invocations: list[Invocation] = []
-        try:
-            for start, end in spans(data):
-                if len(invocations) >= GROUP_MAX:
-                    raise UsageError(f"a group has at most {GROUP_MAX} runs")
-                if start == end:
-                    record = await self._fetch(next(blobs, None))
-                    given = read_input(record, 0)
-                else:
-                    given = read_input(data, start, end)
-                invocations.append(invocation_of(self._invocation, given))
-        except ValueError as error:
-            raise UsageError(f"inputs: {error}") from None
-        if not invocations:
-            raise UsageError("inputs: a group has at least one run")
-        group = self._program.start(invocations, self._limits)
+        inputs = Inputs(context.params.inputs)
+        large = listed("large", context.params.large, GROUP_MAX)
+        if len(large) != len(inputs.missing):
+            raise UsageError(f"large: {len(large)} are given, records refer to {len(inputs.missing)}")
+        group = self._program.start(self._task, inputs, large, self._limits)
         try:
             await group.wait(_ANSWER_WITHIN_S)
             answer(context.results, group)
-        except BaseException:  # the connection broke
-            group.stop()
+        except BaseException:  # the connection broke, or there is nothing more to be told
+            group.close()
             raise
         if not context.results.ended:
             context.results.group = GroupServer(group)
 
-    async def _fetch(self, blob: Any) -> bytes:
-        if blob is None:
-            raise UsageError("large: fewer are given than records refer to")
-        pieces = fetch(blob, bytes_max=self._program.input_bytes_max + LARGE_BYTES)
-        return b"".join([piece async for piece in pieces])
+    def __del__(self) -> None:
+        if hasattr(self, "_slot"):  # it was taken in
+            self._slot.drop_task(self._task)
 
 
 class GroupServer(schema.worker.Group.Server):  # type: ignore[misc]
@@ -398,7 +399,7 @@ class GroupServer(schema.worker.Group.Server):  # type: ignore[misc]
         self._group.cancel(struct.unpack(f"<{len(data) // 4}I", data))
 
     def __del__(self) -> None:
-        self._group.stop()
+        self._group.close()
 
 
 def _memory_bytes() -> int:

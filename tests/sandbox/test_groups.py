@@ -17,8 +17,10 @@ from tests.guests import digest_of, guest, wat
 from tests.sandbox.test_pool import LIMITS, Sandbox, busiest, children
 from ww import schema
 from ww.errors import BadModule, WwError
-from ww.sandbox.codec import Spilled, read_outcomes, read_run, write_run
+from ww.records import OUTCOME_BYTES, read_outcomes, write_outcome
+from ww.sandbox.codec import Spilled, check_outcomes, read_run, read_spilled, write_run
 from ww.sandbox.files import Files
+from ww.sandbox.inputs import Inputs, Task
 from ww.sandbox.invocation import Invocation, Result, RunLimits
 from ww.sandbox.limits import SandboxLimits
 from ww.sandbox.modules import ModuleCache
@@ -165,7 +167,7 @@ async def test_what_is_not_in_its_file_is_refused() -> None:
     try:
         for at in (0, 2**63 - 1):
             with pytest.raises(ValueError, match="there"):
-                await files.fetch([Spilled(Result(), "stdout", at, 10)])
+                await files.fetch([Spilled(0, at, 10)])
     finally:
         files.close()
 
@@ -209,7 +211,8 @@ def test_what_is_written_of_a_group_is_read(rows: list[tuple[list[str], bytes, i
         for number, (args, stdin, seed) in enumerate(rows)
     ]
     message = schema.sandbox.Request.new_message()
-    assert write_run(message.init("run"), bytes(32), True, SHORT, invocations) == ()
+    task, inputs = Task.of(invocations[0]), Inputs.of(invocations)
+    assert write_run(message.init("run"), bytes(32), True, SHORT, task, inputs, range(len(inputs))) == ()
     limits, has_files, read = read_run(message.run, None)
     assert (limits, has_files) == (SHORT, with_files)
     assert [(tuple(each.arguments), list(each.args), list(each.env)) for each in read] == [
@@ -220,15 +223,46 @@ def test_what_is_written_of_a_group_is_read(rows: list[tuple[list[str], bytes, i
     ]
 
 
+def outcomes(first: int, results: list[Result]) -> bytes:
+    return b"".join(write_outcome(place, result, memory_limit_bytes=1) for place, result in enumerate(results, first))
+
+
 @settings(max_examples=500)
-@given(st.binary(max_size=400), st.binary(max_size=50))
-def test_whatever_a_child_says_is_a_result_or_refused(rows: bytes, data: bytes) -> None:
-    message = schema.sandbox.Reply.new_message()
-    outcomes = message.init("outcomes")
-    outcomes.rows, outcomes.bytes = rows, data
+@given(st.integers(0, 3), st.lists(st.binary(max_size=9), min_size=1, max_size=4), st.data())
+def test_whatever_a_child_says_is_an_outcome_of_a_run_or_refused(
+    first: int, outputs: list[bytes], draw: st.DataObject
+) -> None:
+    data = bytearray(outcomes(first, [Result(stdout=output) for output in outputs]))
+    for _ in range(draw.draw(st.integers(0, 3))):
+        data[draw.draw(st.integers(0, len(data) - 1))] = draw.draw(st.integers(0, 255))
+    del data[draw.draw(st.integers(1, len(data))) :]
+    places = range(1, 4)
     try:
-        results, spilled = read_outcomes(outcomes, SHORT, 3)
-        assert all(len(result.stdout) <= SHORT.output_bytes for result in results)
-        assert all(0 < part.size_bytes <= SHORT.output_bytes and part.at >= 0 for part in spilled)
+        count = check_outcomes(bytes(data), places, SHORT)
     except ValueError:
-        pass
+        return
+    read = read_outcomes(bytes(data))
+    assert [raw.place for raw in read] == list(places[:count])
+    assert all(len(part) <= SHORT.output_bytes for raw in read for part in raw[-4:])
+
+
+@given(st.binary(max_size=200))
+def test_where_a_child_says_that_output_is_is_bounded(data: bytes) -> None:
+    try:
+        found = read_spilled(data, range(3), SHORT)
+    except ValueError:
+        return
+    assert all(place in range(3) and row.stdout_bytes <= SHORT.output_bytes for place, row in found.items())
+
+
+def test_an_outcome_with_more_output_than_a_run_may_have_is_refused() -> None:
+    most = SHORT.output_bytes
+    assert check_outcomes(outcomes(0, [Result(stdout=bytes(most), stderr=bytes(most))]), range(1), SHORT) == 1
+    for result in (Result(stdout=bytes(most + 1)), Result(stderr=bytes(most + 1)), Result(artifacts=b"1")):
+        with pytest.raises(ValueError, match="bytes"):
+            check_outcomes(outcomes(0, [result]), range(1), SHORT)
+    for places in (range(1), range(1, 3)):
+        with pytest.raises(ValueError, match="place"):
+            check_outcomes(outcomes(0, [Result(), Result()]), places, SHORT)
+    with pytest.raises(ValueError, match="cut off"):
+        check_outcomes(outcomes(0, [Result()])[: OUTCOME_BYTES - 1], range(1), SHORT)

@@ -78,6 +78,8 @@ class Child(asyncio.Protocol):
         """Whether another is started in its place."""
         self.is_retired = False
         """Whether another has its place."""
+        self.is_marked = False
+        """Whether its control file says of any run that it is not to begin."""
         self.has_loaded = False
         """Whether it was given a module since its memory was looked at."""
         self.protections: Sequence[Protection] = ()

@@ -18,11 +18,13 @@ from typing import Any, Final
 import wasmtime
 
 from ww import schema
+from ww.records import write_outcome
 from ww.sandbox import artefact, compiler
-from ww.sandbox.codec import KEPT_BYTES_MAX, NOWHERE, Spots, read_run, write_outcome
+from ww.sandbox.codec import KEPT_BYTES_MAX, Spilled, read_run
 from ww.sandbox.confine import FILE_SYSTEM, GIVEN, Protection
 from ww.sandbox.directory import Directory
 from ww.sandbox.engine import Engine
+from ww.sandbox.inputs import GROUP_MAX
 from ww.sandbox.invocation import INLINE_BYTES_MAX, GuestFault, Invocation, Result, RunLimits
 from ww.sandbox.output import Output
 from ww.sandbox.process import Setup, Wire, begin, ready, until_death
@@ -82,27 +84,51 @@ class Modules:
         return program
 
 
+_CANCELLED: Final = Result(reason="cancelled")
+
+
 class Group:
-    """The results of a group of runs, on their way to the parent."""
+    """The outcomes of a group of runs, on their way to the parent."""
 
     def __init__(self, wire: Wire) -> None:
         self._wire = wire
         self._lock = threading.Lock()
-        self._rows: list[bytes] = []
-        self._pieces: list[bytes] = []
+        self._records: list[bytes] = []
+        self._spilled: list[bytes] = []
         self._bytes = 0
-        self._is_spilled = False
         self._oldest_at = 0.0
+        self._memory_limit_bytes = 0
+        self._began_at = 0.0
+        self._compile_s = 0.0
 
-    def add(self, result: Result, spots: Spots) -> None:
+    def begin(self, memory_limit_bytes: int, queued_s: float, compile_s: float) -> None:
+        """Call this before the first of a group's runs, which have waited for queued_s seconds by now."""
+        self._memory_limit_bytes = memory_limit_bytes
+        self._began_at = time.monotonic() - queued_s
+        self._compile_s = compile_s
+
+    def record(self, place: int, result: Result) -> bytes:
+        """Return the outcome record of the run that ends now."""
+        # Who was stopped waited for nothing that counts.
+        queue_s = compile_s = 0.0
+        if result is not _CANCELLED:
+            queue_s = time.monotonic() - self._began_at - result.wall_s
+            compile_s, self._compile_s = self._compile_s, 0.0
+        return write_outcome(
+            place, result, memory_limit_bytes=self._memory_limit_bytes, queue_s=max(0.0, queue_s), compile_s=compile_s
+        )
+
+    def add(self, place: int, result: Result, spilled: Spilled | None) -> None:
         """Have a result sent soon."""
+        record = self.record(place, result)
         now = time.monotonic()
         with self._lock:
-            if not self._rows:
+            if not self._records:
                 self._oldest_at = now
-            self._bytes += write_outcome(result, spots, self._rows, self._pieces)
-            if spots is not NOWHERE and (spots[0] >= 0 or spots[2] >= 0 or spots[4] >= 0):
-                self._is_spilled = True
+            self._records.append(record)
+            self._bytes += len(record)
+            if spilled is not None:
+                self._spilled.append(spilled.to_bytes())
             if self._bytes > _FLUSH_BYTES or now - self._oldest_at > _FLUSH_AFTER_S:
                 self._flush()
 
@@ -113,18 +139,18 @@ class Group:
 
     def flush_old(self) -> None:
         """Have sent what has waited long enough: the run after it may take its time."""
-        if self._rows and time.monotonic() - self._oldest_at > _FLUSH_AFTER_S:
+        if self._records and time.monotonic() - self._oldest_at > _FLUSH_AFTER_S:
             self.flush()
 
     def _flush(self) -> None:
-        if self._rows:
+        if self._records:
             reply = schema.sandbox.Reply.new_message()
             outcomes = reply.init("outcomes")
-            outcomes.rows, outcomes.bytes = b"".join(self._rows), b"".join(self._pieces)
-            if self._is_spilled:
-                outcomes.isSpilled, self._is_spilled = True, False
-            self._rows.clear()
-            self._pieces.clear()
+            outcomes.records = b"".join(self._records)
+            if self._spilled:
+                outcomes.spilled = b"".join(self._spilled)
+                self._spilled.clear()
+            self._records.clear()
             self._bytes = 0
             self._wire.send(reply)
 
@@ -152,6 +178,9 @@ class Executor:
         )
         self._modules = Modules(self._engine, setup.module_bytes_max)
         self._group = Group(wire)
+        # Only read: see schema/sandbox.capnp.
+        self._marks = mmap.mmap(setup.control, GROUP_MAX, access=mmap.ACCESS_READ)
+        self._place = 0
         self._parent, self._looked_at = os.getppid(), 0.0
 
     def start(self) -> None:
@@ -201,7 +230,13 @@ class Executor:
         self._forget_fetched()
         # Not unmapped by hand: that happens when nothing refers to a part of it any more.
         spilled = memoryview(mmap.mmap(self._input, run.spilledBytes)) if run.spilledBytes else None
-        is_done = self._run_all(program, *read_run(run, spilled))
+        try:
+            limits, has_files, invocations = read_run(run, spilled)
+        except ValueError as error:
+            reply.refused = f"inputs: {error}"
+            return reply
+        self._group.begin(limits.memory_bytes, run.queuedSeconds, run.compileSeconds)
+        is_done = self._run_all(program, limits, has_files, run.first, invocations)
         self._group.flush()
         if is_done:
             return None
@@ -211,12 +246,8 @@ class Executor:
     def _give_up(self, result: Result) -> None:
         """Have the parent end this process, and the run."""
         self._group.flush()
-        rows: list[bytes] = []
-        pieces: list[bytes] = []
-        write_outcome(result, NOWHERE, rows, pieces)
         reply = schema.sandbox.Reply.new_message()
-        stuck = reply.init("stuck")
-        stuck.rows, stuck.bytes = b"".join(rows), b"".join(pieces)
+        reply.init("stuck").records = self._group.record(self._place, result)
         self._wire.send(reply)
 
     def _at_files(self, is_beginning: bool) -> None:
@@ -226,20 +257,26 @@ class Executor:
         setattr(reply, "begins" if is_beginning else "packs", None)
         self._wire.send(reply)
 
-    def _run_all(self, program: Any, limits: RunLimits, has_files: bool, invocations: list[Invocation]) -> bool:
+    def _run_all(
+        self, program: Any, limits: RunLimits, has_files: bool, first: int, invocations: Sequence[Invocation]
+    ) -> bool:
         """Run a group, and tell whether that is all of it."""
         self._engine.begin_group()
-        for number, invocation in enumerate(invocations):
-            if number and self._kept_bytes > KEPT_BYTES_MAX:
+        marks, add = self._marks, self._group.add
+        for place, invocation in enumerate(invocations, first):
+            if place != first and self._kept_bytes > KEPT_BYTES_MAX:
                 return False
-            spots = NOWHERE
-            if isinstance(program, GuestFault):
+            self._place = place
+            spilled = None
+            if marks[place]:
+                result = _CANCELLED
+            elif isinstance(program, GuestFault):
                 result = Result(reason=program.reason, detail=program.detail)
             else:
                 result = self._engine.run(program, invocation, limits, has_files)
                 if program.about.needs_wasi:
-                    spots = self._take(result, limits)
-            self._group.add(result, spots)
+                    spilled = self._take(place, result, limits)
+            add(place, result, spilled)
         return True
 
     # Output that is large stays where it is until the parent has fetched it: at the next request.
@@ -255,19 +292,23 @@ class Executor:
             os.ftruncate(self._artifacts, 0)
             self._artifacts_bytes = 0
 
-    def _take(self, result: Result, limits: RunLimits) -> Spots:
-        """Take a run's output, so that the next one finds none; return where it is."""
+    def _take(self, place: int, result: Result, limits: RunLimits) -> Spilled | None:
+        """Take a run's output, so that the next one finds none; return where it is that is not in the result now."""
         most = limits.output_bytes
         result.stdout, stdout_at, stdout_bytes, result.stdout_truncated = self._output.stdout.take(most)
         result.stderr, stderr_at, stderr_bytes, result.stderr_truncated = self._output.stderr.take(most)
-        artifacts_at, artifacts_bytes = -1, len(result.artifacts)
+        artifacts_bytes = len(result.artifacts)
+        if stdout_at < 0 and stderr_at < 0 and artifacts_bytes <= INLINE_BYTES_MAX:
+            return None
+        artifacts_at = -1
         if artifacts_bytes > INLINE_BYTES_MAX:
             artifacts_at = self._artifacts_bytes
             self._output.cap.lift()
             os.pwrite(self._artifacts, result.artifacts, artifacts_at)
             self._artifacts_bytes += artifacts_bytes
             result.artifacts = b""
-        return stdout_at, stdout_bytes, stderr_at, stderr_bytes, artifacts_at, artifacts_bytes
+        where = ((stdout_at, stdout_bytes), (stderr_at, stderr_bytes), (artifacts_at, artifacts_bytes))
+        return Spilled(place, *(number for at, size in where for number in ((at, size) if at >= 0 else (0, 0))))
 
 
 def main() -> None:

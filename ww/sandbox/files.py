@@ -1,21 +1,31 @@
 """Files in memory that a parent shares with a sandbox process, for what is too large for a message.
 
-Holds the parent's end: putting input there, and fetching output. Must not know what it is. Both sides can write to them
-and cut them short, so nothing is mapped here: what is not there when it is fetched raises ValueError.
+Holds the parent's end: putting input there, fetching output, and saying which runs are not to begin. Must not know what
+it is. Both sides can write to them and cut them short, so nothing is mapped here: what is not there when it is fetched
+raises ValueError.
 """
 
 import asyncio
 import os
 import tempfile
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Final, Self
+from typing import Final, NamedTuple, Self
 
 from ww.sandbox.codec import Spilled
+from ww.sandbox.inputs import GROUP_MAX
 
 # Copied on the loop up to here: a tenth of a millisecond, less than a thread costs.
 _AT_ONCE_BYTES: Final = 512 << 10
 _PIECES_MAX: Final = 64
+
+
+class Fetched(NamedTuple):
+    """What of a run's output lay in files; of what did not, nothing."""
+
+    stdout: bytes
+    stderr: bytes
+    artifacts: bytes
 
 
 @dataclass(slots=True)
@@ -26,16 +36,28 @@ class Files:
     stdout: int
     stderr: int
     artifacts: int
+    control: int
 
     @classmethod
     def make(cls) -> Self:
-        """Make four empty files."""
-        return cls(*(_make_file(name) for name in ("input", "stdout", "stderr", "artifacts")))
+        """Make them, empty."""
+        files = cls(*(_make_file(name) for name in ("input", "stdout", "stderr", "artifacts", "control")))
+        files.unmark()
+        return files
 
     def close(self) -> None:
         """Close them."""
-        for fd in (self.input, self.stdout, self.stderr, self.artifacts):
+        for fd in (self.input, self.stdout, self.stderr, self.artifacts, self.control):
             os.close(fd)
+
+    def mark(self, places: Iterable[int]) -> None:
+        """Say that the runs at those places are not to begin."""
+        for place in places:
+            os.pwrite(self.control, b"\1", place)
+
+    def unmark(self) -> None:
+        """Say that all may."""
+        os.pwrite(self.control, bytes(GROUP_MAX), 0)
 
     async def put(self, pieces: Sequence[bytes]) -> None:
         """Make pieces, one after the other, the input."""
@@ -69,22 +91,29 @@ class Files:
         """Give the memory of the input back."""
         os.ftruncate(self.input, 0)
 
-    async def fetch(self, spilled: Sequence[Spilled]) -> None:
-        """Complete results by what of them lies here. ValueError when it does not."""
-        if sum(part.size_bytes for part in spilled) <= _AT_ONCE_BYTES:
-            self._fetch(spilled)
-        else:
-            await asyncio.to_thread(self._fetch, spilled)
+    async def fetch(self, spilled: Sequence[Spilled]) -> list[Fetched]:
+        """Return what of runs lies here. ValueError when it does not."""
+        if sum(row.size_bytes for row in spilled) <= _AT_ONCE_BYTES:
+            return self._fetch(spilled)
+        return await asyncio.to_thread(self._fetch, spilled)
 
-    def _fetch(self, spilled: Sequence[Spilled]) -> None:
-        for part in spilled:
-            setattr(part.result, part.name, _fetch(getattr(self, part.name), part.at, part.size_bytes))
+    def _fetch(self, spilled: Sequence[Spilled]) -> list[Fetched]:
+        return [
+            Fetched(
+                _fetch(self.stdout, row.stdout_at, row.stdout_bytes),
+                _fetch(self.stderr, row.stderr_at, row.stderr_bytes),
+                _fetch(self.artifacts, row.artifacts_at, row.artifacts_bytes),
+            )
+            for row in spilled
+        ]
 
 
 def _fetch(fd: int, at: int, size: int) -> bytes:
+    if not size:
+        return b""
     try:
         data = os.pread(fd, size, at)
-    except OSError:
+    except (OSError, OverflowError):
         raise ValueError("it cannot be there") from None
     if len(data) != size:
         raise ValueError("it is not there")

@@ -6,10 +6,17 @@ Reasons are those of schema/worker.capnp.
 
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, Protocol
 
 INLINE_BYTES_MAX: Final = 64 << 10
 """What is larger than this lies in a file in memory, and not in a message between processes."""
+
+
+class Determined(Protocol):
+    """An invocation, or what several have in common."""
+
+    @property
+    def deterministic(self) -> bool: ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +41,9 @@ class RunLimits:
     artifact_count: int = 0
     """Files in the artifacts."""
 
-    def is_metered(self, invocation: "Invocation") -> bool:
-        """Whether a run takes code that counts fuel and leaves nothing to the machine."""
-        return bool(self.fuel or invocation.deterministic)
+    def is_metered(self, of: "Determined") -> bool:
+        """Whether runs take code that counts fuel and leaves nothing to the machine."""
+        return bool(self.fuel or of.deterministic)
 
 
 @dataclass(slots=True)

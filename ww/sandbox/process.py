@@ -40,6 +40,7 @@ class Setup:
     stdout: int = -1
     stderr: int = -1
     artifacts: int = -1
+    control: int = -1
     """Files in memory, of an executor alone."""
     directory: str = ""
     """Where an executor's guests have their file system; empty: they have none."""
@@ -75,7 +76,7 @@ class Setup:
     @property
     def descriptors(self) -> tuple[int, ...]:
         """All that the parent gives."""
-        files = self.input, self.stdout, self.stderr, self.artifacts
+        files = self.input, self.stdout, self.stderr, self.artifacts, self.control
         return self.socket, *(fd for fd in files if fd >= 0)
 
 
