@@ -44,6 +44,8 @@ class Input(NamedTuple):
     """For people."""
 
 
+SAME: Final = Input()
+"""Of a run that differs in nothing."""
 NOTHING: Final = b"\1\0\0\0\0"
 """The record of a run that differs in nothing."""
 
@@ -89,7 +91,7 @@ def read_input(data: bytes | memoryview, start: int = 4, end: int | None = None)
         raise ValueError("an input record is empty")
     flags, at = data[start], start + 1
     if not flags and at == end:
-        return Input()
+        return SAME
     if flags > _ALL:
         raise ValueError("an input record has an unknown flag")
     arguments: Sequence[int] | None = None

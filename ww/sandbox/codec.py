@@ -17,8 +17,10 @@ from ww.records import (
     IS_FLOAT,
     OUTCOME_BYTES,
     REASONS,
+    SAME,
     STDERR_CUT,
     STDOUT_CUT,
+    Input,
     RawOutcome,
     read_input,
     spans,
@@ -83,34 +85,51 @@ def read_run(run: Any, spilled: memoryview | None) -> tuple[RunLimits, bool, lis
     data: Any = run.inputs if spilled is None else spilled
     records = spans(data)
     start, end = next(records)
-    arguments, args, env, stdin, files, seed, _ = read_input(data, start, end)
-    assert arguments is not None
-    arity = len(arguments)
-    entry, artifacts, dirs = shared.entry, list(shared.artifacts), list(shared.dirs)
-    deterministic, context = shared.deterministic, shared.context
+    task = _invocation(shared, read_input(data, start, end))
+    arity = len(task.arguments)
     invocations: list[Invocation] = []
     for start, end in records:
         given = read_input(data, start, end)
-        if given.arguments is not None and len(given.arguments) != arity:
-            raise ValueError(f"{len(given.arguments)} arguments are given, the task has {arity}")
-        if given.files is not None and not has_files:
+        if given is SAME:
+            invocations.append(task)
+            continue
+        arguments, args, env, stdin, files, seed, _ = given
+        if arguments is not None and len(arguments) != arity:
+            raise ValueError(f"{len(arguments)} arguments are given, the task has {arity}")
+        if files is not None and not has_files:
             raise ValueError("files are given where the task has no file system")
         invocations.append(
             Invocation(
-                entry,
-                arguments if given.arguments is None else given.arguments,
-                (args or ()) if given.args is None else given.args,
-                (env or ()) if given.env is None else given.env,
-                (stdin or b"") if given.stdin is None else given.stdin,
-                (files or b"") if given.files is None else given.files,
-                artifacts,
-                dirs,
-                deterministic,
-                (seed or 0) if given.seed is None else given.seed,
-                context,
+                task.entry,
+                task.arguments if arguments is None else arguments,
+                task.args if args is None else args,
+                task.env if env is None else env,
+                task.stdin if stdin is None else stdin,
+                task.files if files is None else files,
+                task.artifacts,
+                task.dirs,
+                task.deterministic,
+                task.seed if seed is None else seed,
+                task.context,
             )
         )
     return limits, has_files, invocations
+
+
+def _invocation(shared: Any, given: Input) -> Invocation:
+    return Invocation(
+        shared.entry,
+        given.arguments or (),
+        given.args or (),
+        given.env or (),
+        given.stdin or b"",
+        given.files or b"",
+        list(shared.artifacts),
+        list(shared.dirs),
+        shared.deterministic,
+        given.seed or 0,
+        shared.context,
+    )
 
 
 # What is answered.

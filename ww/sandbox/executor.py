@@ -107,21 +107,21 @@ class Group:
         self._began_at = time.monotonic() - queued_s
         self._compile_s = compile_s
 
-    def record(self, place: int, result: Result) -> bytes:
+    def record(self, place: int, result: Result, now: float) -> bytes:
         """Return the outcome record of the run that ends now."""
         # Who was stopped waited for nothing that counts.
         queue_s = compile_s = 0.0
         if result is not _CANCELLED:
-            queue_s = time.monotonic() - self._began_at - result.wall_s
+            queue_s = max(0.0, now - self._began_at - result.wall_s)
             compile_s, self._compile_s = self._compile_s, 0.0
         return write_outcome(
-            place, result, memory_limit_bytes=self._memory_limit_bytes, queue_s=max(0.0, queue_s), compile_s=compile_s
+            place, result, memory_limit_bytes=self._memory_limit_bytes, queue_s=queue_s, compile_s=compile_s
         )
 
     def add(self, place: int, result: Result, spilled: Spilled | None) -> None:
         """Have a result sent soon."""
-        record = self.record(place, result)
         now = time.monotonic()
+        record = self.record(place, result, now)
         with self._lock:
             if not self._records:
                 self._oldest_at = now
@@ -247,7 +247,7 @@ class Executor:
         """Have the parent end this process, and the run."""
         self._group.flush()
         reply = schema.sandbox.Reply.new_message()
-        reply.init("stuck").records = self._group.record(self._place, result)
+        reply.init("stuck").records = self._group.record(self._place, result, time.monotonic())
         self._wire.send(reply)
 
     def _at_files(self, is_beginning: bool) -> None:
