@@ -161,8 +161,8 @@ class RunningGroup:
         try:
             record = b"".join([piece async for piece in fetch(blob, bytes_max=size)])
             if not self._is_over and not self._group.has_ended(place):
-                held -= len(record)
                 self._group.put(place, record)
+                held -= len(record)
         finally:
             self._room.leave(fetched_bytes=held)
 

@@ -177,7 +177,11 @@ class SandboxGroup:
     def put(self, place: int, record: bytes) -> None:
         """Have the input that is by reference at that place. UsageError when it gives a guest more than it may have."""
         self._inputs.put(place, record)
-        self._inputs.check(self._task, self._children.limits.input_bytes_max, (place,))
+        try:
+            self._inputs.check(self._task, self._children.limits.input_bytes_max, (place,))
+        except UsageError:
+            self._inputs.take_back(place)
+            raise
         self._wake()
 
     def fail(self, error: WwError) -> None:

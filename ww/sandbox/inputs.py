@@ -105,6 +105,10 @@ class Inputs:
         """Have the record that was by reference at that place."""
         self._large[place] = record
 
+    def take_back(self, place: int) -> None:
+        """Have it no more."""
+        self._large[place] = None
+
     def here_from(self, place: int) -> int:
         """Return up to where records are here."""
         return min((missing for missing in self.missing if missing >= place), default=len(self))
