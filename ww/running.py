@@ -122,6 +122,7 @@ class RunningGroup:
         """Run all when it is their turn; an error goes to whoever asks for outcomes."""
         fetching = asyncio.ensure_future(self._fetch()) if self._large else None
         try:
+            self._group.prepare()
             async with self._room.turn, self._group as group:
                 while ended := await group.outcomes():
                     self._add(ended)

@@ -56,6 +56,12 @@ def add_to(parser: Parser) -> None:
         ("--duration-max", seconds, limits.duration_max_s, "seconds of one run, whatever it asks for"),
         ("--output-max", size, limits.output_bytes_max, "bytes kept of a run's stdout and of its stderr"),
         ("--input-max", size, limits.input_bytes_max, "bytes one run is given: stdin, args, env and files"),
+        (
+            "--held-max",
+            size,
+            config.held_bytes_max,
+            "bytes of inputs, and of outcomes not asked for, that wait on a slot",
+        ),
         ("--files-max", size, limits.files_bytes_max, "bytes of a run's file system"),
         ("--files-count", count, limits.files_count_max, "files and folders in it"),
         ("--artifacts-max", size, limits.artifact_bytes_max, "bytes a run may bring back as artifacts"),
@@ -82,6 +88,7 @@ async def main(arguments: argparse.Namespace) -> int:
         labels=dict(arguments.meta),
         grace_s=arguments.grace,
         module_bytes_max=arguments.module_max,
+        held_bytes_max=arguments.held_max,
     )
     for name in ("duration_max", "compile_timeout"):
         if not getattr(arguments, name):

@@ -16,9 +16,11 @@ import struct
 import subprocess
 import sys
 from collections import deque
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, ClassVar, Final
+
+import capnp
 
 import ww
 from ww import schema
@@ -38,6 +40,8 @@ _LAST_WORDS_MAX: Final = 2000
 # What a child says at a time, and how much of it may wait to be read.
 _REPLY_BYTES_MAX: Final = 4 << 20
 _REPLIES_MAX: Final = 256
+
+NONSENSE: Final = "it says what no child of ours says"
 
 
 class ChildDied(Exception):
@@ -308,7 +312,7 @@ class Child(asyncio.Protocol):
         while len(self._buffer) >= 4:
             (length,) = struct.unpack_from("<I", self._buffer)
             if length > _REPLY_BYTES_MAX or len(self._said) >= _REPLIES_MAX:
-                self._fail(ChildDied("it says what no child of ours says"))
+                self._fail(ChildDied(NONSENSE))
                 return
             if len(self._buffer) < 4 + length:
                 return
@@ -337,13 +341,23 @@ def read_reply(data: bytes) -> Any:
     return schema.sandbox.Reply.from_bytes(data, traversal_limit_in_words=len(data) // 4 + 1024)
 
 
+@contextlib.contextmanager
+def reading(data: bytes) -> Iterator[Any]:
+    """Open a reply; ChildDied when what it says cannot be."""
+    try:
+        with read_reply(data) as reply:
+            yield reply
+    except (ValueError, capnp.KjException):
+        raise ChildDied(NONSENSE) from None
+
+
 def _read_ready(data: bytes) -> Sequence[Protection]:
     try:
         with read_reply(data) as reply:
             return [Protection(said.name, said.state, said.detail) for said in reply.ready]
     except Exception:
         # Of another ww, which was installed in place of this one while it ran.
-        raise ChildDied("it says what no child of ours says") from None
+        raise ChildDied(NONSENSE) from None
 
 
 def _how(returncode: int | None) -> str:

@@ -9,7 +9,9 @@ import struct
 from collections.abc import Sequence
 from typing import Any, Final, NamedTuple
 
+from ww import archive
 from ww.archive import packed_bytes_max
+from ww.errors import UsageError
 from ww.records import (
     HAS_EXIT,
     HAS_FUEL,
@@ -196,6 +198,14 @@ def read_spilled(data: bytes, places: range, limits: RunLimits) -> dict[int, Spi
     if sum(row.size_bytes for row in found.values()) > KEPT_BYTES_MAX + 2 * output_most + artifacts_most:
         raise ValueError("bytes")
     return found
+
+
+def check_artifacts(artifacts: bytes, limits: RunLimits) -> None:
+    """Raise ValueError when these are no zip that a gateway would take."""
+    try:
+        archive.check(artifacts, bytes_max=limits.artifact_bytes, count_max=limits.files_count)
+    except UsageError:
+        raise ValueError("artifacts") from None
 
 
 def _artifacts_most(limits: RunLimits) -> int:

@@ -7,19 +7,16 @@ executor.py.
 """
 
 import asyncio
-import contextlib
 import os
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple, Protocol, Self
 
-import capnp
-
-from ww import archive, schema
+from ww import schema
 from ww.errors import ClosedError, UsageError, WwError
 from ww.records import read_outcomes, write_outcome, write_raw
-from ww.sandbox.child import Child, ChildDied, read_reply
-from ww.sandbox.codec import check_outcomes, line_of, read_spilled, write_run
+from ww.sandbox.child import NONSENSE, Child, ChildDied, reading
+from ww.sandbox.codec import check_artifacts, check_outcomes, line_of, read_spilled, write_run
 from ww.sandbox.inputs import Inputs, Task
 from ww.sandbox.invocation import Result, RunLimits
 from ww.sandbox.limits import SandboxLimits
@@ -34,7 +31,6 @@ _PASS_WITHIN_S: Final = 0.05
 # How often in turn a module may be compiled anew without a run of it.
 _MISSING_MAX: Final = 1
 _CANCELLED: Final = Result(reason="cancelled")
-_NONSENSE: Final = "it says what no child of ours says"
 
 
 class Outcomes(NamedTuple):
@@ -110,6 +106,8 @@ class SandboxGroup:
         self._woken: asyncio.Future[Child | None] | None = None
         """What is waited for while there is no child."""
         self._child: Child | None = None
+        self._written: tuple[range, Any, Sequence[bytes]] | None = None
+        """What is to be asked next."""
         self._request: Any = None
         self._has_spilled = False
         self._has_sent_artefact = False
@@ -244,19 +242,30 @@ class SandboxGroup:
 
     # What is asked.
 
+    def prepare(self) -> None:
+        """Write down what is to be asked next, while the child is another's. Idempotent."""
+        places = self._left()
+        if places and (self._written is None or self._written[0] != places):
+            request = schema.sandbox.Request.new_message()
+            run = request.init("run")
+            spilled = write_run(run, self._digest, self._metered, self._limits, self._task, self._inputs, places)
+            self._written = places, request, spilled
+
     async def _begin(self) -> None:
         """Have a child begin what is left, unless something else is to be told of first."""
-        # Written while the child may be another's.
-        places = self._left()
-        if not places:
+        if not self._left():
             await self._wait_for_inputs()
             return
-        request = schema.sandbox.Request.new_message()
-        run = request.init("run")
-        spilled = write_run(run, self._digest, self._metered, self._limits, self._task, self._inputs, places)
+        self.prepare()
         child = await self._take()
         if child is None:
             return
+        assert self._written is not None
+        (places, request, spilled), self._written = self._written, None
+        if places != self._left():  # some were withdrawn in that very moment
+            self._children.release(child, 0)
+            return
+        run = request.run
         self._child, self._asked, self._request, self._has_spilled = child, places, request, bool(spilled)
         self._has_sent_artefact, self._turns = False, 0
         try:
@@ -342,7 +351,7 @@ class SandboxGroup:
         return time.monotonic() - self._begun_at
 
     async def _read(self, child: Child, data: bytes) -> None:
-        with _reading(data) as reply:
+        with reading(data) as reply:
             kind = str(reply.which())
             if kind == "outcomes":
                 await self._collect(child, reply.outcomes)
@@ -399,7 +408,7 @@ class SandboxGroup:
                     artifacts=more.artifacts or raw.artifacts,
                 )
             if raw.artifacts:
-                _check_artifacts(raw.artifacts, self._limits)
+                check_artifacts(raw.artifacts, self._limits)
             ready.append(Outcomes(write_raw(raw), 1))
         return ready
 
@@ -408,7 +417,7 @@ class SandboxGroup:
         place = self._next
         check_outcomes(record, range(place, place + 1), self._limits)
         if read_outcomes(record)[0].reason == 0:
-            raise ChildDied(_NONSENSE)
+            raise ChildDied(NONSENSE)
         child.kill()
         await self._children.end(child)
         if place in self._cancelled:
@@ -484,21 +493,3 @@ class SandboxGroup:
         self._request = None
         self._cancelled.clear()
         self._children.release(child, runs)
-
-
-@contextlib.contextmanager
-def _reading(data: bytes) -> Iterator[Any]:
-    """Open a reply; ChildDied when what it says cannot be."""
-    try:
-        with read_reply(data) as reply:
-            yield reply
-    except (ValueError, capnp.KjException):
-        raise ChildDied(_NONSENSE) from None
-
-
-def _check_artifacts(artifacts: bytes, limits: RunLimits) -> None:
-    """Raise ChildDied when what a child calls artifacts is no zip that the gateway would take."""
-    try:
-        archive.check(artifacts, bytes_max=limits.artifact_bytes, count_max=limits.files_count)
-    except UsageError:
-        raise ChildDied(_NONSENSE) from None
