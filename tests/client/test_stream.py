@@ -128,7 +128,7 @@ def test_progress_allows_for_more(piece: bytes) -> None:
 def test_refusals() -> None:
     with pytest.raises(NotFound):
         stream().refused(problem(404, "not_found"))
-    with pytest.raises(PeerError, match="expected an event stream"):
+    with pytest.raises(PeerError, match="expected text/event-stream"):
         stream().refused(Answer(200, {}, b"{}"))
     with pytest.raises(PeerError, match="not trusted"):
         stream().failed(Failure(PeerError("not trusted"), is_final=True))

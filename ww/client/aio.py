@@ -14,11 +14,13 @@ from typing import Any, Self, TypeVar, Unpack
 import httpx
 
 from ww.client.answer import Event, Health, Readiness, Result, Task, Worker
-from ww.client.call import Answer, Call, Contact, Failure, Pause, Retry, Steps
+from ww.client.batch import Runs
+from ww.client.call import Answer, Body, Call, Contact, Failure, Pause, Retry, Steps
 from ww.client.operation import Operations, Pages
-from ww.client.stream import EventStream
+from ww.client.results import Order, ResultStream
+from ww.client.stream import EventStream, Stream
 from ww.client.submission import Source, TaskFields
-from ww.client.wire import ANSWER_BYTES_MAX, DEFAULT_URL, Settings, Verify, Wire, is_event_stream
+from ww.client.wire import ANSWER_BYTES_MAX, DEFAULT_URL, Settings, Verify, Wire, is_stream
 
 T = TypeVar("T")
 
@@ -61,6 +63,10 @@ class AsyncClient:
         """
         return await self._run(self._operations.submit(wasm, fields))
 
+    async def submit_batch(self, wasm: Source, runs: Runs, **fields: Unpack[TaskFields]) -> Task:
+        """Submit one task of many runs: see Client.submit_batch. They may come asynchronously."""
+        return await self._run(self._operations.submit_batch(wasm, runs, fields))
+
     async def task(self, id: str) -> Task:
         """Return a task as it is now."""
         return await self._run(self._operations.task(id))
@@ -89,15 +95,15 @@ class AsyncClient:
 
     async def events(self, id: str, *, after: int | str | None = None) -> AsyncIterator[Event]:
         """Follow a task to its end, over lost connections and restarts of the gateway: see Client.events."""
-        stream = EventStream(id, after, self._contact)
-        while not stream.is_over:
-            async with aclosing(self._stream(stream)) as events:
-                async for event in events:
-                    yield event
-            if stream.lacks_end and (last := stream.end(await self.task(id))) is not None:
-                yield last
-            if not stream.is_over:
-                await asyncio.sleep(stream.pause_s())
+        async with aclosing(self._follow(id, EventStream(id, after, self._contact))) as events:
+            async for event in events:
+                yield event
+
+    async def stream(self, id: str, *, order: Order = "completion", after: int | None = None) -> AsyncIterator[Result]:
+        """Yield a task's results as they come, to its end: see Client.stream."""
+        async with aclosing(self._follow(id, ResultStream(id, order, after, self._contact))) as results:
+            async for result in results:
+                yield result
 
     async def cancel(self, id: str) -> Task:
         """Cancel a task and return it; one that has ended stays as it is."""
@@ -154,7 +160,10 @@ class AsyncClient:
 
     async def _send(self, call: Call) -> Answer | Failure:
         try:
-            async with self._http.stream(**self._wire.request(call)) as response:
+            request = self._wire.request(call)
+            if call.body is not None:
+                request["content"] = _pieces(call.body, call.content or b"")
+            async with self._http.stream(**request) as response:
                 return await self._answer(response)
         except httpx.HTTPError as error:
             return self._wire.failure(error)
@@ -170,16 +179,38 @@ class AsyncClient:
             for each in await self._run(pages.page()):
                 yield each
 
-    async def _stream(self, stream: EventStream) -> AsyncGenerator[Event, None]:
+    async def _follow(self, id: str, stream: Stream[T]) -> AsyncGenerator[T, None]:
+        while not stream.is_over:
+            async with aclosing(self._stream(stream)) as found:
+                async for each in found:
+                    yield each
+            if stream.lacks_end and (last := stream.end(await self.task(id))) is not None:
+                yield last
+            if not stream.is_over:
+                await asyncio.sleep(stream.pause_s())
+
+    async def _stream(self, stream: Stream[T]) -> AsyncGenerator[T, None]:
         try:
             async with self._http.stream(**self._wire.request(stream.call())) as response:
-                if not is_event_stream(response):
+                if not is_stream(response, stream.media):
                     stream.refused(await self._answer(response))
                     return
                 async for piece in response.aiter_bytes():
-                    for event in stream.feed(piece):
-                        yield event
+                    for each in stream.feed(piece):
+                        yield each
                     if stream.is_over:
                         return
+                stream.closed()
         except httpx.HTTPError as error:
             stream.failed(self._wire.failure(error))
+
+
+async def _pieces(body: Body, head: bytes) -> AsyncIterator[bytes]:
+    """Yield a body; what is iterated over in the usual way may take its time, and does so in a thread."""
+    if body.is_async:
+        async for piece in body.async_pieces(head):
+            yield piece
+        return
+    pieces = body.pieces(head)
+    while (next_piece := await asyncio.to_thread(next, pieces, None)) is not None:
+        yield next_piece

@@ -75,6 +75,10 @@ class Result:
 
     run: int
     state: str
+    name: str = ""
+    """What a batch calls it."""
+    position: int = 0
+    """Its place in the order in which runs ended, for the `after` of Client.stream; 0 where that is not said."""
     result: str | None = None
     """What a function returned, as text."""
     exit_code: int | None = None
@@ -143,6 +147,9 @@ class Task:
     fuel: int | None = None
     deterministic: bool = False
     seed: int | None = None
+    spread: str = "pull"
+    batch: bool = False
+    """Whether its runs differ in what they are given."""
     files: str | None = None
     dirs: tuple[str, ...] = ()
     files_bytes_max: int | None = None

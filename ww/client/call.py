@@ -7,9 +7,9 @@ its id, a module by its content.
 
 import json
 import random
-from collections.abc import Callable, Generator, Mapping
+from collections.abc import AsyncIterator, Callable, Generator, Iterator, Mapping
 from dataclasses import dataclass, field
-from typing import Any, Final, TypeVar
+from typing import Any, Final, Protocol, TypeVar
 
 from ww.errors import (
     BadModule,
@@ -33,6 +33,24 @@ Part = tuple[str, tuple[str | None, bytes]]
 _TEXT_CHARACTERS_MAX: Final = 1000
 
 
+class Body(Protocol):
+    """What follows the content of a request, made while it is sent."""
+
+    @property
+    def is_async(self) -> bool:
+        """Whether it comes by async_pieces alone."""
+
+    @property
+    def can_send(self) -> bool:
+        """Whether it can be had now, or once more."""
+
+    def pieces(self, head: bytes) -> Iterator[bytes]:
+        """Yield it, after head."""
+
+    def async_pieces(self, head: bytes) -> AsyncIterator[bytes]:
+        """Yield it, after head."""
+
+
 @dataclass(frozen=True, slots=True)
 class Call:
     """One request."""
@@ -43,8 +61,14 @@ class Call:
     headers: Mapping[str, str] = field(default_factory=dict)
     parts: tuple[Part, ...] = field(default=(), repr=False)
     content: bytes | None = field(default=None, repr=False)
+    body: Body | None = field(default=None, repr=False)
     extra_s: float = 0.0
     """How much longer than others the answer may take."""
+
+    @property
+    def can_send(self) -> bool:
+        """Whether it can be made now, or once more."""
+        return self.body is None or self.body.can_send
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,17 +146,20 @@ class Contact:
         return retries < (retry.retries if self._has_answered else first)
 
     def ask(self, call: Call) -> Steps[Answer]:
-        """Make a call, again while it may help; raise what is left of a failure. An answer may have any status."""
+        """Make a call, again while it may help; raise what is left of a failure. An answer may have any status.
+
+        What cannot be sent again is not tried again.
+        """
         retries = 0
         while True:
             got: Answer | Failure = yield call
             if isinstance(got, Answer):
                 self.heard()
-                if (after_s := retry_after_s(got)) is None or not self.retries_left(retries):
+                if (after_s := retry_after_s(got)) is None or not (call.can_send and self.retries_left(retries)):
                     return got
             else:
                 after_s = 0.0
-                if got.is_final or not self.retries_left(retries):
+                if got.is_final or not (call.can_send and self.retries_left(retries)):
                     raise got.error
             yield Pause(self.retry.pause_s(retries, after_s))
             retries += 1

@@ -9,9 +9,19 @@ from typing import Final, Generic, TypeVar
 from urllib.parse import quote
 
 from ww.client.answer import ENDED, Health, Readiness, Result, Task, Worker, read_all, read_as
+from ww.client.batch import Batch, Runs
 from ww.client.call import Call, Contact, Pause, Steps, Work, error_of, json_of
-from ww.client.submission import Module, Source, Submission, TaskFields, prepare, read_digest, read_module
-from ww.errors import NotAllowed, NotFound, PeerError, UsageError
+from ww.client.submission import (
+    Module,
+    Source,
+    Submission,
+    TaskFields,
+    prepare,
+    prepare_batch,
+    read_digest,
+    read_module,
+)
+from ww.errors import NotAllowed, NotFound, PeerError, UsageError, WwError
 
 T = TypeVar("T")
 
@@ -21,6 +31,7 @@ _STATUSES: Final = ("scheduled", "queued", "running", "unsatisfiable", *sorted(E
 # Less than that is sent as quickly as it is asked for.
 _ASKED_FOR_FIRST_BYTES: Final = 64 << 10
 _WASM: Final = {"Content-Type": "application/wasm"}
+_NDJSON: Final = {"Content-Type": "application/x-ndjson"}
 
 
 def task_path(id: str) -> str:
@@ -61,6 +72,53 @@ class Operations:
     def _post(self, submission: Submission, *, by_digest: bool) -> Steps[Task]:
         call = Call("POST", "/tasks", parts=submission.parts(by_digest=by_digest))
         return read_as(Task, (yield from self._contact.json(call, 200, 201)))
+
+    def submit_batch(self, wasm: Source, runs: Runs, fields: TaskFields) -> Steps[Task]:
+        """Send a task of many runs; its module before it when that is large and not there."""
+        batch = Batch(runs)
+        submission: Submission = yield Work(lambda: prepare_batch(wasm, fields))
+        content = submission.module.content
+        is_large = content is not None and len(content) > _ASKED_FOR_FIRST_BYTES
+        if is_large:
+            yield from self._have(submission.module)
+        head = submission.head(by_digest=is_large)
+        try:
+            return (yield from self._post_batch(submission.id, head, batch))
+        except NotFound:
+            if not is_large or not batch.can_send:
+                raise
+            # It was removed since it was asked for.
+            yield from self._have(submission.module)
+            return (yield from self._post_batch(submission.id, head, batch))
+
+    def _post_batch(self, id: str, head: bytes, batch: Batch) -> Steps[Task]:
+        call = Call("POST", "/tasks", headers=_NDJSON, content=head, body=batch)
+        try:
+            answer = yield from self._contact.ask(call)
+        except PeerError as error:
+            return (yield from self._taken(id, batch, error))
+        if answer.status in (200, 201):
+            return read_as(Task, json_of(answer))
+        if answer.status in (502, 504):  # of a proxy, behind which the task may be
+            return (yield from self._taken(id, batch, error_of(answer)))
+        raise error_of(answer)
+
+    def _taken(self, id: str, batch: Batch, error: WwError) -> Steps[Task]:
+        """Return a task whose answer was lost if it is there. Raises error when it is not, or was sent often enough."""
+        if batch.can_send:
+            raise error
+        if batch.is_whole:
+            try:
+                task = yield from self.task(id)
+            except NotFound:
+                pass
+            except WwError:
+                raise PeerError(f"{error}; whether task {id} was taken is not known: look for it") from None
+            else:
+                if task.repeats == batch.count:
+                    return task
+        why = "what is left of an iterator cannot be sent again: expected a list, or what can be iterated over anew"
+        raise PeerError(f"{error}; {why}")
 
     def task(self, id: str) -> Steps[Task]:
         """Look at a task."""
@@ -118,6 +176,9 @@ class Operations:
     def upload(self, wasm: Source) -> Steps[str]:
         """Send a module unless it is there; return its digest."""
         module: Module = yield Work(lambda: read_module(wasm))
+        return (yield from self._have(module))
+
+    def _have(self, module: Module) -> Steps[str]:
         is_there = yield from self._has(module)
         if is_there:
             return module.digest

@@ -1,4 +1,4 @@
-"""Following a task's events, over as many connections as it takes.
+"""Following a task, over as many connections as it takes: its events here, its results in results.py.
 
 Holds what is asked for, what came, and when it is time to give up. Must not know sockets or time: a shell feeds it
 bytes and waits as it says. Source: HTML, 9.2 (server-sent events). docs/http.md: which events there are.
@@ -6,18 +6,21 @@ bytes and waits as it says. Source: HTML, 9.2 (server-sent events). docs/http.md
 
 import json
 import re
-from typing import Final
+from abc import ABC, abstractmethod
+from typing import ClassVar, Final, Generic, TypeVar
 
 from ww.client.answer import Event, Result, Task, read_as
 from ww.client.call import Answer, Call, Contact, Failure, error_of, one_line, retry_after_s
 from ww.client.operation import task_path
 from ww.errors import PeerError, WwError
 
+T = TypeVar("T")
+
 _EVENT_BYTES_MAX: Final = 64 << 20
 _LINE_END: Final = re.compile(rb"\r\n|\n|\r")
 _POSITION: Final = re.compile(r"[0-9]{1,18}")
-# The gateway says something each 15 seconds.
-_SILENCE_S: Final = 45.0
+SILENCE_S: Final = 45.0
+"""How much longer than other answers a stream may be silent: the gateway says something each 15 seconds."""
 
 
 class Lines:
@@ -72,46 +75,95 @@ class Lines:
         return name, None if position is None else position.decode(errors="replace"), text
 
 
-class EventStream:
-    """One task's events. A shell opens `call()` and feeds what comes, until `is_over`."""
+class Stream(ABC, Generic[T]):
+    """What a task tells. A shell opens `call()` and feeds what comes, until `is_over`."""
 
-    def __init__(self, id: str, after: int | str | None, contact: Contact) -> None:
-        self._path = f"{task_path(id)}/events"
-        self._position = None if after is None else str(after)
+    media: ClassVar[str]
+    """The content type that is hoped for."""
+
+    def __init__(self, contact: Contact) -> None:
         self._contact = contact
-        self._lines = Lines()
-        self._task: Task | None = None
         self._retries = 0
         self._retry_after_s = 0.0
         self._problem: WwError | None = None
         self.is_over = False
         """Whether all was told."""
         self.lacks_end = False
-        """Whether nothing is left to tell but the task itself, as it ended."""
+        """Whether the task itself is to be asked for now, and given to `end`."""
 
+    @abstractmethod
     def call(self) -> Call:
         """Return what to open now."""
-        self._lines = Lines()
-        self._problem, self._retry_after_s = None, 0.0
-        headers = {"Accept": "text/event-stream", "Cache-Control": "no-store"}
-        if self._position is None or self._position == "now":
-            query = {} if self._position is None else {"after": self._position}
-            return Call("GET", self._path, query, headers, extra_s=_SILENCE_S)
-        return Call("GET", self._path, {}, headers | {"Last-Event-ID": self._position}, extra_s=_SILENCE_S)
+
+    @abstractmethod
+    def feed(self, data: bytes) -> list[T]:
+        """Take a piece of the stream; return what is complete with it."""
+
+    @abstractmethod
+    def closed(self) -> None:
+        """Take note that the gateway has ended the stream in good order."""
+
+    @abstractmethod
+    def end(self, task: Task) -> T | None:
+        """Take the task itself, which is asked for when the stream lacks its end."""
 
     def refused(self, answer: Answer) -> None:
         """Take an answer that is no stream. Raises what it means, unless it is worth another try."""
         self._contact.heard()
-        if answer.status == 204:
-            self.is_over = self._task is not None and self._task.has_ended
-            self.lacks_end = not self.is_over
-            return
         if answer.status == 200:
-            raise PeerError("the answer is no gateway's: expected an event stream")
+            raise PeerError(f"the answer is no gateway's: expected {self.media}")
         problem = error_of(answer)
         if (after_s := retry_after_s(answer)) is None:
             raise problem
         self._problem, self._retry_after_s = problem, after_s
+
+    def failed(self, failure: Failure) -> None:
+        """Take note that the connection broke, or none came about. Raises when another would break as well."""
+        if failure.is_final:
+            raise failure.error
+        self._problem = failure.error
+
+    def pause_s(self) -> float:
+        """Return how long to wait before the next `call`; raise when enough were in vain."""
+        retries, self._retries = self._retries, self._retries + 1
+        if not self._contact.retries_left(retries):
+            raise self._problem or PeerError("the gateway breaks the stream off again and again")
+        return self._contact.retry.pause_s(retries, self._retry_after_s)
+
+    def _opened(self) -> None:
+        self._problem, self._retry_after_s = None, 0.0
+
+
+class EventStream(Stream[Event]):
+    """One task's events."""
+
+    media = "text/event-stream"
+
+    def __init__(self, id: str, after: int | str | None, contact: Contact) -> None:
+        super().__init__(contact)
+        self._path = f"{task_path(id)}/events"
+        self._position = None if after is None else str(after)
+        self._lines = Lines()
+        self._task: Task | None = None
+
+    def call(self) -> Call:
+        """Return what to open now."""
+        self._lines = Lines()
+        self._opened()
+        headers = {"Accept": self.media, "Cache-Control": "no-store"}
+        if self._position is None or self._position == "now":
+            query = {} if self._position is None else {"after": self._position}
+            return Call("GET", self._path, query, headers, extra_s=SILENCE_S)
+        return Call("GET", self._path, {}, headers | {"Last-Event-ID": self._position}, extra_s=SILENCE_S)
+
+    def refused(self, answer: Answer) -> None:
+        """Take an answer that is no stream: 204 is the end."""
+        if answer.status != 204:
+            super().refused(answer)
+            return
+        self._contact.heard()
+        self.is_over = self._task is not None and self._task.has_ended
+        self.lacks_end = not self.is_over
 
     def feed(self, data: bytes) -> list[Event]:
         """Take a piece of the stream; return the events that are complete with it."""
@@ -135,18 +187,8 @@ class EventStream:
         self._task = task
         return Event(task=task, position=self._number()) if is_new else None
 
-    def failed(self, failure: Failure) -> None:
-        """Take note that the connection broke, or none came about. Raises when another would break as well."""
-        if failure.is_final:
-            raise failure.error
-        self._problem = failure.error
-
-    def pause_s(self) -> float:
-        """Return how long to wait before the next `call`; raise when enough were in vain."""
-        retries, self._retries = self._retries, self._retries + 1
-        if not self._contact.retries_left(retries):
-            raise self._problem or PeerError("the gateway breaks the stream of events off again and again")
-        return self._contact.retry.pause_s(retries, self._retry_after_s)
+    def closed(self) -> None:
+        """Whether that was the end was told."""
 
     def _read(self, name: str, position: str | None, text: str) -> Event | None:
         if name not in ("task", "run"):

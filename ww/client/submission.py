@@ -1,13 +1,15 @@
-"""What a task is made of, as a caller gives it: read from files, and written as the parts of a form.
+"""What a task is made of, as a caller gives it: read from files, and written as the parts of a form or as JSON.
 
-Holds the fields of POST /tasks by their Python names. Must not know which of them a gateway takes: it says so itself,
-and names the field.
+Holds the fields of POST /tasks by their Python names; those of one run of a batch: batch.py. Must not know which of
+them a gateway takes: it says so itself, and names the field.
 """
 
 import hashlib
+import json
 import math
 import os
 import re
+from binascii import b2a_base64
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
@@ -24,7 +26,7 @@ Source = str | os.PathLike[str] | bytes
 
 _DIGEST: Final = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _MODULE_BYTES_MAX: Final = 1 << 30
-_FILES_BYTES_MAX: Final = 256 << 20
+FILES_BYTES_MAX: Final = 256 << 20
 _FILES_COUNT_MAX: Final = 10_000
 
 
@@ -64,6 +66,8 @@ class TaskFields(TypedDict, total=False):
     fuel: int | None
     deterministic: bool | None
     seed: int | None
+    spread: str | None
+    """To which workers its runs go: pull (who is free), roundrobin, random or everywhere (one run on each)."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +87,8 @@ class Submission:
     id: str
     module: Module
     fields: tuple[Part, ...] = field(repr=False)
+    values: Mapping[str, Any] = field(repr=False)
+    """The same as JSON, of a batch."""
 
     def parts(self, *, by_digest: bool) -> tuple[Part, ...]:
         """Return the form, with the module's bytes or with its digest alone."""
@@ -90,12 +96,20 @@ class Submission:
             return (*self.fields, _text_part("module", self.module.digest))
         return (*self.fields, ("wasm", ("guest.wasm", self.module.content)))
 
+    def head(self, *, by_digest: bool) -> bytes:
+        """Return the first line of a batch."""
+        if by_digest or self.module.content is None:
+            module = {"module": self.module.digest}
+        else:
+            module = {"wasm_base64": _base64(self.module.content)}
+        return json.dumps({"parent": {**self.values, **module}}, separators=(",", ":")).encode() + b"\n"
+
 
 def read_module(wasm: Source) -> Module:
     """Read a module from a path, from bytes, or from the text sha256:HEX, which names one that was sent before."""
     if isinstance(wasm, str) and wasm.startswith("sha256:"):
         return Module(read_digest(wasm))
-    content = _read("wasm", wasm, _MODULE_BYTES_MAX)
+    content = read_source("wasm", wasm, _MODULE_BYTES_MAX)
     return Module(f"sha256:{hashlib.sha256(content).hexdigest()}", content)
 
 
@@ -108,17 +122,46 @@ def read_digest(text: str) -> str:
 
 def prepare(wasm: Source, given: TaskFields) -> Submission:
     """Read all that a task is made of. UsageError names the field that cannot be sent."""
+    return _prepare(wasm, given, lambda *_: {})
+
+
+def _prepare(wasm: Source, given: TaskFields, as_json: Callable[[str, Any, list[Part]], dict[str, Any]]) -> Submission:
     if unknown := sorted(set(given) - _WRITERS.keys()):
         raise UsageError(f"{unknown[0]}: no such field of a task", unknown[0])
     id = given.get("id")
     if id is None:
         id = str(uuid7())
     parts: list[Part] = _text("id", id)
+    values: dict[str, Any] = {"id": id}
     for name, value in given.items():
         if name != "id" and value is not None:
             field, write = _WRITERS[name]
-            parts += write(field, value)
-    return Submission(id, read_module(wasm), tuple(parts))
+            written = write(field, value)
+            parts += written
+            values |= as_json(field, value, written)
+    return Submission(id, read_module(wasm), tuple(parts), values)
+
+
+def prepare_batch(wasm: Source, given: TaskFields) -> Submission:
+    """Read all that the runs of a batch have in common."""
+    if given.get("repeats") is not None:
+        raise UsageError("repeats: a batch has as many runs as it is given", "repeats")
+    return _prepare(wasm, given, _json)
+
+
+def _json(field: str, value: Any, written: list[Part]) -> dict[str, Any]:
+    """Return a field that was written as parts, as JSON."""
+    if field in _OBJECTS:
+        return {field: dict(value)}
+    contents = [content for _, (_, content) in written]
+    if field in _BYTES:
+        return {f"{field}_base64": _base64(contents[0])}
+    texts = [content.decode(errors="surrogateescape") for content in contents]
+    return {field: texts if field in _LISTS else texts[0]}
+
+
+def _base64(content: bytes) -> str:
+    return b2a_base64(content, newline=False).decode()
 
 
 # How one field is written.
@@ -177,16 +220,22 @@ def _stdin(field: str, value: Any) -> list[Part]:
 
 
 def _files(field: str, value: Any) -> list[Part]:
-    if not isinstance(value, bytes) and _path(field, value).is_dir():
-        return [(field, ("files.zip", _zip(field, _path(field, value))))]
-    return [(field, ("files.zip", _read(field, value, _FILES_BYTES_MAX)))]
+    content = zip_of(field, value)
+    return [(field, ("files.zip", read_source(field, value, FILES_BYTES_MAX) if content is None else content))]
+
+
+def zip_of(field: str, source: Any) -> bytes | None:
+    """Return the zip of a folder; None for what is none."""
+    if isinstance(source, bytes | bytearray | memoryview) or not _path(field, source).is_dir():
+        return None
+    return _zip(field, _path(field, source))
 
 
 def _zip(field: str, folder: Path) -> bytes:
     try:
         directory = os.open(folder, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            return archive.pack(directory, ["/"], bytes_max=_FILES_BYTES_MAX, count_max=_FILES_COUNT_MAX)
+            return archive.pack(directory, ["/"], bytes_max=FILES_BYTES_MAX, count_max=_FILES_COUNT_MAX)
         finally:
             os.close(directory)
     except OSError as error:
@@ -195,7 +244,8 @@ def _zip(field: str, folder: Path) -> bytes:
         raise UsageError(f"{field}: {folder}: {error}", field) from None
 
 
-def _read(field: str, source: Any, bytes_max: int) -> bytes:
+def read_source(field: str, source: Any, bytes_max: int) -> bytes:
+    """Return bytes, or those of a file; UsageError names the field when there are none, or too many."""
     if isinstance(source, bytes | bytearray | memoryview):
         return bytes(source)
     path = _path(field, source)
@@ -217,7 +267,7 @@ def _path(field: str, source: Any) -> Path:
 
 _Writer = Callable[[str, Any], list[Part]]
 _WRITERS: Final[dict[str, tuple[str, _Writer]]] = {
-    **{name: (name, _text) for name in ("id", "name", "description", "entry")},
+    **{name: (name, _text) for name in ("id", "name", "description", "entry", "spread")},
     **{
         name: (name, _whole)
         for name in ("input", "difficulty", "repeats", "complete", "priority", "retries", "fuel", "seed")
@@ -240,3 +290,9 @@ _WRITERS: Final[dict[str, tuple[str, _Writer]]] = {
     "stdin": ("stdin", _stdin),
     "files": ("files", _files),
 }
+PARENT_FIELDS: Final = frozenset(_WRITERS)
+FORM_NAMES: Final = {name: field for name, (field, _) in _WRITERS.items()}
+"""What POST /tasks calls each field."""
+_LISTS: Final = frozenset({"args", "dirs", "artifacts"})
+_OBJECTS: Final = frozenset({"env", "labels"})
+_BYTES: Final = frozenset({"stdin", "files"})

@@ -12,11 +12,13 @@ from typing import Any, Self, TypeVar, Unpack
 import httpx
 
 from ww.client.answer import Event, Health, Readiness, Result, Task, Worker
+from ww.client.batch import Runs
 from ww.client.call import Answer, Call, Contact, Failure, Pause, Retry, Steps
 from ww.client.operation import Operations, Pages
-from ww.client.stream import EventStream
+from ww.client.results import Order, ResultStream
+from ww.client.stream import EventStream, Stream
 from ww.client.submission import Source, TaskFields
-from ww.client.wire import ANSWER_BYTES_MAX, DEFAULT_URL, Settings, Verify, Wire, is_event_stream
+from ww.client.wire import ANSWER_BYTES_MAX, DEFAULT_URL, Settings, Verify, Wire, is_stream
 
 T = TypeVar("T")
 
@@ -61,6 +63,14 @@ class Client:
         """
         return self._run(self._operations.submit(wasm, fields))
 
+    def submit_batch(self, wasm: Source, runs: Runs, **fields: Unpack[TaskFields]) -> Task:
+        """Submit one task of many runs, each given as its fields, or as its stdin alone; fields are all runs'.
+
+        They are sent while they come, and never held. What can be iterated over anew, as a list, is sent again when the
+        connection breaks; of an iterator only so much is known then: whether the task is there.
+        """
+        return self._run(self._operations.submit_batch(wasm, runs, fields))
+
     def task(self, id: str) -> Task:
         """Return a task as it is now."""
         return self._run(self._operations.task(id))
@@ -91,13 +101,15 @@ class Client:
         after: the position of the last event seen, or "now". Every run that ends is told once, and the task whenever it
         changes. An error is raised when retry.retries connections in a row brought nothing new.
         """
-        stream = EventStream(id, after, self._contact)
-        while not stream.is_over:
-            yield from self._stream(stream)
-            if stream.lacks_end and (last := stream.end(self.task(id))) is not None:
-                yield last
-            if not stream.is_over:
-                time.sleep(stream.pause_s())
+        return self._follow(id, EventStream(id, after, self._contact))
+
+    def stream(self, id: str, *, order: Order = "completion", after: int | None = None) -> Iterator[Result]:
+        """Yield a task's results as they come, to its end, over lost connections and restarts of the gateway.
+
+        order: "completion", or "input", by which a run comes when all before it have. after: the `position` of the last
+        result that was seen, in the order of input its `run`. An error is raised as by events.
+        """
+        return self._follow(id, ResultStream(id, order, after, self._contact))
 
     def cancel(self, id: str) -> Task:
         """Cancel a task and return it; one that has ended stays as it is."""
@@ -154,7 +166,10 @@ class Client:
 
     def _send(self, call: Call) -> Answer | Failure:
         try:
-            with self._http.stream(**self._wire.request(call)) as response:
+            request = self._wire.request(call)
+            if call.body is not None:
+                request["content"] = call.body.pieces(call.content or b"")
+            with self._http.stream(**request) as response:
                 return self._answer(response)
         except httpx.HTTPError as error:
             return self._wire.failure(error)
@@ -169,15 +184,24 @@ class Client:
         while not pages.is_over:
             yield from self._run(pages.page())
 
-    def _stream(self, stream: EventStream) -> Iterator[Event]:
+    def _follow(self, id: str, stream: Stream[T]) -> Iterator[T]:
+        while not stream.is_over:
+            yield from self._stream(stream)
+            if stream.lacks_end and (last := stream.end(self.task(id))) is not None:
+                yield last
+            if not stream.is_over:
+                time.sleep(stream.pause_s())
+
+    def _stream(self, stream: Stream[T]) -> Iterator[T]:
         try:
             with self._http.stream(**self._wire.request(stream.call())) as response:
-                if not is_event_stream(response):
+                if not is_stream(response, stream.media):
                     stream.refused(self._answer(response))
                     return
                 for piece in response.iter_bytes():
                     yield from stream.feed(piece)
                     if stream.is_over:
                         return
+                stream.closed()
         except httpx.HTTPError as error:
             stream.failed(self._wire.failure(error))

@@ -114,9 +114,9 @@ class Wire:
         return f"{self.url!r}"
 
 
-def is_event_stream(response: httpx.Response) -> bool:
-    """Whether an answer is what was hoped for of events."""
-    return response.status_code == 200 and response.headers.get("content-type", "").startswith("text/event-stream")
+def is_stream(response: httpx.Response, media: str) -> bool:
+    """Whether an answer is the stream of that content type that was hoped for."""
+    return response.status_code == 200 and response.headers.get("content-type", "").startswith(media)
 
 
 def _check_url(url: str) -> tuple[str, bool]:
