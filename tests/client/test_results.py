@@ -149,7 +149,9 @@ async def test_both_shells_come_to_the_end() -> None:
     with Client(transport=httpx.MockTransport(gateway), retry=retry) as it:
         assert [result.run for result in it.stream("t")] == [0, 1, 2]
         assert [result.run for result in it.stream("t", after=1)] == [1, 2]
-    assert [query.get("after") for query in gateway.queries] == [None, "1", "2", "1", "2", "3"]
+    assert [query.get("after") for query in gateway.queries] == [None, "1", "2", "1", "2", "3"], (
+        "of what was begun in the middle the end is told by nothing more"
+    )
 
     async with AsyncClient(transport=httpx.MockTransport(Gateway()), retry=retry) as later:
         assert [result.run async for result in later.stream("t")] == [0, 1, 2]

@@ -36,6 +36,7 @@ class ResultStream(Stream[Result]):
         self._after = after if after is not None and after >= 0 else None
         self._is_from_start = self._after is None
         self._count = self._count_before = 0
+        self._repeats = 0
         self._rest = bytearray()
         self._has_ended = False
 
@@ -68,7 +69,7 @@ class ResultStream(Stream[Result]):
         """Ask what that was: the end, or a gateway that stops."""
         if self._has_ended:
             # This connection was opened when no more results could come about.
-            self.is_over = self._count == self._count_before
+            self.is_over = self._count == self._count_before or self._has_all()
         else:
             self.lacks_end = True
 
@@ -76,11 +77,15 @@ class ResultStream(Stream[Result]):
         """Take the task itself: of one that has ended there may still be results that were not told."""
         self.lacks_end = False
         self._has_ended = task.has_ended
-        self.is_over = task.has_ended and self._is_from_start and self._count >= task.repeats
+        self._repeats = task.repeats
+        self.is_over = task.has_ended and self._has_all()
 
     def pause_s(self) -> float:
         """Return how long to wait before the next `call`; not at all for the rest of a task that has ended."""
         return 0.0 if self._has_ended and self._problem is None else super().pause_s()
+
+    def _has_all(self) -> bool:
+        return self._is_from_start and self._count >= self._repeats
 
     def _read(self, line: bytes) -> Result | None:
         try:
