@@ -25,6 +25,7 @@ COMMANDS = [["tasks"], ["status", "t"], ["logs", "t"], ["cancel", "t"], ["worker
         (["tasks", "--status", "done"], ["--status", "'done'", "succeeded"]),
         (["tasks", "--limit", "0"], ["--limit"]),
         (["tasks", "--gateway", "localhost:8080"], ["--gateway", "expected http://HOST:PORT"]),
+        (["run", "a.wasm", "--spread", "wide"], ["--spread", "'wide' is not one of pull, roundrobin"]),
         (["tasks", "--gateway", "true"], ["--gateway", "'true'"]),
         (["tasks", "--token", SECRET], ["--token-file, or WW_TOKEN"]),
         (["tasks", "--token-file", "/nowhere/token"], ["token file token: No such file"]),
@@ -97,7 +98,7 @@ def test_certificates_that_are_none(tmp_path: Path) -> None:
     refused(ww(tmp_path, "tasks", "--gateway", "https://127.0.0.1:1", "--ca", "none.pem"), 1, "none.pem: No such file")
 
 
-@pytest.mark.parametrize("command", ["run", "tasks", "status", "logs", "cancel", "workers"])
+@pytest.mark.parametrize("command", ["run", "map", "tasks", "status", "logs", "cancel", "workers"])
 def test_they_start_without_nodes_capabilities_and_sandboxes(command: str) -> None:
     program = (
         "import sys\nfrom ww.cli import main\ntry:\n main([sys.argv[1], '--help'])\nexcept SystemExit:\n pass\n"

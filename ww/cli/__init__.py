@@ -15,6 +15,7 @@ _COMMANDS: Final = {
     "gateway": "take tasks over HTTP and give their runs to workers",
     "worker": "offer this machine's slots to a gateway",
     "run": "run a WebAssembly file on the cluster, and print what it prints",
+    "map": "run a WebAssembly file for each file of a folder, or each line",
     "tasks": "list tasks",
     "status": "see how far a task is",
     "logs": "print what a task's runs printed",

@@ -12,16 +12,20 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any, Final
 
+from ww import client
 from ww.cli.parser import TRUTHS, NotInArgv, Parser, argument
 from ww.cli.streams import say
-from ww.client import Client, Retry
+from ww.client import AsyncClient, Client, Retry
 from ww.client.call import one_line
+from ww.client.target import is_http
 from ww.client.wire import DEFAULT_URL
 from ww.errors import UsageError
 
 _TOKEN_BYTES_MAX: Final = 4096
 # Nobody wants to wait long to hear that an address is wrong; a gateway that has answered before is waited for.
 _FIRST_RETRIES: Final = 2
+# How peer ids and multiaddrs begin.
+_PEERS: Final = ("12D3KooW", "/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,21 +57,30 @@ def add_gateway_options(parser: Parser) -> None:
 
 def connect(arguments: argparse.Namespace, *, retry: Retry | None = None, timeout_s: float = 30.0) -> Client:
     """Make the client that the options ask for."""
+    return client.connect(arguments.gateway, **_settings(arguments, retry, timeout_s))
+
+
+def aconnect(arguments: argparse.Namespace, *, retry: Retry | None = None, timeout_s: float = 30.0) -> AsyncClient:
+    """Make the same for asyncio."""
+    return client.aconnect(arguments.gateway, **_settings(arguments, retry, timeout_s))
+
+
+def _settings(arguments: argparse.Namespace, retry: Retry | None, timeout_s: float) -> dict[str, Any]:
+    settings: dict[str, Any] = {"retry": retry or Retry(first_retries=_FIRST_RETRIES), "timeout_s": timeout_s}
+    if not is_http(arguments.gateway):
+        return settings
     token: Token | None = arguments.token_file or arguments.token
-    return Client(
-        arguments.gateway,
-        token=None if token is None else token.secret,
-        retry=retry or Retry(first_retries=_FIRST_RETRIES),
-        timeout_s=timeout_s,
-        verify=True if arguments.ca is None else arguments.ca,
-        insecure=arguments.insecure,
-    )
+    return settings | {
+        "token": None if token is None else token.secret,
+        "verify": True if arguments.ca is None else arguments.ca,
+        "insecure": arguments.insecure,
+    }
 
 
 def gateway_url(text: str) -> str:
-    """Read an address of HTTP; the client looks at it more closely."""
-    if not text.startswith(("http://", "https://")):
-        raise UsageError(f"{text[:80]!r} is no address of a gateway's HTTP: expected http://HOST:PORT")
+    """Read an address of HTTP, or a peer's; the client looks at it more closely."""
+    if not is_http(text) and not text.startswith(_PEERS):
+        raise UsageError(f"{text[:80]!r} is no address of a gateway: expected http://HOST:PORT, or a peer id")
     return text
 
 

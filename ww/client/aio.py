@@ -93,17 +93,13 @@ class AsyncClient:
         """Return the zip of what a run left. NotFound when it left nothing."""
         return await self._run(self._operations.artifacts(id, run))
 
-    async def events(self, id: str, *, after: int | str | None = None) -> AsyncIterator[Event]:
+    def events(self, id: str, *, after: int | str | None = None) -> AsyncGenerator[Event, None]:
         """Follow a task to its end, over lost connections and restarts of the gateway: see Client.events."""
-        async with aclosing(self._follow(id, EventStream(id, after, self._contact))) as events:
-            async for event in events:
-                yield event
+        return self._follow(id, EventStream(id, after, self._contact))
 
-    async def stream(self, id: str, *, order: Order = "completion", after: int | None = None) -> AsyncIterator[Result]:
+    def stream(self, id: str, *, order: Order = "completion", after: int | None = None) -> AsyncGenerator[Result, None]:
         """Yield a task's results as they come, to its end: see Client.stream."""
-        async with aclosing(self._follow(id, ResultStream(id, order, after, self._contact))) as results:
-            async for result in results:
-                yield result
+        return self._follow(id, ResultStream(id, order, after, self._contact))
 
     async def cancel(self, id: str) -> Task:
         """Cancel a task and return it; one that has ended stays as it is."""

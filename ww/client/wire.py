@@ -5,6 +5,7 @@ gateway's own address only (redirects are not followed), and in the open to this
 """
 
 import ipaddress
+import os
 import ssl
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -102,7 +103,7 @@ class Wire:
         elif isinstance(error, httpx.TimeoutException):
             why = f"it says nothing for {self._settings.timeout_s:g} s"
         elif isinstance(error, httpx.ConnectError):
-            said = [cause.strerror for cause in causes if isinstance(cause, OSError) and cause.strerror]
+            said = [_os_text(cause) for cause in causes if isinstance(cause, OSError) and cause.strerror]
             why = one_line(said[-1]).lower() if said else "it cannot be connected to"
         elif isinstance(error, httpx.TransportError):
             why = "the connection broke"
@@ -168,6 +169,11 @@ def _causes(error: BaseException) -> list[BaseException]:
             pending += [each.__cause__, each.__context__]
             pending += each.exceptions if isinstance(each, BaseExceptionGroup) else ()
     return found
+
+
+def _os_text(error: OSError) -> str:
+    """Return what went wrong: asyncio has words of its own for it, with an address in them; those of names stay."""
+    return os.strerror(error.errno) if error.errno is not None and error.errno > 0 else str(error.strerror)
 
 
 def _tls_text(error: ssl.SSLError) -> str:
