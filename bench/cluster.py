@@ -60,10 +60,12 @@ class Processes:
         self._stack = stack
         self._environment = {name: value for name, value in os.environ.items() if not name.startswith("WW_")}
         self._environment |= {"XDG_STATE_HOME": f"{folder}/state", "XDG_CACHE_HOME": f"{folder}/cache"}
+        self.pids: list[int] = []
+        """In the order in which they were started."""
 
-    def start(self, *arguments: str, ready: str) -> str:
-        """Start one, wait for a line of its log, and return the group in its pattern."""
-        process, log = self.spawn(*arguments)
+    def start(self, *arguments: str, ready: str, sampled: Path | None = None) -> str:
+        """Start one, wait for a line of its log, and return the group in its pattern. sampled: see spawn."""
+        process, log = self.spawn(*arguments, sampled=sampled)
         self._stack.callback(_stop, process)
         with log.open() as reading:
             seen = ""
@@ -73,12 +75,14 @@ class Processes:
                 seen += reading.read()
         return found[1]
 
-    def spawn(self, *arguments: str) -> "tuple[subprocess.Popen[bytes], Path]":
-        """Start one and do not wait for anything."""
-        command = [sys.executable, "-m", "ww", *arguments]
+    def spawn(self, *arguments: str, sampled: Path | None = None) -> "tuple[subprocess.Popen[bytes], Path]":
+        """Start one and do not wait for anything. Where its time goes is written to sampled, by sampled.py."""
+        program = ["-m", "ww"] if sampled is None else [str(ROOT / "bench" / "sampled.py"), "--runs", str(sampled)]
+        command = [sys.executable, *program, *arguments]
         log = Path(self._folder, f"{uuid.uuid4().hex}.log")
         with log.open("w") as file:
             process = subprocess.Popen(command, cwd=ROOT, env=self._environment, stdout=subprocess.DEVNULL, stderr=file)
+        self.pids.append(process.pid)
         return process, log
 
 

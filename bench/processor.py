@@ -4,6 +4,7 @@ Holds reading /proc. Must not know what the processes are.
 """
 
 import contextlib
+import os
 from pathlib import Path
 
 
@@ -23,3 +24,23 @@ def threads_cpu_seconds(pid: int) -> tuple[float, float]:
             else:
                 others_ns += used_ns
     return main_ns / 1e9, others_ns / 1e9
+
+
+def descendants_cpu_seconds(pid: int) -> float:
+    """Return what the processes have used that a process has begun, with those that have ended and theirs."""
+    children: dict[int, list[int]] = {}
+    reaped_s = {}
+    for entry in Path("/proc").glob("[0-9]*"):
+        with contextlib.suppress(OSError):
+            # Behind the name, which may hold anything.
+            values = (entry / "stat").read_text().rpartition(")")[2].split()
+            children.setdefault(int(values[1]), []).append(int(entry.name))
+            reaped_s[int(entry.name)] = (int(values[13]) + int(values[14])) / os.sysconf("SC_CLK_TCK")
+    found, used_s = [pid], 0.0
+    for parent in found:
+        used_s += reaped_s.get(parent, 0.0)
+        for child in children.get(parent, ()):
+            found.append(child)
+            with contextlib.suppress(OSError):
+                used_s += cpu_seconds(child)
+    return used_s

@@ -1,6 +1,7 @@
 """Runs ww and notes where its processor time goes: the pieces of a request, and the functions that cost most.
 
     python bench/sampled.py OUT gateway --http 127.0.0.1:0 ...       ww's own arguments; OUT is written when it ends
+    python bench/sampled.py --runs OUT worker ...                    by the pieces of a run, not of a submission
 
 Holds a timer on processor time, whose signal looks at the main thread's stack: that costs next to nothing, where a
 tracing profiler doubles the time. What other threads use (the writer of the database) is counted while the main thread
@@ -11,6 +12,7 @@ import json
 import signal
 import sys
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -32,12 +34,30 @@ _PIECES: Final = (
     ("route", ("starlette", "ww/gateway/http.py", "ww/gateway/same_origin.py", "ww/gateway/authority.py")),
     ("other_threads", ("selectors.py",)),
 )
+# The same of a run's way through a gateway and a worker.
+_PIECES_OF_RUNS: Final = (
+    ("records", ("ww/records.py", "ww/results.py", "ww/outcome.py")),
+    ("submit", ("ww/gateway/submit.py", "ww/gateway/request.py", "ww/gateway/guest.py", "ww/gateway/spec.py")),
+    ("store", ("ww/gateway/store", "ww/gateway/writer.py", "ww/gateway/database.py", "ww/gateway/rows.py")),
+    ("store", ("ww/gateway/segments.py", "ww/gateway/retention.py", "ww/gateway/housekeeping.py")),
+    ("store", ("ww/gateway/inputs.py", "ww/gateway/content.py", "ww/gateway/upload.py", "ww/gateway/modules.py")),
+    ("http", ("uvicorn", "h11", "starlette", "python_multipart", "ww/gateway/http", "ww/gateway/server.py")),
+    ("http", ("ww/gateway/intake.py", "ww/gateway/form.py", "ww/gateway/message.py", "ww/gateway/view.py")),
+    ("http", ("ww/gateway/streams.py", "ww/gateway/events.py", "ww/gateway/perimeter.py", "ww/gateway/access.py")),
+    ("scheduler", ("ww/gateway/",)),
+    ("rpc", ("ww/rpc/", "ww/net/", "ww/caps/", "asyncio/sslproto.py", "/ssl.py")),
+    ("members", ("ww/discovery/", "ww/cluster/")),
+    ("executor", ("ww/sandbox/",)),
+    ("worker", ("ww/worker.py", "ww/running.py")),
+    ("other_threads", ("selectors.py",)),
+)
 
 
 class Samples:
     """What was seen."""
 
-    def __init__(self) -> None:
+    def __init__(self, pieces: Sequence[tuple[str, Sequence[str]]]) -> None:
+        self._pieces = pieces
         self.pieces: Counter[str] = Counter()
         self.functions: Counter[str] = Counter()
         self._known: dict[str, str] = {}
@@ -62,7 +82,9 @@ class Samples:
 
     def _piece(self, path: str) -> str:
         if path not in self._known:
-            self._known[path] = next((piece for piece, parts in _PIECES if any(part in path for part in parts)), "")
+            self._known[path] = next(
+                (piece for piece, parts in self._pieces if any(part in path for part in parts)), ""
+            )
         return self._known[path]
 
     def shown(self) -> dict[str, Any]:
@@ -72,8 +94,10 @@ class Samples:
 
 def main() -> None:
     """Be ww until it ends, then say where the time went since the last SIGUSR1."""
-    out, sys.argv = Path(sys.argv[1]), ["ww", *sys.argv[2:]]
-    samples = Samples()
+    words = sys.argv[1:]
+    of_runs = words[0] == "--runs"
+    out, sys.argv = Path(words[of_runs]), ["ww", *words[of_runs + 1 :]]
+    samples = Samples(_PIECES_OF_RUNS if of_runs else _PIECES)
     signal.signal(signal.SIGPROF, samples.look)
     signal.signal(signal.SIGUSR1, samples.start)
     from ww.__main__ import main

@@ -1,14 +1,18 @@
-"""Workers that answer every run at once, for what a gateway alone costs: the wire and its messages are the real ones.
+"""Workers without a sandbox, for what a gateway alone costs: the wire and its messages are the real ones.
 
-    python bench/simulated.py PEER_ID ADDRESS SLOTS      a worker in a process of its own, until its stdin is closed
+    python bench/simulated.py PEER_ID ADDRESS SLOTS [WORKERS SECONDS]     in a process of its own, until stdin is closed
 
-Holds the worker's side of schema/worker.capnp without a sandbox. As a program it prints its peer id, and then a line
-for each thousand runs that it answered. A run answers with its first argument, in the time of a short one.
+Holds the worker's side of schema/worker.capnp. As a program it prints its peer id, and then a line for each thousand
+runs that it answered. A run answers with its first argument: at once, in the time of a short one; or, of that many
+workers, each with a connection of its own, after so many seconds, in which its slot does nothing else. Then a line says
+when all have joined.
 """
 
 import asyncio
+import struct
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from contextlib import AsyncExitStack
 from pathlib import Path
 from typing import Any, Final
 
@@ -27,15 +31,25 @@ from ww.rpc.vat import Vat  # noqa: E402
 from ww.sandbox.invocation import Result  # noqa: E402
 
 SAID_EVERY: Final = 1000
+JOINED: Final = "joined"
 _WALL_S: Final = 1e-4
+# Workers that join at a time.
+_JOINING_MAX: Final = 16
 
 
 class SimulatedWorker:
-    """A peer with slots that take no time. Open it with `async with`."""
+    """A peer with slots. Open it with `async with`."""
 
-    def __init__(self, identity: Identity, transport: Transport, on_run: Callable[[int], None] = lambda runs: None):
-        """Dial over that transport; on_run is told of each run, and how many there were with it."""
+    def __init__(
+        self,
+        identity: Identity,
+        transport: Transport,
+        on_run: Callable[[int], None] = lambda runs: None,
+        run_s: float = 0.0,
+    ):
+        """Dial over that transport; on_run is told of each run, and how many there were with it. Each takes run_s."""
         self.peer_id = identity.peer_id
+        self.run_s = run_s
         self._vat = Vat(identity, transport)
         self._on_run = on_run
         self._sends: set[asyncio.Future[Any]] = set()
@@ -76,58 +90,112 @@ class SimulatedWorker:
         if not sending.cancelled() and (error := sending.exception()) is not None and self._is_open:
             raise error
 
-    def answer(self, context: Any, argument: int) -> None:
-        """Answer a group of runs."""
-        records = []
-        for place, (start, end) in enumerate(spans(context.params.inputs)):
-            arguments = read_input(context.params.inputs, start, end).arguments
-            result = Result(value=arguments[0] if arguments else argument, wall_s=_WALL_S)
-            records.append(write_outcome(place, result, memory_limit_bytes=0))
-            self.runs += 1
-            self._on_run(self.runs)
-        context.results.outcomes, context.results.ended = b"".join(records), True
+    def record(self, place: int, value: int) -> bytes:
+        """Return the outcome of a run that ends now."""
+        self.runs += 1
+        self._on_run(self.runs)
+        return write_outcome(place, Result(value=value, wall_s=self.run_s or _WALL_S), memory_limit_bytes=0)
 
 
 class _Slot(schema.worker.Worker.Server):  # type: ignore[misc]
     def __init__(self, worker: SimulatedWorker) -> None:
-        self._worker = worker
+        self.worker = worker
+        self.turn = asyncio.Lock()
+        self.free_at = 0.0
 
     async def load_context(self, context: Any) -> None:
-        context.results.program = _Program(self._worker)
+        context.results.program = _Program(self)
 
     def __del__(self) -> None:
-        self._worker.offer()
+        self.worker.offer()
 
 
 class _Program(schema.worker.Program.Server):  # type: ignore[misc]
-    def __init__(self, worker: SimulatedWorker) -> None:
-        self._worker = worker
+    def __init__(self, slot: _Slot) -> None:
+        self._slot = slot
 
     async def task_context(self, context: Any) -> None:
         arguments = context.params.invocation.arguments
-        context.results.runs = _Runs(self._worker, arguments[0] if len(arguments) else 0)
+        context.results.runs = _Runs(self._slot, arguments[0] if len(arguments) else 0)
 
 
 class _Runs(schema.worker.Runs.Server):  # type: ignore[misc]
-    def __init__(self, worker: SimulatedWorker, argument: int) -> None:
-        self._worker, self._argument = worker, argument
+    def __init__(self, slot: _Slot, argument: int) -> None:
+        self._slot, self._argument = slot, argument
 
     async def start_context(self, context: Any) -> None:
-        self._worker.answer(context, self._argument)
+        inputs = context.params.inputs
+        given = (read_input(inputs, start, end).arguments for start, end in spans(inputs))
+        values = [arguments[0] if arguments else self._argument for arguments in given]
+        if self._slot.worker.run_s:
+            context.results.group = _Group(self._slot, values)
+            return
+        records = [self._slot.worker.record(place, value) for place, value in enumerate(values)]
+        context.results.outcomes, context.results.ended = b"".join(records), True
 
 
-async def _main(peer: str, address: str, slots: str) -> int:
+class _Group(schema.worker.Group.Server):  # type: ignore[misc]
+    """Runs that take their time."""
+
+    def __init__(self, slot: _Slot, values: Sequence[int]) -> None:
+        self._left = dict(enumerate(values))
+        self._records: list[bytes] = []
+        self._changed = asyncio.Event()
+        self._running = asyncio.ensure_future(self._run(slot))  # to its end: it is short, and nothing depends on it
+
+    async def _run(self, slot: _Slot) -> None:
+        loop, worker = asyncio.get_running_loop(), slot.worker
+        came_at = loop.time()
+        async with slot.turn:
+            while self._left:
+                place, value = next(iter(self._left.items()))
+                # The next begins when this one should have ended: what this process is late is no worker's time.
+                slot.free_at = max(slot.free_at, came_at) + worker.run_s
+                await asyncio.sleep(slot.free_at - loop.time())
+                if self._left.pop(place, None) is not None:
+                    self._records.append(worker.record(place, value))
+                    self._changed.set()
+
+    async def more_context(self, context: Any) -> None:
+        await self._changed.wait()
+        self._changed.clear()
+        context.results.outcomes, context.results.ended = b"".join(self._records), not self._left
+        self._records.clear()
+
+    async def cancel_context(self, context: Any) -> None:
+        places = struct.unpack(f"<{len(context.params.runs) // 4}I", context.params.runs)
+        for place in places or list(self._left):
+            if self._left.pop(place, None) is not None:
+                self._records.append(write_outcome(place, Result(reason="cancelled"), memory_limit_bytes=0))
+                self._changed.set()
+
+
+async def _main(peer: str, address: str, slots: str, workers: str = "", seconds: str = "0") -> int:
+    total = 0
+
     def said(runs: int) -> None:
-        if runs % SAID_EVERY == 0:
-            print(runs, flush=True)
+        nonlocal total
+        total += 1
+        if total % SAID_EVERY == 0:
+            print(total, flush=True)
 
-    identity = Identity.generate()
-    async with SimulatedWorker(identity, TlsTransport(identity), said) as worker:
-        print(worker.peer_id, flush=True)
-        await worker.join(PeerId.parse(peer), Multiaddr.parse(address), int(slots))
+    gate = asyncio.Semaphore(_JOINING_MAX)
+    async with AsyncExitStack() as stack:
+
+        async def join(identity: Identity) -> None:
+            async with gate:
+                worker = SimulatedWorker(identity, TlsTransport(identity), said, float(seconds))
+                await stack.enter_async_context(worker)
+                await worker.join(PeerId.parse(peer), Multiaddr.parse(address), int(slots))
+
+        identities = [Identity.generate() for _ in range(int(workers or 1))]
+        print(identities[0].peer_id, flush=True)
+        await asyncio.gather(*map(join, identities))
+        if workers:
+            print(JOINED, flush=True)
         await asyncio.to_thread(sys.stdin.read)
     return 0
 
 
 if __name__ == "__main__":
-    sys.exit(run(lambda: _main(*sys.argv[1:4])))
+    sys.exit(run(lambda: _main(*sys.argv[1:6])))

@@ -1,0 +1,92 @@
+"""Where the processor time of a run in ww goes: by process, and by piece of the gateway and of the worker.
+
+    python -m bench.comparison.costs SYSTEM CASE JSON SECONDS       prints one JSON line
+
+Holds a cluster of its own, whose processes look at their stacks at each tick (../sampled.py): that costs a few percent,
+so these are not the figures that are compared. Times are microseconds of a processor a run.
+
+client: the process that submits and takes results. gateway, worker: theirs, all threads. executors: the sandbox's
+processes, without guests, which is what guests used themselves. Pieces: `loop` is asyncio, sockets and Cap'n Proto;
+`other_threads` the database's writer and polling.
+"""
+
+import contextlib
+import json
+import os
+import signal
+import sys
+import tempfile
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, Final
+
+from bench.comparison.cases import Sizes, measure, warm_up
+from bench.comparison.ours import Cluster, Ww, cluster
+from bench.processor import cpu_seconds, descendants_cpu_seconds
+from ww.client import connect
+
+_PROCESSES: Final = ("client", "gateway", "worker", "executors")
+# However little of its time a case uses.
+_ROUNDS_MAX: Final = 50
+
+
+def measured(system: str, case: str, sizes: Sizes, seconds: float) -> dict[str, Any]:
+    """Repeat a case for about so long, and say what a run of it cost."""
+    with tempfile.TemporaryDirectory(prefix="ww-bench-") as folder:
+        files = {name: Path(folder, name) for name in ("gateway", "worker")}
+        with cluster(files) as it:
+            target = it.multiaddr if system == "ww-native" else f"http://{it.http}"
+            with connect(target) as client:
+                row = _run(it, Ww(client), case, sizes, seconds)
+        seen = {name: json.loads(path.read_text())["pieces"] for name, path in files.items()}
+    for name, looks in seen.items():
+        total = max(1, sum(looks.values()))
+        row[f"{name}_pieces_us"] = {
+            piece: row[f"{name}_us"] * count / total
+            for piece, count in sorted(looks.items(), key=lambda each: -each[1])
+        }
+    return {"case": "cost", "system": system, "of": case} | row
+
+
+def _run(it: Cluster, system: Ww, case: str, sizes: Sizes, seconds: float) -> dict[str, Any]:
+    warm_up(system, [case], sizes)
+    for pid in (it.gateway_pid, it.worker_pid):
+        # From now on it looks.
+        with contextlib.suppress(ProcessLookupError):
+            os.kill(pid, signal.SIGUSR1)
+    system.guests_s, before = 0.0, _used(it)
+    runs, rounds, begun_at = 0.0, 0, time.perf_counter()
+    while time.perf_counter() - begun_at < seconds and rounds < _ROUNDS_MAX:
+        runs += measure(system, case, sizes)["count"]
+        rounds += 1
+    wall_s = time.perf_counter() - begun_at
+    used = {name: now - then for (name, now), then in zip(_used(it).items(), before.values(), strict=True)}
+    used["executors"] -= system.guests_s
+    row: dict[str, Any] = {"count": int(runs), "wall_us": wall_s / runs * 1e6}
+    row |= {f"{name}_us": used[name] / runs * 1e6 for name in _PROCESSES}
+    row["guests_us"] = system.guests_s / runs * 1e6
+    return row
+
+
+def _used(it: Cluster) -> dict[str, float]:
+    """Return the processor time that each has used. Making and checking inputs and results is the client's."""
+    gateway, worker = cpu_seconds(it.gateway_pid), cpu_seconds(it.worker_pid)
+    sandboxes = descendants_cpu_seconds(it.worker_pid)
+    return dict(zip(_PROCESSES, (time.process_time(), gateway, worker, sandboxes), strict=True))
+
+
+def main(words: Sequence[str]) -> int:
+    """Measure once."""
+    system, case, sizes, seconds = words
+    try:
+        row = measured(system, case, Sizes(**json.loads(sizes)), float(seconds))
+    except Exception as error:
+        print(json.dumps({"error": f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}"}))
+        return 1
+    print(json.dumps(row))
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(sys.argv[1:]))
