@@ -26,6 +26,15 @@ def threads_cpu_seconds(pid: int) -> tuple[float, float]:
     return main_ns / 1e9, others_ns / 1e9
 
 
+def waited_seconds(pid: int) -> float:
+    """Return for how long all living threads of a process had something to do and no processor to do it on."""
+    waited_ns = 0
+    for task in Path(f"/proc/{pid}/task").iterdir():
+        with contextlib.suppress(FileNotFoundError, ProcessLookupError):
+            waited_ns += int((task / "schedstat").read_text().split()[1])
+    return waited_ns / 1e9
+
+
 def descendants_cpu_seconds(pid: int) -> float:
     """Return what the processes have used that a process has begun, with those that have ended and theirs."""
     children: dict[int, list[int]] = {}

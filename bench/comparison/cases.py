@@ -89,38 +89,49 @@ def measure(system: System, case: str, sizes: Sizes) -> dict[str, float]:
 def _noop(system: System, sizes: Sizes) -> dict[str, float]:
     # Other values than the warm-up's, and distinct: what is computed once must not be found again.
     values = range(1_000_000, 1_000_000 + sizes.noops)
-    begun_at = time.perf_counter()
-    found = system.noop(values)
-    wall_s = time.perf_counter() - begun_at
+    with Stopwatch() as watch:
+        found = system.noop(values)
     check("noop", found, values)
-    return _batch(sizes.noops, wall_s)
+    return _batch(sizes.noops, watch)
 
 
 def _single(system: System, sizes: Sizes) -> dict[str, float]:
     times_s = []
-    for value in range(2_000_000, 2_000_000 + sizes.singles):
-        begun_at = time.perf_counter()
-        found = system.single(value)
-        times_s.append(time.perf_counter() - begun_at)
-        check("single", [found], [value])
-    return {"count": sizes.singles, **p50_p99_ms(times_s)}
+    with Stopwatch() as watch:
+        for value in range(2_000_000, 2_000_000 + sizes.singles):
+            begun_at = time.perf_counter()
+            found = system.single(value)
+            times_s.append(time.perf_counter() - begun_at)
+            check("single", [found], [value])
+    return _batch(sizes.singles, watch) | p50_p99_ms(times_s)
 
 
 def _payload(system: System, sizes: Sizes) -> dict[str, float]:
     payloads = _payloads(sizes.payloads, sizes.payload_bytes, _SEED)
-    begun_at = time.perf_counter()
-    found = system.copy(payloads)
-    wall_s = time.perf_counter() - begun_at
+    with Stopwatch() as watch:
+        found = system.copy(payloads)
     check("payload", found, payloads)
-    return _batch(sizes.payloads, wall_s)
+    return _batch(sizes.payloads, watch)
 
 
 def _compute(system: System, sizes: Sizes) -> dict[str, float]:
     """Set the time that the runs used against what two processors have."""
-    begun_at = time.perf_counter()
-    used_s = system.compute(sizes.computes, sizes.compute_s)
-    wall_s = time.perf_counter() - begun_at
-    return _batch(sizes.computes, wall_s) | {"run_cpu_s": used_s / sizes.computes, "share": used_s / SLOTS / wall_s}
+    with Stopwatch() as watch:
+        used_s = system.compute(sizes.computes, sizes.compute_s)
+    share = used_s / SLOTS / watch.wall_s
+    return _batch(sizes.computes, watch) | {"run_cpu_s": used_s / sizes.computes, "share": share}
+
+
+class Stopwatch:
+    """How long something took, and how much of a processor this process used for it."""
+
+    def __enter__(self) -> "Stopwatch":
+        self.wall_s, self.cpu_s = -time.perf_counter(), -time.process_time()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.wall_s += time.perf_counter()
+        self.cpu_s += time.process_time()
 
 
 def p50_p99_ms(times_s: Sequence[float]) -> dict[str, float]:
@@ -129,8 +140,13 @@ def p50_p99_ms(times_s: Sequence[float]) -> dict[str, float]:
     return {"p50_ms": statistics.median(ordered) * 1e3, "p99_ms": ordered[int(len(ordered) * 0.99)] * 1e3}
 
 
-def _batch(count: int, wall_s: float) -> dict[str, float]:
-    return {"count": count, "wall_s": wall_s, "runs_per_s": count / wall_s}
+def _batch(count: int, watch: Stopwatch) -> dict[str, float]:
+    return {
+        "count": count,
+        "wall_s": watch.wall_s,
+        "runs_per_s": count / watch.wall_s,
+        "client_us": watch.cpu_s / count * 1e6,
+    }
 
 
 def _payloads(count: int, size: int, seed: int) -> list[bytes]:

@@ -26,7 +26,6 @@ from bench.comparison.ours import Cluster, Ww, cluster
 from bench.processor import cpu_seconds, descendants_cpu_seconds
 from ww.client import connect
 
-_PROCESSES: Final = ("client", "gateway", "worker", "executors")
 # However little of its time a case uses.
 _ROUNDS_MAX: Final = 50
 
@@ -56,24 +55,29 @@ def _run(it: Cluster, system: Ww, case: str, sizes: Sizes, seconds: float) -> di
         with contextlib.suppress(ProcessLookupError):
             os.kill(pid, signal.SIGUSR1)
     system.guests_s, before = 0.0, _used(it)
-    runs, rounds, begun_at = 0.0, 0, time.perf_counter()
+    runs = rounds = wall_s = client_s = 0.0
+    begun_at = time.perf_counter()
     while time.perf_counter() - begun_at < seconds and rounds < _ROUNDS_MAX:
-        runs += measure(system, case, sizes)["count"]
+        found = measure(system, case, sizes)
         rounds += 1
-    wall_s = time.perf_counter() - begun_at
-    used = {name: now - then for (name, now), then in zip(_used(it).items(), before.values(), strict=True)}
-    used["executors"] -= system.guests_s
-    row: dict[str, Any] = {"count": int(runs), "wall_us": wall_s / runs * 1e6}
-    row |= {f"{name}_us": used[name] / runs * 1e6 for name in _PROCESSES}
-    row["guests_us"] = system.guests_s / runs * 1e6
-    return row
+        runs += found["count"]
+        wall_s += found["wall_s"]
+        client_s += found["client_us"] * found["count"] / 1e6
+    gateway_s, worker_s, sandboxes_s = (now - then for now, then in zip(_used(it), before, strict=True))
+    used_s = {
+        "wall": wall_s,
+        "client": client_s,
+        "gateway": gateway_s,
+        "worker": worker_s,
+        "executors": sandboxes_s - system.guests_s,
+        "guests": system.guests_s,
+    }
+    return {"count": int(runs)} | {f"{name}_us": value / runs * 1e6 for name, value in used_s.items()}
 
 
-def _used(it: Cluster) -> dict[str, float]:
-    """Return the processor time that each has used. Making and checking inputs and results is the client's."""
-    gateway, worker = cpu_seconds(it.gateway_pid), cpu_seconds(it.worker_pid)
-    sandboxes = descendants_cpu_seconds(it.worker_pid)
-    return dict(zip(_PROCESSES, (time.process_time(), gateway, worker, sandboxes), strict=True))
+def _used(it: Cluster) -> tuple[float, float, float]:
+    """Return the processor time that gateway, worker, and the sandbox's processes have used."""
+    return cpu_seconds(it.gateway_pid), cpu_seconds(it.worker_pid), descendants_cpu_seconds(it.worker_pid)
 
 
 def main(words: Sequence[str]) -> int:

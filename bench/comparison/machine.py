@@ -25,7 +25,7 @@ def machine() -> dict[str, Any]:
         "processor": _found(r"model name\s*:\s*(.+)", Path("/proc/cpuinfo")) or platform.machine(),
         "processors": len(os.sched_getaffinity(0)),
         "memory_gib": round(int(_found(r"MemTotal:\s*(\d+)", Path("/proc/meminfo")) or 0) / (1 << 20), 1),
-        "system": f"{platform.system()} {platform.release()}",
+        "kernel": f"{platform.system()} {platform.release()}",
         "load": round(os.getloadavg()[0], 2),
         "fsync_ms": round(_fsync_ms(), 3),
     }

@@ -45,8 +45,9 @@ def cluster(sampled: Mapping[str, Path] | None = None) -> Iterator[Cluster]:
     sampled = sampled or {}
     with tempfile.TemporaryDirectory(prefix="ww-bench-") as folder, contextlib.ExitStack() as stack:
         started = Processes(folder, stack)
-        options = ["--http", "127.0.0.1:0", "--listen", "127.0.0.1:0"]
-        http = started.start("gateway", *options, ready=r"HTTP on http://(\S+)", sampled=sampled.get("gateway"))
+        http = started.start(
+            "gateway", "--http", "127.0.0.1:0", ready=r"HTTP on http://(\S+)", sampled=sampled.get("gateway")
+        )
         with contextlib.closing(PlainClient(http)) as client:
             peer = client.request("GET", "/healthz")["peer"]
         options = ["--dial", peer, "--slots", str(SLOTS)]

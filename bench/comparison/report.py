@@ -40,7 +40,7 @@ def _whole(value: float) -> str:
 
 
 def _short(value: float) -> str:
-    return f"{value:.3g}"
+    return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
 def _percent(value: float) -> str:
@@ -171,12 +171,22 @@ def goals_table(goals: Sequence[Goal]) -> str:
 
 def scale_table(sizes: Sequence[Mapping[str, float]]) -> str:
     """Return the simulated sizes as a table."""
-    head = ["workers", "runs/s", "ideal", "share", "us a run", "gateway busy", "simulators busy", "limit, runs/s"]
+    head = [
+        "workers",
+        "runs/s",
+        "ideal",
+        "share",
+        "us a run",
+        "gateway busy",
+        "simulators busy",
+        "waited",
+        "limit, runs/s",
+    ]
     lines = [
         [
             _whole(size["workers"]), _whole(size["runs_per_s"]), _whole(size["ideal_per_s"]),
             _percent(size["share"]), _whole(size["cpu_us"]), _percent(size["gateway_share"]),
-            _percent(size["simulators_share"]), _whole(size["limit_per_s"]),
+            _percent(size["simulators_share"]), _percent(size["waited_share"]), _whole(size["limit_per_s"]),
         ]
         for size in sizes
     ]  # fmt: skip
@@ -272,6 +282,7 @@ a little, so a batch takes longer here than above.
 _SCALE: Final = """\
 One gateway, without HTTP, and workers that only wait, each with a connection of its own and one slot, in a process
 beside it. us a run is processor time of the whole gateway but what it uses while nothing is queued. The limit is what
-its one scheduling thread could do in a second at that cost. With few workers a run costs more, since each finds the
-gateway asleep and is alone in its commit.
+its one scheduling thread could do in a second at that cost. Waited is the time in which the gateway had something to do
+and no processor to do it on: where that is much, the machine was at its limit, with the workers on it. With few workers
+a run costs more, since each finds the gateway asleep and is alone in its commit.
 """

@@ -4,7 +4,8 @@
 
 Holds a gateway without HTTP in this process, and the workers, simulated, in another (../simulated.py), each with a
 connection of its own over TLS and one slot. What is in cpu_us is all that the process does for a run: scheduler, store
-and RPC, without what it does for so many idle workers, which is idle_share.
+and RPC, without what it does for so many idle workers, which is idle_share. waited_share is the time in which it had
+something to do and no processor to do it on: where that is much, the machine was at its limit and not the scheduler.
 """
 
 import asyncio
@@ -21,7 +22,7 @@ from pathlib import Path
 from typing import Final
 
 from bench.draining import Queue, submit
-from bench.processor import cpu_seconds, threads_cpu_seconds
+from bench.processor import cpu_seconds, threads_cpu_seconds, waited_seconds
 from bench.simulated import JOINED
 from ww.clock import SystemClock
 from ww.gateway.artifacts import ArtifactStore
@@ -75,10 +76,12 @@ async def measure(folder: Path, workers: int, seconds: float, run_s: float) -> d
 
             await _until(lambda: ended() >= _WARM_UP_RUNS * workers, _LOOK_EVERY_S)
             first, begun_at = await _next(ended)
-            before, theirs_s, measured_at = threads_cpu_seconds(os.getpid()), cpu_seconds(pid), time.perf_counter()
+            before, theirs_s, waited_s = threads_cpu_seconds(os.getpid()), cpu_seconds(pid), waited_seconds(os.getpid())
+            measured_at = time.perf_counter()
             await asyncio.sleep(seconds)
             wall_s, runs = time.perf_counter() - measured_at, ended() - first
             after, theirs_s = threads_cpu_seconds(os.getpid()), cpu_seconds(pid) - theirs_s
+            waited_s = waited_seconds(os.getpid()) - waited_s
             last, ended_at = await _next(ended)
     loop_s, others_s = (now - then for now, then in zip(after, before, strict=True))
     runs_per_s = (last - first) / (ended_at - begun_at)
@@ -88,6 +91,7 @@ async def measure(folder: Path, workers: int, seconds: float, run_s: float) -> d
         "ideal_per_s": ideal,
         "share": runs_per_s / ideal,
         "simulators_share": theirs_s / wall_s,
+        "waited_share": waited_s / wall_s,
     }
 
 
