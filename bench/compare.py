@@ -132,7 +132,7 @@ def cost(rows: Rows, arguments: argparse.Namespace, sizes: Sizes) -> None:
 def scale(rows: Rows, arguments: argparse.Namespace) -> None:
     """Say what a run costs the scheduler with so many workers."""
     # One worker alone ends ten runs a second: fewer would say little.
-    seconds = 2.0 if arguments.quick else 10.0
+    seconds = 1.0 if arguments.quick else 10.0
     for number in range(arguments.rounds):
         for workers in arguments.scale:
             given = (str(workers), str(seconds), str(_RUN_S))

@@ -58,6 +58,12 @@ class WrongResult(Exception):
     """A system gave back what it should not."""
 
 
+def one_line(error: Exception) -> str:
+    """Say an error in one line: the last, where it holds a log or a traceback."""
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    return f"{type(error).__name__}: {lines[-1][:200]}" if lines else type(error).__name__
+
+
 def check(what: str, found: Sequence[Any], expected: Sequence[Any]) -> None:
     """Raise WrongResult unless found is what was expected."""
     if len(found) != len(expected):

@@ -21,10 +21,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, Final
 
-from bench.comparison.cases import Sizes, measure, warm_up
-from bench.comparison.ours import Cluster, Ww, cluster
+from bench.comparison.cases import Sizes, measure, one_line, warm_up
+from bench.comparison.ours import Cluster, Ww, asked, cluster
 from bench.processor import cpu_seconds, descendants_cpu_seconds
-from ww.client import connect
 
 # However little of its time a case uses.
 _ROUNDS_MAX: Final = 50
@@ -34,10 +33,8 @@ def measured(system: str, case: str, sizes: Sizes, seconds: float) -> dict[str, 
     """Repeat a case for about so long, and say what a run of it cost."""
     with tempfile.TemporaryDirectory(prefix="ww-bench-") as folder:
         files = {name: Path(folder, name) for name in ("gateway", "worker")}
-        with cluster(files) as it:
-            target = it.multiaddr if system == "ww-native" else f"http://{it.http}"
-            with connect(target) as client:
-                row = _run(it, Ww(client), case, sizes, seconds)
+        with cluster(files) as it, asked(it, natively=system == "ww-native") as asking:
+            row = _run(it, asking, case, sizes, seconds)
         seen = {name: json.loads(path.read_text())["pieces"] for name, path in files.items()}
     for name, looks in seen.items():
         total = max(1, sum(looks.values()))
@@ -86,7 +83,7 @@ def main(words: Sequence[str]) -> int:
     try:
         row = measured(system, case, Sizes(**json.loads(sizes)), float(seconds))
     except Exception as error:
-        print(json.dumps({"error": f"{type(error).__name__}: {next(iter(str(error).splitlines()), '')[:200]}"}))
+        print(json.dumps({"error": one_line(error)}))
         return 1
     print(json.dumps(row))
     return 0

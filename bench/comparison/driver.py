@@ -11,7 +11,7 @@ import os
 import sys
 from typing import Final
 
-from bench.comparison.cases import Sizes, measure, warm_up
+from bench.comparison.cases import Sizes, measure, one_line, warm_up
 
 # Where each is made; imported when it is needed, since a process holds one system alone.
 SYSTEMS: Final = {
@@ -47,8 +47,7 @@ def main(name: str, asked: str) -> int:
         say(error=f"{error.name} is not installed: scripts/setup bench")
         return 1
     except Exception as error:
-        text = next(iter(str(error).splitlines()), "")
-        say(error=f"{type(error).__name__}: {text[:200]}")
+        say(error=one_line(error))
         return 1
     return 0
 

@@ -8,7 +8,7 @@ import contextlib
 import hashlib
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -16,7 +16,7 @@ from bench.cluster import Client as PlainClient
 from bench.cluster import Processes
 from bench.comparison.cases import SLOTS, System
 from ww.address_book import AddressBook
-from ww.client import Client, Result, connect
+from ww.client import Result, connect
 from ww.identity import PeerId
 
 ROOT: Final = Path(__file__).resolve().parent.parent.parent
@@ -52,16 +52,18 @@ def cluster(sampled: Mapping[str, Path] | None = None) -> Iterator[Cluster]:
             peer = client.request("GET", "/healthz")["peer"]
         options = ["--dial", peer, "--slots", str(SLOTS)]
         started.start("worker", *options, ready=r"(joined) gateway", sampled=sampled.get("worker"))
-        book = AddressBook(Path(folder, "state", "ww", "peers", "ww"))
+        peer_id = PeerId.parse(peer)
+        address = AddressBook(Path(folder, "state", "ww", "peers", "ww")).lookup(peer_id)[0]
         gateway_pid, worker_pid = started.pids
-        yield Cluster(http, str(book.lookup(PeerId.parse(peer))[0]), gateway_pid, worker_pid)
+        yield Cluster(http, str(replace(address, peer_id=peer_id)), gateway_pid, worker_pid)
 
 
 @dataclass(slots=True)
 class Ww:
     """A cluster through the client."""
 
-    client: Client
+    client: Any
+    """Client, or NativeClient, which has `run` beside that."""
     rounds_per_s: float = 0.0
     """How many rounds of wasm/spin a processor does in a second, once that is known."""
     guests_s: float = 0.0
@@ -110,6 +112,15 @@ class Ww:
         return sum(result.cpu_s or 0.0 for result in results)
 
 
+class NativeWw(Ww):
+    """The same by the native client, which submits and takes the results in one call."""
+
+    def single(self, value: int) -> int:
+        (result,) = self.client.run(self._digest(NOOP), input=value)
+        self.guests_s += result.cpu_s or 0.0
+        return int(result.result or -1)
+
+
 class PlainHttp:
     """Single submissions by the standard library's http.client, on one kept connection: curl would be slower."""
 
@@ -135,17 +146,28 @@ class PlainHttp:
 
 
 @contextlib.contextmanager
+def asked(it: Cluster, *, natively: bool) -> Iterator[Ww]:
+    """Connect to a cluster."""
+    if natively:
+        with connect(it.multiaddr) as client:
+            yield NativeWw(client)
+    else:
+        with connect(f"http://{it.http}") as client:
+            yield Ww(client)
+
+
+@contextlib.contextmanager
 def native() -> Iterator[System]:
     """Run a cluster, and ask it as a peer."""
-    with cluster() as it, connect(it.multiaddr) as client:
-        yield Ww(client)
+    with cluster() as it, asked(it, natively=True) as system:
+        yield system
 
 
 @contextlib.contextmanager
 def http() -> Iterator[System]:
     """Run a cluster, and ask it through HTTP."""
-    with cluster() as it, connect(f"http://{it.http}") as client:
-        yield Ww(client)
+    with cluster() as it, asked(it, natively=False) as system:
+        yield system
 
 
 @contextlib.contextmanager

@@ -64,7 +64,7 @@ async def measure(folder: Path, workers: int, seconds: float, run_s: float) -> d
         vat.export("channel", scheduler.pool.sender_for)
         address = (await vat.listen(LOOPBACK))[0]
         async with simulators(identity, address, workers, run_s) as pid:
-            idle_s = await _idle(workers)
+            idle_s = await _idle(min(_IDLE_S, seconds))
             ideal = workers / run_s
             # More than can be run until all has been measured.
             await submit(scheduler, modules, Queue(int(ideal * (seconds + 60)) + _WARM_UP_RUNS * workers))
@@ -122,11 +122,11 @@ def _row(runs: int, wall_s: float, loop_s: float, others_s: float, idle_s: float
     }
 
 
-async def _idle(workers: int) -> float:
+async def _idle(seconds: float) -> float:
     """Return the share of a processor that this process uses while nothing is queued."""
     before = time.process_time()
     begun_at = time.perf_counter()
-    await asyncio.sleep(_IDLE_S)
+    await asyncio.sleep(seconds)
     return (time.process_time() - before) / (time.perf_counter() - begun_at)
 
 
