@@ -143,10 +143,7 @@ class _Celery:
     def _map(self, task: Any, values: Sequence[Any]) -> list[Any]:
         # A group of signatures takes up to twice as long.
         sent = [task.delay(value) for value in values]
-        found = [each.get(timeout=_ENDS_WITHIN_S) for each in sent]
-        for each in sent:
-            each.forget()
-        return found
+        return [each.get(timeout=_ENDS_WITHIN_S) for each in sent]
 
     def noop(self, values: Sequence[int]) -> list[int]:
         return self._map(self._tasks.noop, values)

@@ -259,7 +259,9 @@ brought back to the client, and each is checked.
 
 def document(rows: Sequence[Row], about: Mapping[str, Any]) -> str:
     """Return the page of docs/bench/."""
-    parts = [_METHOD, "## Results\n", table(rows), "\n![The same as bars](compare.svg)\n"]
+    parts = [_METHOD, "## Results\n", table(rows), ""]
+    if panels(rows):
+        parts.append("![The same as bars](compare.svg)\n")
     if errors := [row for row in rows if "error" in row]:
         parts += ["Not measured:\n", *(f"- {row.get('system', row.get('case', ''))}: {row['error']}" for row in errors)]
         parts.append("")
