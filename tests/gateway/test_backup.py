@@ -22,7 +22,7 @@ from ww.gateway.store import Store, StoreConfig
 
 pytestmark = pytest.mark.anyio
 
-MODULE, ZIP, ARTIFACT = b"module", b"zip", b"artifact"
+MODULE, ZIP, ARTIFACT, INPUTS = b"module", b"zip", b"artifact", b"inputs"
 
 
 def sha256(data: bytes) -> str:
@@ -36,6 +36,7 @@ def state(tmp_path: Path) -> Path:
     for folder, name, data in (
         ("modules", f"{sha256(MODULE)}.wasm", MODULE),
         ("modules", f"{sha256(ZIP)}.zip", ZIP),
+        ("modules", f"{sha256(INPUTS)}.inputs", INPUTS),
         ("modules", f"{sha256(b'unnamed')}.wasm", b"unnamed"),
         ("artifacts", f"{sha256(ARTIFACT)}.zip", ARTIFACT),
     ):
@@ -59,7 +60,9 @@ async def store(gateway: Path) -> AsyncIterator[Store]:
 
 async def fill(store: Store) -> None:
     common = {"module": sha256(MODULE), "files": sha256(ZIP)}
-    one, _ = await add(store, spec("one", repeats=9, **common), spec("two", stdin=b"i" * LARGE, **common))
+    one, _ = await add(
+        store, spec("one", repeats=9, inputs=sha256(INPUTS), **common), spec("two", stdin=b"i" * LARGE, **common)
+    )
     await end(store, one, *(result(run, stdout=bytes([run]) * LARGE) for run in range(8)))
     await end(store, one, result(8, artifacts=sha256(ARTIFACT)))
 
@@ -86,7 +89,7 @@ async def test_a_backup_of_a_running_gateway_is_all_of_it_at_one_moment(
     restored = tmp_path / "new" / "gateway"
     assert found(restored) == []
     assert {path.name for path in (restored / "modules").iterdir()} == {
-        f"{sha256(MODULE)}.wasm", f"{sha256(ZIP)}.zip"
+        f"{sha256(MODULE)}.wasm", f"{sha256(ZIP)}.zip", f"{sha256(INPUTS)}.inputs"
     }  # fmt: skip
     async with Store(restored / "ww.db") as again:
         kept = await ids(again)

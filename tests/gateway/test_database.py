@@ -206,6 +206,24 @@ async def test_a_database_of_version_2_keeps_its_tasks_and_goes_on(path: Path, t
     assert columns(path) == columns(tmp_path / "new.db")
 
 
+async def test_a_version_3_gets_a_place_for_inputs(path: Path, tmp_path: Path) -> None:
+    async with Store(path) as store:
+        await add(store, spec("old", module="aa"))
+    # As it was: version 4 is one column and its index.
+    change(path, "DROP INDEX tasks_inputs", "ALTER TABLE tasks DROP COLUMN inputs", "PRAGMA user_version = 3")
+    for _ in range(2):
+        async with Store(path) as store:
+            assert (await store.tasks(limit=9))[-1].spec == spec("old", module="aa")
+            assert "aa" in await store.modules()
+            if len(await ids(store)) == 1:
+                await add(store, spec("batch", inputs="bb"))
+            assert "bb" in await store.modules()
+    async with Store(tmp_path / "new.db"):
+        pass
+    assert columns(path) == columns(tmp_path / "new.db")
+    assert rows(path, "PRAGMA user_version") == [(4,)]
+
+
 async def test_a_version_2_that_cannot_be_brought_up_is_left_as_it_was(path: Path) -> None:
     with closing(sqlite3.connect(path)) as connection:
         connection.executescript(VERSION_2)

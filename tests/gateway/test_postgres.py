@@ -376,6 +376,19 @@ async def test_a_store_that_is_closed_while_its_server_is_gone_ends(mortal: Serv
 # Tables.
 
 
+async def test_tables_of_version_1_get_a_place_for_inputs(
+    place: PostgresPlace,
+) -> None:
+    async with place.open(CONFIG) as store:
+        await add(store, spec("old", module="aa"))
+    await place.change("ALTER TABLE tasks DROP COLUMN inputs", "UPDATE store SET version = 1")
+    async with place.open(CONFIG) as store:
+        await add(store, spec("batch", inputs="bb"))
+        assert await ids(store) == ["batch", "old"]
+        assert {"aa", "bb"} <= await store.modules()
+    assert await place.rows("SELECT version FROM store") == [(len(tables.STEPS),)]
+
+
 async def test_a_step_is_taken_once_and_a_later_version_is_refused(
     place: PostgresPlace, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -337,6 +337,23 @@ async def test_a_page_of_results_is_cut_when_their_output_is_large_but_never_emp
         page = await store.results(number, limit=100, after=0, output_bytes_max=most)
         assert [each.run for each in page] == runs
     assert await store.results(number, limit=100, after=4, output_bytes_max=1) == []
+    placed = await store.results_by_run(number, limit=100, after=0, output_bytes_max=299)
+    assert [each.run for _, each in placed] == [1, 2]
+    since = await store.results_since(number, position=0, limit=100, output_bytes_max=299)
+    assert [each.run for _, each in since] == [0, 1]
+    assert since[1] == placed[0], "the same result has the same position, whatever it was asked by"
+    last = since[-1][0]
+    (one,) = await store.results_since(number, position=last, limit=100, output_bytes_max=1)
+    assert one[1].run == 2
+
+
+async def test_the_inputs_of_a_batch_are_in_use_as_long_as_its_task_is_remembered(store: Storage) -> None:
+    batch = spec("batch", module="a" * 64, inputs="b" * 64, files="c" * 64, repeats=3, spread="random")
+    await add(store, batch, spec("plain", module="a" * 64))
+    assert await store.modules() == {"a" * 64, "b" * 64, "c" * 64}
+    row = await store.task("batch")
+    assert row is not None
+    assert row.spec == batch
 
 
 async def test_the_latest_results_are_fewer_when_their_output_is_large(store: Storage) -> None:

@@ -1,7 +1,7 @@
 """A copy of all that a gateway keeps, in one file, taken while it runs; and a directory made of such a copy.
 
 Holds the format: a tar of the database at one moment, of the segments as far as it names them, and of the files that it
-names (modules, zips, artifacts), by the names that they have in a gateway's directory. Must not change what it copies.
+names (modules, zips, inputs, artifacts), by the names that they have in a gateway's directory. Must not change what it copies.
 What is restored is looked at as a whole before it has its name.
 """
 
@@ -29,7 +29,7 @@ _ABOUT: Final = "ww-backup.json"
 _ABOUT_BYTES_MAX: Final = 4096
 _PAYLOADS: Final = segments.directory_of(Path(DATABASE)).name
 _NAMES: Final = re.compile(
-    rf"{re.escape(DATABASE)}|{re.escape(_PAYLOADS)}/[0-9]{{12}}\.seg|modules/[0-9a-f]{{64}}\.(wasm|zip)"
+    rf"{re.escape(DATABASE)}|{re.escape(_PAYLOADS)}/[0-9]{{12}}\.seg|modules/[0-9a-f]{{64}}\.(wasm|zip|inputs)"
     r"|artifacts/[0-9a-f]{64}\.zip"
 )
 _COPY_BYTES: Final = 1 << 20

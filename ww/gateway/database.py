@@ -17,7 +17,7 @@ from ww.gateway.segments import directory_of, numbers_in
 
 log = logging.getLogger("ww.gateway")
 
-VERSION: Final = 3
+VERSION: Final = 4
 _SCHEMA: Final = """
 CREATE TABLE store (id INTEGER PRIMARY KEY CHECK (id = 1), serial INTEGER NOT NULL);
 INSERT INTO store VALUES (1, 0);
@@ -35,6 +35,7 @@ CREATE TABLE tasks (
   reason TEXT NOT NULL DEFAULT '',
   module TEXT NOT NULL DEFAULT '',
   files TEXT NOT NULL DEFAULT '',
+  inputs TEXT NOT NULL DEFAULT '',
   spec_bytes INTEGER NOT NULL DEFAULT 0,
   spec_payload INTEGER,
   result_bytes INTEGER NOT NULL DEFAULT 0
@@ -94,6 +95,8 @@ CREATE INDEX payloads_of_task ON payloads (task);
 CREATE INDEX payloads_in_segment ON payloads (segment, start, length);
 CREATE TABLE forgetting (task INTEGER PRIMARY KEY);
 """
+# What version 4 has and version 3 had not, beside columns.
+_SINCE_4: Final = "CREATE INDEX tasks_inputs ON tasks (inputs) WHERE inputs <> '';"
 # What makes a database of each version one of the next.
 _MIGRATIONS: Final = {
     1: """
@@ -137,6 +140,7 @@ DROP INDEX tasks_open;
 DROP INDEX tasks_ended;
 {_SINCE_3}
 """,
+    3: f"ALTER TABLE tasks ADD COLUMN inputs TEXT NOT NULL DEFAULT ''; {_SINCE_4}",
 }
 # Looked at as a whole when it is opened; it takes about 2 s a GiB.
 _QUICK_CHECK_BYTES_MAX: Final = 1 << 30
@@ -226,7 +230,7 @@ def _bring_up(connection: sqlite3.Connection, name: str) -> None:
     """Make a database what this version reads. Each step is done or not: a gateway may be killed here."""
     version = connection.execute("PRAGMA user_version").fetchone()[0]
     if version == 0:
-        connection.executescript(f"BEGIN; {_SCHEMA} {_SINCE_3} PRAGMA user_version = {VERSION}; COMMIT;")
+        connection.executescript(f"BEGIN; {_SCHEMA} {_SINCE_3} {_SINCE_4} PRAGMA user_version = {VERSION}; COMMIT;")
         return
     while version in _MIGRATIONS:
         connection.executescript(f"BEGIN; {_MIGRATIONS[version]} PRAGMA user_version = {version + 1}; COMMIT;")

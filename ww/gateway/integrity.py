@@ -20,6 +20,7 @@ DATABASE: Final = "ww.db"
 FILES: Final = (
     ("tasks", "module", "modules", ".wasm"),
     ("tasks", "files", "modules", ".zip"),
+    ("tasks", "inputs", "modules", ".inputs"),
     ("runs", "artifacts", "artifacts", ".zip"),
 )
 MISSED: Final = {"tasks": " AND finished_at IS NULL", "runs": ""}

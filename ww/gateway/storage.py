@@ -94,17 +94,25 @@ class Storage(Protocol):
         Fewer, but one, once their output passes output_bytes_max.
         """
 
-    async def results_since(self, task: int, *, position: int, limit: int) -> list[tuple[int, RunResult]]:
+    async def results_by_run(
+        self, task: int, *, limit: int, after: int, output_bytes_max: int | None = None
+    ) -> list[tuple[int, RunResult]]:
+        """Return what `results` does, each with its position."""
+
+    async def results_since(
+        self, task: int, *, position: int, limit: int, output_bytes_max: int | None = None
+    ) -> list[tuple[int, RunResult]]:
         """Return up to limit results of a task in the order in which they came, each with its position.
 
-        Only those beyond that position, 0 for all. Positions grow over all tasks, and mean the same after a restart.
+        Only those beyond that position, 0 for all; fewer, but one, once their output passes output_bytes_max. Positions
+        grow over all tasks, and mean the same after a restart.
         """
 
     async def last_position(self, task: int) -> int:
         """Return the position of the latest result of a task, 0 where there is none."""
 
     async def modules(self) -> set[str]:
-        """Return the digests of all modules and files that a remembered task names."""
+        """Return the digests of all modules, files and inputs that a remembered task names."""
 
     async def modules_of(self, owner: str) -> set[str]:
         """Return the digests of the modules that the remembered tasks of an owner name."""

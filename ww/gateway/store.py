@@ -39,8 +39,8 @@ _ROWS_AT_ONCE: Final = 16
 _INSERT_RUN: Final = f"INSERT INTO runs ({', '.join(RUN_COLUMNS)}) VALUES {_RUN_VALUES}"
 _INSERT_RUNS: Final = _INSERT_RUN + f", {_RUN_VALUES}" * (_ROWS_AT_ONCE - 1)
 _INSERT_TASK: Final = (
-    "INSERT INTO tasks (number, id, spec, repeats, created_at, owner, module, files, spec_bytes)"
-    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)"
+    "INSERT INTO tasks (number, id, spec, repeats, created_at, owner, module, files, inputs, spec_bytes)"
+    " VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 )
 # What failed as a whole has counted its runs already.
 _ADD_ENDED: Final = (
@@ -51,6 +51,7 @@ _ADD_ENDED: Final = (
 _SELECT_RUN: Final = f"SELECT {', '.join(RUN_COLUMNS)} FROM runs"
 # Of any task that ever was: a number is never used twice.
 _SELECT_LAST: Final = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'tasks'), 0)"
+_SELECT_PLACED: Final = _SELECT_RUN.replace("SELECT ", "SELECT position, ", 1)
 _SELECT_TASK: Final = f"SELECT {', '.join(TASK_COLUMNS)} FROM tasks"
 
 
@@ -116,7 +117,8 @@ class Store:
         text = rows.spec_to_text(spec)
         data = rows.spec_to_bytes(spec) if text is None else b""
         size = len(data) if text is None else len(text)
-        row = (key, spec.id, text or "", spec.repeats, created_at, spec.owner, spec.module, spec.files, size)
+        files = spec.module, spec.files, spec.inputs
+        row = (key, spec.id, text or "", spec.repeats, created_at, spec.owner, *files, size)
 
         def work(transaction: Transaction) -> int:
             transaction.connection.execute(_INSERT_TASK, row)
@@ -243,33 +245,37 @@ class Store:
 
         Fewer, but one, once their output passes output_bytes_max.
         """
+        return [result for _, result in await self._results("run", task, after, limit, output_bytes_max)]
 
-        def work(connection: sqlite3.Connection) -> list[RunResult]:
-            query = f"{_SELECT_RUN} WHERE task = ? AND run > ? ORDER BY run LIMIT ?"
-            found: list[RunResult] = []
+    async def results_by_run(
+        self, task: int, *, limit: int, after: int, output_bytes_max: int | None = None
+    ) -> list[tuple[int, RunResult]]:
+        """Return what `results` does, each with its position."""
+        return await self._results("run", task, after, limit, output_bytes_max)
+
+    async def results_since(
+        self, task: int, *, position: int, limit: int, output_bytes_max: int | None = None
+    ) -> list[tuple[int, RunResult]]:
+        """Return up to limit results of a task in the order in which they came, each with its position; see Storage."""
+        return await self._results("position", task, position, limit, output_bytes_max)
+
+    async def _results(
+        self, column: str, task: int, after: int, limit: int, output_bytes_max: int | None
+    ) -> list[tuple[int, RunResult]]:
+        """Return results in the order of a column, with their positions."""
+        query = f"{_SELECT_PLACED} WHERE task = ? AND {column} > ? ORDER BY {column} LIMIT ?"
+
+        def work(connection: sqlite3.Connection) -> list[tuple[int, RunResult]]:
+            found: list[tuple[int, RunResult]] = []
             left = output_bytes_max
             for row in connection.execute(query, (task, after, limit)):
-                result = self._result_of(connection, row)
+                result = self._result_of(connection, row[1:])
                 if left is not None:
                     left -= len(result.outcome.stdout) + len(result.outcome.stderr)
                     if left < 0 and found:
                         break
-                found.append(result)
+                found.append((row[0], result))
             return found
-
-        return await self._read(work)
-
-    async def results_since(self, task: int, *, position: int, limit: int) -> list[tuple[int, RunResult]]:
-        """Return up to limit results of a task in the order in which they came, each with its position.
-
-        Only those beyond that position, 0 for all. Positions grow over all tasks, and mean the same after a restart.
-        """
-
-        def work(connection: sqlite3.Connection) -> list[tuple[int, RunResult]]:
-            query = _SELECT_RUN.replace("SELECT ", "SELECT position, ", 1)
-            query += " WHERE task = ? AND position > ? ORDER BY position LIMIT ?"
-            found = connection.execute(query, (task, position, limit))
-            return [(row[0], self._result_of(connection, row[1:])) for row in found]
 
         return await self._read(work)
 
@@ -294,10 +300,11 @@ class Store:
         return await self._read(work)
 
     async def modules(self) -> set[str]:
-        """Return the digests of all modules and files that a remembered task names."""
+        """Return the digests of all modules, files and inputs that a remembered task names."""
 
         def work(connection: sqlite3.Connection) -> set[str]:
             query = "SELECT DISTINCT module FROM tasks UNION SELECT DISTINCT files FROM tasks WHERE files <> ''"
+            query += " UNION SELECT DISTINCT inputs FROM tasks WHERE inputs <> ''"
             return {digest for (digest,) in connection.execute(query)}
 
         return await self._read(work)

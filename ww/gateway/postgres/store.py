@@ -33,14 +33,15 @@ _INSERT_RUN: Final = (
     f"INSERT INTO runs ({', '.join(_COLUMNS)}) VALUES ({', '.join(f'${n}' for n, _ in enumerate(_COLUMNS, 1))})"
 )
 _SELECT_RUN: Final = f"SELECT {', '.join(_COLUMNS)} FROM runs"
+_SELECT_PLACED: Final = _SELECT_RUN.replace("SELECT ", "SELECT position, ", 1)
 _SELECT_TASK: Final = f"SELECT {', '.join('stdin' if c == 'spec_payload' else c for c in TASK_COLUMNS)} FROM tasks"
 # What is large is not sent for a list of them.
 _LIST_TASK: Final = _SELECT_TASK.replace(
     "stdin", f"CASE WHEN length(stdin) > {INLINE_BYTES_MAX} THEN ''::bytea ELSE stdin END AS stdin", 1
 )
 _INSERT_TASK: Final = (
-    "INSERT INTO tasks (id, spec, stdin, repeats, created_at, owner, module, files)"
-    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8) RETURNING number"
+    "INSERT INTO tasks (id, spec, stdin, repeats, created_at, owner, module, files, inputs)"
+    " VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9) RETURNING number"
 )
 # What failed as a whole has counted its runs already.
 _ADD_ENDED: Final = """
@@ -131,7 +132,8 @@ class PostgresStore:
         """Remember a task that is not there yet and return its number."""
         assert number is None
         text, stdin = rows.spec_to_parts(spec)
-        row = (spec.id, text, stdin, spec.repeats, created_at, spec.owner, spec.module, spec.files)
+        files = spec.module, spec.files, spec.inputs
+        row = (spec.id, text, stdin, spec.repeats, created_at, spec.owner, *files)
         return await self._writer.write(_add_tasks, row, len(text) + len(stdin))
 
     async def add_results(self, results: Sequence[tuple[int, RunResult]]) -> None:
@@ -199,23 +201,35 @@ class PostgresStore:
         self, task: int, *, limit: int, after: int, output_bytes_max: int | None = None
     ) -> list[RunResult]:
         """Return up to limit results of a task by run number, fewer where they are large; see Storage."""
-        condition, values = "task = $1 AND run > $2", [task, after, limit]
+        return [result for _, result in await self._results("run", task, after, limit, output_bytes_max)]
+
+    async def results_by_run(
+        self, task: int, *, limit: int, after: int, output_bytes_max: int | None = None
+    ) -> list[tuple[int, RunResult]]:
+        """Return what `results` does, each with its position."""
+        return await self._results("run", task, after, limit, output_bytes_max)
+
+    async def results_since(
+        self, task: int, *, position: int, limit: int, output_bytes_max: int | None = None
+    ) -> list[tuple[int, RunResult]]:
+        """Return up to limit results of a task in the order in which they came; see Storage."""
+        return await self._results("position", task, position, limit, output_bytes_max)
+
+    async def _results(
+        self, column: str, task: int, after: int, limit: int, output_bytes_max: int | None
+    ) -> list[tuple[int, RunResult]]:
+        """Return results in the order of a column, with their positions."""
+        condition, values = f"task = $1 AND {column} > $2", [task, after, limit]
         if output_bytes_max is not None:
             # Sizes first, so that what is too much is not sent.
-            sizes = "SELECT run, sum(length(stdout) + length(stderr)) OVER (ORDER BY run) AS size FROM"
-            sizes += f" (SELECT run, stdout, stderr FROM runs WHERE {condition} ORDER BY run LIMIT $3) AS page"
-            fits = f"(SELECT max(run) FROM ({sizes}) AS sized WHERE size <= $4)"
-            first = f"(SELECT min(run) FROM runs WHERE {condition})"
-            condition += f" AND run <= coalesce({fits}, {first})"
+            page = f"SELECT {column}, stdout, stderr FROM runs WHERE {condition} ORDER BY {column} LIMIT $3"
+            sizes = f"SELECT {column}, sum(length(stdout) + length(stderr)) OVER (ORDER BY {column}) AS size"
+            fits = f"(SELECT max({column}) FROM ({sizes} FROM ({page}) AS page) AS sized WHERE size <= $4)"
+            first = f"(SELECT min({column}) FROM runs WHERE {condition})"
+            condition += f" AND {column} <= coalesce({fits}, {first})"
             values.append(output_bytes_max)
-        query = f"{_SELECT_RUN} WHERE {condition} ORDER BY run LIMIT $3"
-        return [_result_of(row) for row in await self._fetch(query, *values)]
-
-    async def results_since(self, task: int, *, position: int, limit: int) -> list[tuple[int, RunResult]]:
-        """Return up to limit results of a task in the order in which they came; see Storage."""
-        query = _SELECT_RUN.replace("SELECT ", "SELECT position, ", 1)
-        query += " WHERE task = $1 AND position > $2 ORDER BY position LIMIT $3"
-        return [(row[0], _result_of(row[1:])) for row in await self._fetch(query, task, position, limit)]
+        query = f"{_SELECT_PLACED} WHERE {condition} ORDER BY {column} LIMIT $3"
+        return [(row[0], _result_of(row[1:])) for row in await self._fetch(query, *values)]
 
     async def last_position(self, task: int) -> int:
         """Return the position of the latest result of a task, 0 where there is none."""
@@ -223,8 +237,9 @@ class PostgresStore:
         return int(position)
 
     async def modules(self) -> set[str]:
-        """Return the digests of all modules and files that a remembered task names."""
+        """Return the digests of all modules, files and inputs that a remembered task names."""
         query = "SELECT module FROM tasks UNION SELECT files FROM tasks WHERE files <> ''"
+        query += " UNION SELECT inputs FROM tasks WHERE inputs <> ''"
         return {digest for (digest,) in await self._fetch(query)}
 
     async def modules_of(self, owner: str) -> set[str]:

@@ -80,6 +80,10 @@ CREATE INDEX runs_latest ON runs (task, position);
 CREATE INDEX runs_artifacts ON runs (artifacts) WHERE artifacts <> '';
 CREATE TABLE forgetting (task bigint PRIMARY KEY);
 """,
+    """
+ALTER TABLE tasks ADD COLUMN inputs text NOT NULL DEFAULT '';
+CREATE INDEX tasks_inputs ON tasks (inputs) WHERE inputs <> '';
+""",
 ]
 
 
