@@ -11,7 +11,7 @@ import re
 import stat
 import struct
 import zlib
-from collections.abc import Iterable, Iterator
+from collections.abc import Generator, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -79,6 +79,24 @@ def unpack(data: Data, directory: int, *, bytes_max: int, count_max: int) -> Non
             _unpack_file(view, file, fd)
         finally:
             os.close(fd)
+
+
+def contents(data: Data, *, bytes_max: int, count_max: int) -> Generator[tuple[str, bytes], None, None]:
+    """Yield the files of a zip in the order of its directory, each with its path; bytes_max is for one of them.
+
+    Refuses, as `unpack` does, what cannot be unpacked as the zip says, and before anything is inflated what is too
+    large. Raises UsageError.
+    """
+    view = memoryview(data)
+    try:
+        files, _ = _read(view, _BYTES_MAX * _COUNT_MAX, count_max)
+        for file in files:
+            if file.size > bytes_max:
+                raise _refused(file.name, f"has {file.size} bytes, the limit is {bytes_max}")
+        for file in files:
+            yield file.name, _inflated(view, file)
+    finally:
+        view.release()
 
 
 def pack(directory: int, paths: Iterable[str], *, bytes_max: int, count_max: int, level: int = 1) -> bytes:
@@ -308,6 +326,17 @@ def _unpack_file(view: memoryview, file: _File, fd: int) -> None:
             left = left[os.write(fd, left) :]
     if size != file.size or crc != file.crc:
         raise _refused(file.name, "is damaged")
+
+
+def _inflated(view: memoryview, file: _File) -> bytes:
+    content = bytearray()
+    for piece in _inflate(view, file):
+        content += piece
+        if len(content) > file.size:
+            raise _refused(file.name, f"holds more than the {file.size} bytes that it declares")
+    if len(content) != file.size or zlib.crc32(content) != file.crc:
+        raise _refused(file.name, "is damaged")
+    return bytes(content)
 
 
 def _inflate(view: memoryview, file: _File) -> Iterator[Data]:

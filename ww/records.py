@@ -5,7 +5,7 @@ what. Whatever a stranger wrote is read with ValueError at what is no record.
 """
 
 import struct
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Final, NamedTuple, Protocol
 
 REASONS: Final = (
@@ -131,6 +131,32 @@ def read_input(data: bytes | memoryview, start: int = 4, end: int | None = None)
     if at != end:
         raise ValueError("an input record has another length than it says")
     return Input(arguments, args, env, stdin, files, seed, name)
+
+
+def name_of(read: Callable[[int, int], bytes], start: int, end: int) -> str:
+    """Return the name in a record from start, behind its length, to end; read(start, length) gives some of it.
+
+    A record may be large, and its name stands last. ValueError when it is none.
+    """
+    try:
+        flags = read(start, 1)[0]
+        if not flags & _NAME:
+            return ""
+        at = start + 1
+        if flags & _ARGUMENTS:
+            count = read(at, 2)
+            at += 2 + 8 * (count[0] | count[1] << 8)
+        for flag in (_ARGS, _ENV, _STDIN, _FILES):
+            if flags & flag:
+                at += 4 + _LENGTH.unpack(read(at, 4))[0]
+        if flags & _SEED:
+            at += _SEED_FORM.size
+        length = _LENGTH.unpack(read(at, 4))[0]
+        if at + 4 + length != end:
+            raise ValueError("an input record has another length than it says")
+        return read(at + 4, length).decode()
+    except (struct.error, IndexError, UnicodeDecodeError):
+        raise ValueError("an input record is cut off") from None
 
 
 def _bytes(data: Any, at: int, end: int) -> tuple[Any, int]:

@@ -43,7 +43,7 @@ BOUND_S: Final = 20.0
 TASK_KEYS: Final = (
     "id name owner description complete completions duration start delay repeats priority cpus labels retries"
     " input difficulty args kind entry memory output"
-    " module files dirs files_max artifacts artifacts_max deterministic seed fuel cpu_seconds"
+    " module files dirs files_max artifacts artifacts_max deterministic seed fuel cpu_seconds spread batch"
     " status reason runs results results_url created_at finished_at next_run_at"
 )
 RESULT_KEYS: Final = (
@@ -450,9 +450,11 @@ async def test_an_ended_task_is_shown_with_its_results(tmp_path: Path) -> None:
     assert (task["runs"]["succeeded"], task["runs"]["failed"], sum(task["runs"].values())) == (2, 1, 3)
     assert [each["run"] for each in task["results"]] == [1, 2, 0]
     assert datetime.fromisoformat(task["finished_at"]).timestamp() == WALL + 1.25
+    positions = [each.pop("position") for each in runs]
+    assert [positions[run] for run in (0, 2, 1)] == sorted(positions)
     assert runs == sorted(task["results"], key=lambda each: each["run"])
     assert all(each.keys() - {"stdout_base64"} == set(RESULT_KEYS.split()) for each in runs)
-    assert first == runs[0]
+    assert first == runs[0] | {"position": positions[0]}
     assert (first["state"], first["result"], first["exit_code"], first["worker"]) == ("succeeded", "-7", 0, "w")
     assert (first["stdout"], first["stdout_base64"], first["stderr"]) == ("\ufffd!", "/yE=", "\u56db")
     assert "stderr_base64" not in first

@@ -1,8 +1,8 @@
 """A copy of all that a gateway keeps, in one file, taken while it runs; and a directory made of such a copy.
 
 Holds the format: a tar of the database at one moment, of the segments as far as it names them, and of the files that it
-names (modules, zips, inputs, artifacts), by the names that they have in a gateway's directory. Must not change what it copies.
-What is restored is looked at as a whole before it has its name.
+names (modules, zips, inputs, artifacts), by the names that they have in a gateway's directory. Must not change what it
+copies. What is restored is looked at as a whole before it has its name.
 """
 
 import io

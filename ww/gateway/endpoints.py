@@ -32,6 +32,7 @@ ENDPOINTS: Final = (
     Endpoint("GET", "/tasks/{id}/runs", Scope.READ, "Results of a task, by run number"),
     Endpoint("GET", "/tasks/{id}/runs/{run}", Scope.READ, "One result, or the state of a run that has none"),
     Endpoint("GET", "/tasks/{id}/runs/{run}/artifacts", Scope.READ, "The artifacts of a run, as a zip"),
+    Endpoint("GET", "/tasks/{id}/results", Scope.READ, "Results of a task, a line each, as they come", is_stream=True),
     Endpoint("GET", "/tasks/{id}/events", Scope.READ, "What happens to a task, as server-sent events", is_stream=True),
     Endpoint("POST", "/modules", Scope.SUBMIT, "Store a module or component"),
     Endpoint("GET", "/modules/{digest}", Scope.READ, "The bytes of a stored module"),

@@ -11,16 +11,14 @@ from dataclasses import dataclass, field
 from typing import Any, Final
 
 from ww.errors import NotFound
+from ww.gateway.pace import Pace
+from ww.gateway.results import Told
 from ww.gateway.storage import Storage, TaskRow
-from ww.gateway.task import RunState, Task
-from ww.gateway.view import result_json
+from ww.gateway.task import RunResult, RunState, Task
+from ww.gateway.view import told_json
 from ww.gateway.watch import Watch
 
 _TASK_EVERY_S: Final = 0.1
-# Between two looks while there is always something new: it doubles from the first to the last, and begins anew when
-# there was nothing.
-_GAP_MIN_S: Final = 0.002
-_GAP_MAX_S: Final = 0.1
 # Results read at a time, and the output that they may hold.
 _PAGE_MAX: Final = 256
 _PAGE_BYTES_MAX: Final = 2 << 20
@@ -66,13 +64,16 @@ class Reader:
         *,
         current: Callable[[TaskRow], Awaitable[Known]],
         shown: Callable[[Known], dict[str, Any]],
+        named: Callable[[TaskRow, list[tuple[int, RunResult]]], Awaitable[list[Told]]],
         now: Callable[[], float],
     ) -> None:
-        """Tell of the task in that row; current says what is known of it now, shown how that looks as JSON."""
+        """Tell of the task in that row; current says what is known of it now, shown how that looks as JSON, and named
+        how its runs are called."""
         self._store = store
         self._row = row
         self._current = current
         self._shown = shown
+        self._named = named
         self._now = now
         self._position = 0
         self._running: dict[int, int] = {}
@@ -83,7 +84,7 @@ class Reader:
         self._is_owed = False
         """Whether the task has changed since it was told, but not long enough after that."""
         self._ended_read: int | None = None
-        self._gap_s = 0.0
+        self._pace = Pace()
         output_bytes = 2 * row.spec.output_bytes
         self._page = max(1, min(_PAGE_MAX, _PAGE_BYTES_MAX // output_bytes))
 
@@ -125,15 +126,9 @@ class Reader:
 
     async def _wait(self, watch: Watch, until: float) -> None:
         """Return when there may be something new."""
-        loop = asyncio.get_running_loop()
-        if self._gap_s and not watch.is_closed:
-            await asyncio.sleep(self._gap_s)
-        began = loop.time()
         if self._is_owed:
             until = min(until, self._task_at + _TASK_EVERY_S)
-        await watch.changes(max(0.0, until - began))
-        is_idle = loop.time() - began > max(self._gap_s, _GAP_MIN_S)
-        self._gap_s = 0.0 if is_idle else min(_GAP_MAX_S, max(_GAP_MIN_S, 2 * self._gap_s))
+        await self._pace.wait(watch, until)
 
     async def _next(self, now: float) -> tuple[list[Event], bool, bool]:
         """Return what is to be told now, whether that is the end, and whether there is more already."""
@@ -148,10 +143,10 @@ class Reader:
         results = []
         if look.ended is None or look.ended != self._ended_read:
             results = await self._store.results_since(self._row.number, position=self._position, limit=self._page)
-        for position, result in results:
-            self._position = position
-            self._running.pop(result.run, None)
-            events.append(Event("run", position, result_json(result, self._row.spec.id)))
+        for told in await self._named(self._row, results):
+            self._position = told.position
+            self._running.pop(told.result.run, None)
+            events.append(Event("run", told.position, told_json(told, self._row.spec.id)))
         has_more = len(results) == self._page
         if not has_more:
             self._ended_read = look.ended

@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from ww.errors import UsageError
 from ww.gateway.limits import RequestLimits
+from ww.gateway.spec import Spread
 
 INT64_MAX: Final = 2**63 - 1
 _UINT64_MAX: Final = 2**64 - 1
@@ -75,6 +76,10 @@ class Value(Field):
     default: Bound | bool | None = None
     """What it is when it is not given."""
 
+    def filled_in(self, limits: RequestLimits) -> int | float | str | None:
+        """Return what it is then."""
+        return bound(self.default, limits) if isinstance(self.default, str) else self.default
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Whole(Value):
@@ -130,6 +135,24 @@ class Truth(Value):
 
     def schema(self, limits: RequestLimits) -> dict[str, Any]:
         return {"type": "boolean"}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Word(Value):
+    """One of some words."""
+
+    words: tuple[str, ...]
+
+    def filled_in(self, limits: RequestLimits) -> int | float | str | None:
+        return self.default
+
+    def read(self, text: str, limits: RequestLimits) -> str:
+        if text not in self.words:
+            raise UsageError(f"{self.name}: {shown(text)} is not one of {' '.join(self.words)}", self.name)
+        return text
+
+    def schema(self, limits: RequestLimits) -> dict[str, Any]:
+        return {"type": "string", "enum": list(self.words)}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -193,6 +216,8 @@ VALUES: Final[tuple[Value, ...]] = (
             help="Cores that one run needs of its worker; absent: one slot, whatever that is."),
     Whole(name="retries", to="retries", default=0, high=100,
           help="How often a run whose guest failed is tried again."),
+    Word(name="spread", to="spread", default=str(Spread.PULL), words=tuple(map(str, Spread)),
+         help="Which workers the runs go to: whoever is free, one after the other, any, or each of them once."),
 )  # fmt: skip
 FILES_MAX: Final = Whole(name="files_max", to="files_bytes", default="files_default_bytes", low=1,
     high="files_max_bytes", help="Bytes that a run's file system may hold, with files.")  # fmt: skip
@@ -219,9 +244,17 @@ UPLOADS: Final[tuple[Upload, ...]] = (
     Upload(name="wasm", how="wasm=@FILE", help="A WebAssembly module or component; required unless module names one."),
     Upload(name="files", how="files=@FILE.zip", bytes_max="files_upload_max_bytes",
            help="A zip that is unpacked into the guest's file system."),
+    Upload(name="tasks", how="tasks=@FILE.ndjson", bytes_max="batch_bytes_max",
+           help="A batch: one JSON object a line, what one run has of its own."),
+    Upload(name="inputs", how="inputs=@FILE.zip", bytes_max="batch_bytes_max",
+           help="A batch: a zip of which each file is one run's stdin, and its path the run's name."),
     Upload(name="stdin", bytes_max="stdin_max_bytes", help="What the guest reads: text, or a file part."),
 )  # fmt: skip
 ALL: Final[dict[str, Field]] = {each.name: each for each in (*TEXTS, *VALUES, FILES_MAX, ARTIFACTS_MAX, *UPLOADS)}
+OF_RUNS: Final = ("args", "env", "stdin", "files", "input", "difficulty", "seed", "name")
+"""What each run of a batch may have of its own."""
+RUN_NAME_CHARACTERS_MAX: Final = 1024
+"""A run's name may be a path."""
 NAMES: Final = tuple(sorted(ALL))
 REPEATED: Final = frozenset(name for name, each in ALL.items() if each.is_repeated)
 SINGLE: Final = frozenset(name for name, each in ALL.items() if not (each.is_repeated or each.is_file))
@@ -230,8 +263,4 @@ SINGLE: Final = frozenset(name for name, each in ALL.items() if not (each.is_rep
 @lru_cache(maxsize=16)
 def defaults(limits: RequestLimits) -> dict[str, Any]:
     """Return what the values of a Spec are when nothing is given, by their names there. Not to be changed."""
-    return {
-        each.to: bound(each.default, limits) if isinstance(each.default, str) else each.default
-        for each in VALUES
-        if each.default is not None
-    }
+    return {each.to: each.filled_in(limits) for each in VALUES if each.default is not None}

@@ -19,11 +19,15 @@ from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 
 from ww.errors import UsageError
+from ww.gateway.fields import UPLOADS
 from ww.gateway.request import FIELDS, shown
 from ww.gateway.upload import Upload
 
 # What must be a file part, with how curl sends it.
-_FILE_PARTS: Final = {"wasm": "wasm=@FILE", "files": "files=@FILE.zip"}
+_FILE_PARTS: Final = {each.name: each.how for each in UPLOADS if each.how}
+# Those that may be larger than a body otherwise.
+_BATCH_PARTS: Final = ("tasks", "inputs")
+UPLOAD_OPTION: Final = "--upload-max"
 _FIELDS_MAX: Final = 2000
 _FILES_MAX: Final = 8
 # RFC 2046, 5.1.1, without the blank that nobody uses.
@@ -42,6 +46,8 @@ class FormLimits:
     """Of stdin, and of all text parts together."""
     files_bytes_max: int
     """Of the zip of files: what is more is counted and dropped."""
+    batch_bytes_max: int = 0
+    """Of the parts of a batch, which are not counted to the body."""
 
 
 @dataclass(slots=True)
@@ -51,7 +57,7 @@ class Form:
     fields: list[tuple[str, str]] = field(default_factory=list)
     stdin: bytes | None = None
     files: dict[str, Upload] = field(default_factory=dict)
-    """The file parts wasm and files, finished, as long as the form is open."""
+    """The file parts but stdin, finished, as long as the form is open."""
 
 
 @dataclass(slots=True)
@@ -85,6 +91,8 @@ class _Reader:
         self._value = bytearray()
         self._counts = [0, 0]
         self._text_bytes = 0
+        self._batch_bytes = 0
+        self._bytes = 0
         self._error: UsageError | None = None
         self._is_whole = False
         self.form = Form()
@@ -108,6 +116,11 @@ class _Reader:
             self._parser.write(chunk)
         except FormParserError:
             raise _NoForm("Invalid multipart data.") from None
+        self._bytes += len(chunk)
+        if self._bytes - self._batch_bytes > self._limits.body_bytes_max:
+            raise _too_large(self._limits.body_bytes_max)
+        if self._batch_bytes > self._limits.batch_bytes_max:
+            raise _too_large(self._limits.batch_bytes_max, "--batch-max")
         for upload in self.form.files.values():
             if upload.is_due:
                 await upload.flush()
@@ -163,6 +176,8 @@ class _Reader:
         part.size += end - start
         if part.upload is not None:
             part.upload.write(data[start:end])
+            if part.name in _BATCH_PARTS:
+                self._batch_bytes += end - start
             if part.name == "files" and part.size > self._limits.files_bytes_max and not part.upload.is_dropped:
                 part.upload.drop(UsageError(f"files: more than {self._limits.files_bytes_max} bytes", "files"))
         elif part.data is not None:
@@ -223,7 +238,8 @@ async def open_form(
     with ExitStack() as stack:
         reader = _Reader(boundary, limits, uploads, stack)
         try:
-            async for chunk in body_of(request, limits.body_bytes_max):
+            # How large it may be shows as it comes.
+            async for chunk in body_of(request, *_most(limits)):
                 await reader.feed(chunk)
             form = await reader.finish()
         except _NoForm as error:
@@ -231,15 +247,21 @@ async def open_form(
         yield form
 
 
-async def body_of(request: Request, bytes_max: int) -> AsyncIterator[bytes]:
-    """Give the request's body as it comes. HTTPException 413 once it is more than bytes_max, whatever its headers said,
-    ClientDisconnect when it breaks off."""
+def _most(limits: FormLimits) -> tuple[int, str]:
+    if not limits.batch_bytes_max:
+        return limits.body_bytes_max, UPLOAD_OPTION
+    return limits.body_bytes_max + limits.batch_bytes_max, "--upload-max and --batch-max"
+
+
+async def body_of(request: Request, bytes_max: int, option: str = UPLOAD_OPTION) -> AsyncIterator[bytes]:
+    """Give the request's body as it comes. HTTPException 413, which names the option, once it is more than bytes_max,
+    whatever its headers said, ClientDisconnect when it breaks off."""
     length = request.headers.get("content-length", "0")
     if not (length.isascii() and length.isdigit()):
         raise HTTPException(400, f"content length {shown(length)} is no number of bytes")
     left = bytes_max
     if int(length[:20]) > left:
-        raise _too_large(bytes_max)
+        raise _too_large(bytes_max, option)
     while True:
         message = await request.receive()
         if message["type"] == "http.disconnect":
@@ -247,7 +269,7 @@ async def body_of(request: Request, bytes_max: int) -> AsyncIterator[bytes]:
         chunk = message.get("body", b"")
         left -= len(chunk)
         if left < 0:
-            raise _too_large(bytes_max)
+            raise _too_large(bytes_max, option)
         if chunk:
             yield chunk
         if not message.get("more_body", False):
@@ -291,5 +313,5 @@ def _text(name: str, value: bytes | bytearray) -> str:
         raise UsageError(f"{shown(name) if name not in FIELDS else name}: is not UTF-8 text", name) from None
 
 
-def _too_large(most: int) -> HTTPException:
-    return HTTPException(413, f"the request is larger than {most} bytes, the limit (--upload-max)")
+def _too_large(most: int, option: str = UPLOAD_OPTION) -> HTTPException:
+    return HTTPException(413, f"the request is larger than {most} bytes, the limit ({option})")

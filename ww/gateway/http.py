@@ -1,13 +1,12 @@
 """The gateway's HTTP interface: where a task's life begins and is watched.
 
 Holds the routes and the answers' statuses. Must not decide anything about runs: it asks the scheduler and the store.
-Bodies are read by form.py, answers rendered by view.py; docs/http.md has both. Next in a task's life: scheduler.py.
+Bodies are read by posting.py, answers rendered by view.py; docs/http.md has both. Next in a task's life: scheduler.py.
 """
 
 import logging
 from collections.abc import Awaitable, Callable, Mapping
 from contextlib import suppress
-from functools import partial
 from typing import Any, Final
 
 from starlette.applications import Starlette
@@ -22,19 +21,22 @@ from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.caller import Caller, Scope, caller_of
 from ww.gateway.describe import Description
 from ww.gateway.events import Reader
+from ww.gateway.inputs import Inputs
 from ww.gateway.intake import HttpConfig, Intake
 from ww.gateway.module_routes import FileResponse, ModuleRoutes
 from ww.gateway.modules import ModuleStore
 from ww.gateway.perimeter import Perimeter
+from ww.gateway.posting import Posting
 from ww.gateway.problem import HANDLERS, Json
-from ww.gateway.query import AFTER_RUN, LIMIT, STATUS, WAIT
+from ww.gateway.query import AFTER_RESULT, AFTER_RUN, FOLLOW, LIMIT, ORDER, STATUS, WAIT
 from ww.gateway.request import RequestLimits, shown
+from ww.gateway.results import ResultReader, Told, named
 from ww.gateway.scheduler import Scheduler
 from ww.gateway.storage import Storage, TaskRow
-from ww.gateway.streams import EventStream, Streams, position_of
+from ww.gateway.streams import EventStream, ResultStream, Streams, position_of
 from ww.gateway.submit import Submitter
 from ww.gateway.task import RunResult, RunState, Task
-from ww.gateway.view import counts_of_ended, result_json, spec_json, task_path, time_text
+from ww.gateway.view import counts_of_ended, result_json, spec_json, task_path, time_text, told_json
 from ww.gateway.websocket import SocketRoutes
 
 log = logging.getLogger("ww.gateway")
@@ -70,6 +72,8 @@ class HttpGateway:
         self._description = Description(self._perimeter, limits)
         self._intake = Intake(config)
         self._submitter = Submitter(scheduler, modules, limits, self._perimeter)
+        self._posting = Posting(self._submitter, self._intake, limits)
+        self._inputs = Inputs(modules.inputs_path)
         self._module_routes = ModuleRoutes(scheduler, modules, self._intake, self._perimeter)
         self._streams = Streams(count_max=config.streams_max, timeout_s=config.stream_timeout_s)
         self._sockets = SocketRoutes(
@@ -102,6 +106,7 @@ class HttpGateway:
             _route("/tasks", GET=self.get_tasks, POST=self.post_task),
             _route("/tasks/{id}", GET=self.get_task, DELETE=self.delete_task),
             _route("/tasks/{id}/events", GET=self.get_events),
+            _route("/tasks/{id}/results", GET=self.get_results),
             _route("/tasks/{id}/runs", GET=self.get_runs),
             _route("/tasks/{id}/runs/{run}", GET=self.get_run),
             _route("/tasks/{id}/runs/{run}/artifacts", GET=self.get_artifacts),
@@ -125,12 +130,7 @@ class HttpGateway:
 
     async def post_task(self, request: Request) -> Response:
         self._perimeter.require_room()
-        uploads = {name: partial(self._submitter.upload, name) for name in ("wasm", "files")}
-        limits = self._limits
-        most = {"part_bytes_max": limits.stdin_max_bytes, "files_bytes_max": limits.files_upload_max_bytes}
-        async with self._intake.form(request, uploads, **most) as form:
-            caller = caller_of(request.scope)
-            id, created = await self._submitter.submit(form.fields, form.stdin or b"", form.files, caller)
+        id, created = await self._posting.take(request)
         location = {"Location": task_path(id)}
         return Json(await self._task_json(id), 201 if created else 200, location)
 
@@ -179,33 +179,46 @@ class HttpGateway:
     async def reader(self, id: str, caller: Caller) -> Reader:
         """Make a reader of a task. NotFound when there is none that the caller may see."""
         row = await self._row(id, caller)
-        return Reader(self._store, row, current=self._current, shown=self._summary, now=self._clock.now)
+        return Reader(
+            self._store, row, current=self._current, shown=self._summary, named=self._named, now=self._clock.now
+        )
 
     # Runs.
 
     async def get_runs(self, request: Request) -> Response:
         row = await self._row(request.path_params["id"], caller_of(request.scope))
         limit, after = LIMIT.read(request.query_params), AFTER_RUN.read(request.query_params, -1)
-        results = await self._store.results(
+        results = await self._store.results_by_run(
             row.number, limit=limit, after=after, output_bytes_max=_OUTPUT_SHOWN_BYTES_MAX
         )
-        return Json([result_json(result, row.spec.id) for result in results])
+        return Json([told_json(told, row.spec.id) for told in await self._named(row, results)])
+
+    async def get_results(self, request: Request) -> Response:
+        query = request.query_params
+        by_run = ORDER.read(query) == "input"
+        after = AFTER_RESULT.read(query, -1 if by_run else 0)
+        follow = FOLLOW.read(query) != "false"
+        row = await self._row(request.path_params["id"], caller_of(request.scope))
+        reader = ResultReader(
+            self._store, self._inputs, row, current=self._current, by_run=by_run, after=after, follow=follow
+        )
+        return ResultStream(reader, self._scheduler.watches, row.spec.id, self._streams)
 
     async def get_run(self, request: Request) -> Response:
         row, run = await self._row_and_run(request)
-        if (result := await self._result(row, run)) is not None:
-            return Json(result_json(result, row.spec.id))
+        if (told := await self._told(row, run)) is not None:
+            return Json(told_json(told, row.spec.id))
         task = await self._current(row)
         if isinstance(task, Task):
             return Json({"run": run, "state": task.state_of(run, self._clock.now())})
         # It has ended since the results were read, or never ran.
-        if (result := await self._result(row, run)) is not None:
-            return Json(result_json(result, row.spec.id))
+        if (told := await self._told(row, run)) is not None:
+            return Json(told_json(told, row.spec.id))
         return Json({"run": run, "state": RunState.CANCELLED})
 
     async def get_artifacts(self, request: Request) -> Response:
         row, run = await self._row_and_run(request)
-        result = await self._result(row, run)
+        result = told.result if (told := await self._told(row, run)) is not None else None
         if result is None:
             raise NotFound(f"run {run} of task {row.spec.id!r} has not ended, or never ran")
         if not result.outcome.artifacts:
@@ -225,9 +238,13 @@ class HttpGateway:
             raise NotFound(f"task {row.spec.id!r} has no run {shown(text)}: expected 0 to {row.spec.repeats - 1}")
         return row, int(text)
 
-    async def _result(self, row: TaskRow, run: int) -> RunResult | None:
-        results = await self._store.results(row.number, limit=1, after=run - 1)
-        return results[0] if results and results[0].run == run else None
+    async def _told(self, row: TaskRow, run: int) -> Told | None:
+        """Return the result of a run, if it has one."""
+        found = await self._store.results_by_run(row.number, limit=1, after=run - 1)
+        return (await self._named(row, found))[0] if found and found[0][1].run == run else None
+
+    async def _named(self, row: TaskRow, results: list[tuple[int, RunResult]]) -> list[Told]:
+        return await named(row.spec.inputs, self._inputs, results)
 
     # The cluster.
 

@@ -17,7 +17,7 @@ from typing import Final
 
 from ww.errors import StoreError
 from ww.gateway.upload import Upload
-from ww.records import spans
+from ww.records import name_of, spans
 
 _BLOCK: Final = 64
 _MAGIC: Final = b"wwinput1"
@@ -112,6 +112,16 @@ class Inputs:
         except (KeyError, IndexError):
             raise StoreError("the inputs of a batch are not what was stored") from None
 
+    async def names(self, digest: str, runs: Sequence[int]) -> list[str]:
+        """Return the names of those runs, empty where they have none. Raises what `records` does."""
+        records = await self.records(digest, runs)
+        try:
+            if any(isinstance(record, Extent) for record in records):
+                return await asyncio.to_thread(_names, records)
+            return _names(records)
+        except (OSError, ValueError):
+            raise StoreError("the inputs of a batch cannot be read") from None
+
     def _keep(self, key: tuple[str, int], records: list[Record]) -> None:
         if key in self._blocks:
             return
@@ -127,6 +137,18 @@ class Inputs:
         for key in [key for key in self._blocks if key[0] == digest]:
             del self._blocks[key]
             self._bytes -= self._sizes.pop(key)
+
+
+def _names(records: Sequence[Record]) -> list[str]:
+    return [_name(record) for record in records]
+
+
+def _name(record: Record) -> str:
+    if isinstance(record, bytes):
+        return name_of(lambda at, length: record[at : at + length], 4, len(record))
+    with record.path.open("rb", buffering=0) as file:
+        fd, end = file.fileno(), record.start + record.length
+        return name_of(lambda at, length: os.pread(fd, length, at), record.start + 4, end)
 
 
 def _read_blocks(path: Path, numbers: Sequence[int]) -> dict[int, list[Record]]:

@@ -49,6 +49,12 @@ class RequestLimits:
     fuel_default: int = 0
     """WebAssembly instructions of one run when the task does not say; 0: not counted."""
     fuel_max: int = 10**15
+    batch_bytes_max: int = 4 << 30
+    """All that one batch brings, as it comes and as it is kept."""
+    line_bytes_max: int = 16 << 20
+    """One line of it: a run, or what its runs have in common."""
+    json_bytes_max: int = 8 << 20
+    """A submission that comes as one JSON text."""
 
     def __post_init__(self) -> None:
         """Refuse limits that a run within them could not be sent with."""

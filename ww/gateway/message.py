@@ -3,15 +3,14 @@
 Holds the reading of messages. Must not know connections. Shapes: docs/http.md.
 """
 
-import base64
-import binascii
-import json
 import math
 from collections.abc import Callable
 from typing import Any, Final
 
 from ww.errors import UsageError
+from ww.gateway.batch import bytes_of
 from ww.gateway.request import shown
+from ww.gateway.strict_json import NoJson, read_json
 from ww.gateway.upload import Upload
 
 _REF_CHARACTERS_MAX: Final = 256
@@ -33,12 +32,9 @@ class BadMessage(UsageError):
 def read_message(text: str) -> dict[str, Any]:
     """Read one message: an object with a type, and a ref if it has one."""
     try:
-        message = json.loads(text, object_pairs_hook=_unique, parse_constant=_no_constant, parse_float=_finite)
-    except RecursionError:
-        raise BadMessage("the message is nested too deeply") from None
-    except ValueError as error:
-        why = str(error) if isinstance(error, _Doubled) else "expected one JSON object"
-        raise BadMessage(f"the message is no JSON that can be read: {why}") from None
+        message = read_json(text)
+    except NoJson as error:
+        raise BadMessage(f"the message is no JSON that can be read: {error}") from None
     if not isinstance(message, dict):
         raise BadMessage("the message is no JSON object")
     ref = message.get("ref")
@@ -50,27 +46,6 @@ def read_message(text: str) -> dict[str, Any]:
     if not isinstance(message.get("type"), str):
         raise BadMessage("type: expected text", "type", ref)
     return message
-
-
-class _Doubled(ValueError):
-    pass
-
-
-def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise _Doubled("an object names a member twice")
-    return found
-
-
-def _finite(text: str) -> float:
-    if math.isfinite(number := float(text)):
-        return number
-    raise ValueError(text)
-
-
-def _no_constant(name: str) -> float:
-    raise ValueError(name)
 
 
 def text_of(message: dict[str, Any], name: str) -> str:
@@ -85,9 +60,10 @@ def text_of(message: dict[str, Any], name: str) -> str:
 class TaskMessage:
     """The task of a submission: its fields, its stdin and its files, as a form has them."""
 
-    def __init__(self, task: Any) -> None:
+    def __init__(self, task: Any, called: str = "task") -> None:
+        """Read an object; called is what a message calls it."""
         if not isinstance(task, dict):
-            raise UsageError("task: expected an object of fields", "task")
+            raise UsageError(f"{called}: expected an object of fields", called)
         self.fields: list[tuple[str, str]] = []
         self.stdin = b""
         self._files: dict[str, bytes] = {}
@@ -95,11 +71,11 @@ class TaskMessage:
             if value is None:
                 continue
             if name in _BYTES:
-                self._files[_BYTES[name]] = _bytes(name, value)
+                self._files[_BYTES[name]] = bytes_of(name, value)
             elif name in ("stdin", "stdin_base64"):
                 if "stdin" in task and "stdin_base64" in task:
                     raise UsageError("stdin: given as text and as base64", "stdin")
-                self.stdin = _bytes(name, value) if name == "stdin_base64" else text_of(task, "stdin").encode()
+                self.stdin = bytes_of(name, value) if name == "stdin_base64" else text_of(task, "stdin").encode()
             else:
                 self.fields += [(name, text) for text in _texts(name, value)]
 
@@ -116,6 +92,8 @@ class TaskMessage:
 def _texts(name: str, value: Any) -> list[str]:
     """Return what a field's value is in a form: itself, or several times what is in it."""
     if isinstance(value, dict) and name in _PAIRS:
+        if wrong := next((key for key in value if not key or "=" in key), None):
+            raise UsageError(f"{name}: {shown(wrong)} is no name", name)
         return [f"{_text(name, key)}={_text(name, each)}" for key, each in value.items()]
     if isinstance(value, list) and name in _LISTS:
         return [_text(name, each) for each in value]
@@ -144,10 +122,3 @@ def _encodable(name: str, value: str) -> None:
             value.encode()
     except UnicodeEncodeError:  # half of a pair, as \\ud800
         raise UsageError(f"{shown(name)}: is not Unicode text", name[:60]) from None
-
-
-def _bytes(name: str, value: Any) -> bytes:
-    try:
-        return base64.b64decode(value, validate=True)
-    except (binascii.Error, ValueError, TypeError):
-        raise UsageError(f"{name}: is not base64", name) from None

@@ -7,7 +7,8 @@ zip archive.py, does not accept. How bytes arrive: upload.py; the folder: conten
 import asyncio
 import mmap
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import BinaryIO, Final, TypeVar
 
@@ -150,14 +151,27 @@ def _guest_in(file: BinaryIO, entry: str | None) -> Guest:
 
 def _with_bytes(file: BinaryIO, read: Callable[[bytes | mmap.mmap], R]) -> R:
     """Call read with all of a file, without holding a large one in memory."""
+    with mapped(file, "wasm", "a WebAssembly module") as data:
+        return read(data)
+
+
+@contextmanager
+def mapped(file: BinaryIO, field: str, expected: str) -> Iterator[bytes | mmap.mmap]:
+    """Give all of a file, without holding a large one in memory. UsageError, naming field, when it is empty."""
     size = file.seek(0, os.SEEK_END)
     if size == 0:
-        raise UsageError("wasm: the file is empty; expected a WebAssembly module", "wasm")
+        raise UsageError(f"{field}: the file is empty; expected {expected}", field)
     file.seek(0)
     if size <= _READ_WHOLE_BYTES:
-        return read(file.read())
-    with mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as data:
-        return read(data)
+        yield file.read()
+        return
+    data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+    try:
+        yield data
+    finally:
+        # Who failed over it may still hold a part: then it goes with that.
+        with suppress(BufferError):
+            data.close()
 
 
 def _about(upload: Upload) -> About:

@@ -74,11 +74,16 @@ def _bytes(media_type: str) -> _Json:
     return {media_type: {"schema": {"type": "string", "contentMediaType": media_type}}}
 
 
+LINES_TYPE: Final = "application/x-ndjson"
 _LOCATION: Final[dict[int, tuple[str, ...]]] = {201: ("Location",), 200: ("Location",)}
 _ETAG: Final[dict[int, tuple[str, ...]]] = {200: ("ETag",), 304: ("ETag",)}
 _TASK: Final = _json(_ref("Task"))
 _MODULE: Final = _json(_ref("Module"))
 _READINESS: Final = _json(_ref("Readiness"))
+_LINES_HELP: Final = (
+    'A batch, a line of JSON each: first {"parent": {...}}, then for each run an object, as those in tasks of'
+    " application/json."
+)
 _TEXT: Final = {"schema": {"type": "string"}}
 _ANSWERS: Final[dict[tuple[str, str], _Answers]] = {
     ("GET", "/tasks"): _Answers({200: _json_list("Task")}, (404, 422)),
@@ -88,6 +93,7 @@ _ANSWERS: Final[dict[tuple[str, str], _Answers]] = {
     ("GET", "/tasks/{id}/runs"): _Answers({200: _json_list("Result")}, (404, 422)),
     ("GET", "/tasks/{id}/runs/{run}"): _Answers({200: _json(_ref("Run"))}, (404,)),
     ("GET", "/tasks/{id}/runs/{run}/artifacts"): _Answers({200: _bytes("application/zip")}, (404,)),
+    ("GET", "/tasks/{id}/results"): _Answers({200: {LINES_TYPE: {"schema": _ref("Result")}}}, (404, 422, 429)),
     ("GET", "/tasks/{id}/events"): _Answers({200: {"text/event-stream": {}}, 204: {}}, (404, 422, 429)),
     ("POST", "/modules"): _Answers({201: _MODULE, 200: _MODULE}, _BODY, _LOCATION),
     ("GET", "/modules/{digest}"): _Answers({200: _bytes("application/wasm"), 304: {}}, (404, 422), _ETAG),
@@ -227,14 +233,53 @@ def _request_content(endpoint: Endpoint, limits: RequestLimits) -> _Json:
         "anyOf": [{"required": ["wasm"]}, {"required": ["module"]}],
         "additionalProperties": False,
     }
-    return {"multipart/form-data": {"schema": form}}
+    return {
+        "multipart/form-data": {"schema": form},
+        "application/json": {"schema": _json_task(limits)},
+        LINES_TYPE: {"schema": {"type": "string", "description": _LINES_HELP}},
+    }
+
+
+def _json_task(limits: RequestLimits) -> _Json:
+    """Describe a submission as JSON: what all runs have in common, and what each has of its own."""
+    members = {each.name: _json_field(each, limits) for each in fields.ALL.values() if not each.is_file}
+    base64 = {"type": "string", "contentEncoding": "base64"}
+    stdin = {"type": "string", "description": "What the guest reads, as text."}
+    files = {name: base64 | {"description": f"{name} in base64."} for name in ("stdin", "files")}
+    own = {"stdin": stdin} | {f"{name}_base64": schema for name, schema in files.items()}
+    parent = members | own | {"wasm_base64": base64 | {"description": "wasm in base64, in place of module."}}
+    run = {name: members[name] for name in fields.OF_RUNS if name in members} | own
+    run["name"] = {"type": "string", "maxLength": fields.RUN_NAME_CHARACTERS_MAX, "description": "What the run is of."}
+    return {
+        "type": "object",
+        "properties": {
+            "parent": _members(parent) | {"anyOf": [{"required": ["wasm_base64"]}, {"required": ["module"]}]},
+            "tasks": {
+                "type": "array", "items": _members(run), "minItems": 1, "maxItems": limits.runs_max,
+                "description": "A batch: what each run has of its own; what it has not is the parent's.",
+            },
+        },
+        "required": ["parent"],
+        "additionalProperties": False,
+    }  # fmt: skip
+
+
+def _members(properties: _Json) -> _Json:
+    return {"type": "object", "properties": properties, "additionalProperties": False}
+
+
+def _json_field(each: fields.Field, limits: RequestLimits) -> _Json:
+    if each.name not in ("env", "labels"):
+        return _form_field(each, limits)
+    most = getattr(each, "count_max", 0)
+    pairs = {"type": "object", "additionalProperties": {"type": "string"}}
+    return pairs | ({"maxProperties": most} if most else {}) | {"description": each.help}
 
 
 def _form_field(each: fields.Field, limits: RequestLimits) -> _Json:
     schema = each.schema(limits)
     if isinstance(each, fields.Value) and each.default is not None:
-        is_named = isinstance(each.default, str)
-        schema["default"] = fields.bound(each.default, limits) if is_named else each.default
+        schema["default"] = each.filled_in(limits)
         if schema["default"] == 0 and (schema.get("minimum", 0) > 0 or "exclusiveMinimum" in schema):
             del schema["default"]  # what stands for none cannot be given
     if each.is_repeated:

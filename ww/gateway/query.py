@@ -79,6 +79,14 @@ WAIT: Final = Whole("wait", "Seconds to wait for the task's end at most.", 60)
 STATUS: Final = Word("status", "Only tasks of that status.", STATUSES)
 AFTER_TASK: Final = Text("after", "The id of a task: only those that are older.", "^[A-Za-z0-9][A-Za-z0-9._:-]{0,127}$")
 AFTER_RUN: Final = Whole("after", "A run number: only results of later ones.", _POSITION_MAX, 0)
+AFTER_RESULT: Final = Whole(
+    "after", "The position of the last result that was read, or by input its run number: what follows it.",
+    _POSITION_MAX, 0,
+)  # fmt: skip
+ORDER: Final = Word("order", "As the runs ended, or by their numbers: then each when all before it were.",
+                    ("completion", "input"))  # fmt: skip
+FOLLOW: Final = Word("follow", "Whether it goes on until the task has ended: true, if it is not said.",
+                     ("true", "false"))  # fmt: skip
 AFTER_POSITION: Final = Text(
     "after", "The id of an event: what came since; now: only what ends from now on.", "^([0-9]{1,19}|now)$"
 )
@@ -89,6 +97,7 @@ PARAMETERS: Final[dict[tuple[str, str], tuple[Parameter, ...]]] = {
     ("GET", "/tasks"): (STATUS, LIMIT, AFTER_TASK),
     ("GET", "/tasks/{id}"): (WAIT,),
     ("GET", "/tasks/{id}/runs"): (LIMIT, AFTER_RUN),
+    ("GET", "/tasks/{id}/results"): (ORDER, AFTER_RESULT, FOLLOW),
     ("GET", "/tasks/{id}/events"): (AFTER_POSITION,),
 }
 """Those of each endpoint."""

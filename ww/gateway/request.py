@@ -5,7 +5,7 @@ module looked at (guest.py) and gives its digest and kind. Fields: docs/http.md.
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -15,11 +15,14 @@ from ww.gateway import fields as known
 from ww.gateway import number
 from ww.gateway.fields import shown
 from ww.gateway.limits import ZIP_OVERHEAD_BYTES, RequestLimits
-from ww.gateway.task import Spec
+from ww.gateway.spec import Spec, Spread
 from ww.uuid7 import uuid7
 from ww.wasm_inspect import Guest, Kind
 
-__all__ = ["FIELDS", "ZIP_OVERHEAD_BYTES", "RequestLimits", "Submission", "read_fields", "shown", "uuid7"]
+__all__ = [
+    "FIELDS", "ZIP_OVERHEAD_BYTES", "RequestLimits", "Submission", "check_kind", "check_texts", "read_arguments",
+    "read_fields", "read_number", "shown", "uuid7",
+]  # fmt: skip
 
 FIELDS: Final = known.NAMES
 _ID: Final = re.compile(known.ID_PATTERN)
@@ -27,6 +30,7 @@ _DIGEST: Final = re.compile(known.DIGEST_PATTERN)
 _LABEL: Final = re.compile(known.LABEL_PATTERN)
 _BY_NAME: Final = {each.name: each for each in known.VALUES}
 _SHOWN_CHARACTERS: Final = 60
+NEEDS_OF_FILES: Final = "files, dirs or artifacts"
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,14 +45,23 @@ class Submission:
     module: str | None
     """sha256, hex, of a module already stored, or None when bytes come along."""
     values: Mapping[str, object] = field(default_factory=dict)
+    files_bytes_of_runs: int = 0
+    """What the guest's file system may hold where a run of a batch brings files."""
+    is_files_max_given: bool = False
 
     def spec(self, module: str, guest: Guest, files: str = "", *, owner: str = "") -> Spec:
         """Complete the submission with the digests of its module and files, what the module is, and whose it is.
 
         UsageError when the fields ask for what a guest of that kind has not.
         """
-        _check_kind(guest.kind, self.values)
-        arguments = self._arguments(guest) if guest.kind is Kind.FUNCTION else ()
+        check_kind(guest.kind, self.values)
+        arguments = self.arguments(guest) if guest.kind is Kind.FUNCTION else ()
+        return self.spec_with(module, guest, files, owner=owner, arguments=arguments)
+
+    def spec_with(
+        self, module: str, guest: Guest, files: str, *, owner: str, arguments: tuple[int, ...], inputs: str = ""
+    ) -> Spec:
+        """Complete it with what its function is called with, and the digest of a batch's inputs; nothing is checked."""
         return Spec(
             id=self.id,
             module=module,
@@ -57,26 +70,20 @@ class Submission:
             arguments=arguments,
             files=files,
             owner=owner,
+            inputs=inputs,
             **self.values,  # type: ignore[arg-type]
         )
 
-    def _arguments(self, guest: Guest) -> tuple[int, ...]:
-        """Read what a function is called with: input and difficulty, and args too when it was asked for by name."""
-        given = [(name, self.values.get(name)) for name in ("input", "difficulty")]
-        if self.entry is None:
-            texts = [(name, str(value or 0)) for name, value in given]
-        else:
-            texts = [(name, str(value)) for name, value in given if value is not None]
-            texts += [("args", text) for text in self.args]
-        name, types = shown(guest.entry), guest.parameters
-        if len(texts) != len(types):
-            takes = f"({', '.join(types)})" if len(types) <= 20 else f"{len(types)} parameters"
-            how = "input and difficulty where they are given, then args"
-            raise UsageError(f"args: {name} takes {takes}, {len(texts)} were given: {how}", "args")
-        return tuple(
-            _number(field, text, kind, f"parameter {place} of {name}")
-            for place, ((field, text), kind) in enumerate(zip(texts, types, strict=True), 1)
-        )
+    def arguments(self, guest: Guest) -> tuple[int, ...]:
+        """Return what a function is called with."""
+        numbers = self.whole("input"), self.whole("difficulty")
+        return read_arguments(guest, *numbers, self.args, is_named=self.entry is not None)
+
+    def whole(self, name: str) -> int | None:
+        """Return the input or the difficulty, where it was given."""
+        value = self.values.get(name)
+        assert value is None or isinstance(value, int)
+        return value
 
     @property
     def args(self) -> tuple[str, ...]:
@@ -93,7 +100,28 @@ class Submission:
         return size
 
 
-def _check_kind(kind: Kind, values: Mapping[str, object]) -> None:
+def read_arguments(
+    guest: Guest, input: int | None, difficulty: int | None, args: Sequence[str], *, is_named: bool
+) -> tuple[int, ...]:
+    """Read what a function is called with: input and difficulty, and args too when it was asked for by name."""
+    given = (("input", input), ("difficulty", difficulty))
+    if not is_named:
+        texts = [(name, str(value or 0)) for name, value in given]
+    else:
+        texts = [(name, str(value)) for name, value in given if value is not None]
+        texts += [("args", text) for text in args]
+    name, types = shown(guest.entry), guest.parameters
+    if len(texts) != len(types):
+        takes = f"({', '.join(types)})" if len(types) <= 20 else f"{len(types)} parameters"
+        how = "input and difficulty where they are given, then args"
+        raise UsageError(f"args: {name} takes {takes}, {len(texts)} were given: {how}", "args")
+    return tuple(
+        _number(field, text, kind, f"parameter {place} of {name}")
+        for place, ((field, text), kind) in enumerate(zip(texts, types, strict=True), 1)
+    )
+
+
+def check_kind(kind: Kind, values: Mapping[str, object]) -> None:
     """Refuse what no worker can give a guest of that kind, whatever worker it is."""
     if kind is Kind.COMPONENT and values["deterministic"] and values["files_bytes"]:
         why = "a component sees when its files were made; expected neither files, dirs nor artifacts with it"
@@ -114,10 +142,12 @@ def read_fields(
     limits: RequestLimits,
     *,
     files_size: int | None = None,
+    is_batch: bool = False,
 ) -> Submission:
     """Read a submission's text fields, in order, beside its stdin; UsageError names the field that is wrong.
 
-    files_size is that of the zip that came as `files`, if one came.
+    files_size is that of the zip that came as `files`, if one came. is_batch says that they are what the runs of a
+    batch have in common.
     """
     single: dict[str, str] = {}
     repeated: dict[str, list[str]] = {name: [] for name in known.REPEATED}
@@ -126,6 +156,8 @@ def read_fields(
     for name, text in fields:
         if name in single:
             raise UsageError(f"{name}: given more than once", name)
+        if name in known.ALL and known.ALL[name].is_file:
+            raise UsageError(f"{name}: is text here; expected a file part of a form", name)
         if name not in known.SINGLE and name not in known.REPEATED:
             raise UsageError(f"{shown(name)}: no such field; known are {' '.join(FIELDS)}", name[:_SHOWN_CHARACTERS])
         if "\0" in text:
@@ -139,6 +171,7 @@ def read_fields(
         else:
             single[name] = text
     _check_sizes(fields, stdin, files_size, limits)
+    _check_spread(single, is_batch)
     paths = {name: _read_paths(name, repeated[name]) for name in ("dirs", "artifacts")}
     module = _read_module(single.pop("module", None), has_wasm)
     return Submission(
@@ -147,11 +180,21 @@ def read_fields(
         entry=_read_entry(single.pop("entry", None)),
         module=module,
         values=_read_values(single, limits)
-        | _read_files(single, paths, files_size is not None, limits)
+        | _read_files(single, paths, files_size is not None, limits, is_batch=is_batch)
         | {"args": tuple(repeated["args"]), "env": tuple(env.items()), "stdin": stdin}
         | {"labels": tuple(sorted(labels.items()))}
         | paths,
+        files_bytes_of_runs=_size(known.FILES_MAX, single, limits) if is_batch else 0,
+        is_files_max_given=known.FILES_MAX.name in single,
     )
+
+
+def _check_spread(single: Mapping[str, str], is_batch: bool) -> None:
+    if is_batch and "repeats" in single:
+        raise UsageError("repeats: given beside runs of a batch, which are as many as they are", "repeats")
+    if single.get("spread") == Spread.EVERYWHERE and (is_batch or "repeats" in single):
+        beside = "a batch" if is_batch else "repeats"
+        raise UsageError(f"spread: everywhere is one run on each worker; expected it without {beside}", "spread")
 
 
 def _read_env(text: str, env: dict[str, str]) -> None:
@@ -207,6 +250,11 @@ def _check_sizes(
         raise UsageError(f"files: {files_size} bytes, at most {most} are taken", "files")
     if len(stdin) > limits.stdin_max_bytes:
         raise UsageError(f"stdin: {len(stdin)} bytes, at most {limits.stdin_max_bytes} are taken", "stdin")
+    check_texts(fields, limits)
+
+
+def check_texts(fields: Iterable[tuple[str, str]], limits: RequestLimits) -> None:
+    """Raise UsageError when texts together are too large."""
     if sum(len(name) + len(text.encode()) for name, text in fields) > limits.text_max_bytes:
         raise UsageError(f"the text fields together are larger than {limits.text_max_bytes} bytes", "args")
 
@@ -240,6 +288,13 @@ def _read_module(text: str | None, has_wasm: bool) -> str | None:
     return match[0].removeprefix("sha256:")
 
 
+def read_number(name: str, text: str, limits: RequestLimits) -> int:
+    """Read the value of a field that is a whole number."""
+    value = _BY_NAME[name].read(text, limits)
+    assert isinstance(value, int)
+    return value
+
+
 def _read_values(single: Mapping[str, str], limits: RequestLimits) -> dict[str, Any]:
     values = known.defaults(limits).copy()
     for name, text in single.items():
@@ -257,22 +312,35 @@ def _read_values(single: Mapping[str, str], limits: RequestLimits) -> dict[str, 
 
 
 def _read_files(
-    single: Mapping[str, str], paths: Mapping[str, tuple[str, ...]], has_files: bool, limits: RequestLimits
+    single: Mapping[str, str],
+    paths: Mapping[str, tuple[str, ...]],
+    has_files: bool,
+    limits: RequestLimits,
+    *,
+    is_batch: bool,
 ) -> dict[str, object]:
     """Read how much a guest's file system and its artifacts may hold: nothing where it has none."""
     has_file_system = has_files or bool(paths["dirs"] or paths["artifacts"])
 
     def size(each: known.Whole, is_there: bool, needs: str) -> int:
-        if not is_there:
-            if each.name in single:
-                raise UsageError(f"{each.name}: given without {needs}", each.name)
-            return 0
-        if each.name in single:
-            return each.read(single[each.name], limits)
-        assert isinstance(each.default, str)
-        return int(known.bound(each.default, limits))
+        if is_there:
+            return _size(each, single, limits)
+        if each.name in single and needs:
+            raise UsageError(f"{each.name}: given without {needs}", each.name)
+        return 0
 
+    # A run of a batch may bring the first file.
+    needs = "" if is_batch else NEEDS_OF_FILES
     return {
-        "files_bytes": size(known.FILES_MAX, has_file_system, "files, dirs or artifacts"),
+        "files_bytes": size(known.FILES_MAX, has_file_system, needs),
         "artifact_bytes": size(known.ARTIFACTS_MAX, bool(paths["artifacts"]), "artifacts"),
     }
+
+
+def _size(each: known.Whole, single: Mapping[str, str], limits: RequestLimits) -> int:
+    """Read a size, which has a default."""
+    if each.name in single:
+        return each.read(single[each.name], limits)
+    size = each.filled_in(limits)
+    assert isinstance(size, int)
+    return size

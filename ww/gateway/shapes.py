@@ -9,6 +9,7 @@ from typing import Any, Final
 from ww.gateway.fields import ID_PATTERN
 from ww.gateway.problem import CODES
 from ww.gateway.query import STATUSES
+from ww.gateway.spec import Spread
 from ww.gateway.task import RunState
 from ww.wasm_inspect import Kind
 
@@ -80,8 +81,10 @@ _RESULT: Final = _object(
         "files_bytes": _COUNT,
         "artifacts_url": _or_null(_TEXT),
         "artifacts_bytes": _COUNT,
+        "position": _COUNT,
+        "name": _TEXT,
     },
-    optional=("stdout_base64", "stderr_base64"),
+    optional=("stdout_base64", "stderr_base64", "position", "name"),
 )
 _UNENDED_RUN: Final = _object(
     {"run": _COUNT, "state": _words(RunState.SCHEDULED, RunState.QUEUED, RunState.RUNNING, RunState.CANCELLED)}
@@ -121,6 +124,8 @@ _TASK: Final = _object(
         "seed": _or_null(_COUNT),
         "fuel": _or_null(_COUNT),
         "cpu_seconds": _or_null(_SECONDS),
+        "spread": _words(*Spread),
+        "batch": _TRUTH,
         "runs": _object({str(state): _COUNT for state in RunState}),
         "results": _list(_ref("Result")),
         "results_url": _TEXT,

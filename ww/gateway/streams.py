@@ -1,32 +1,39 @@
-"""Answers that go on: as many as there may be, each as slow as its reader, and server-sent events over them.
+"""Answers that go on: as many as there may be, each as slow as its reader; server-sent events and lines of JSON.
 
-Holds what streams over HTTP and WebSockets share, and GET /tasks/{id}/events. Must not know what is told: events.py.
-Source: HTML Living Standard, 9.2, Server-sent events.
+Holds what streams over HTTP and WebSockets share, GET /tasks/{id}/events and GET /tasks/{id}/results. Must not know
+what is told: events.py and results.py. Source: HTML Living Standard, 9.2, Server-sent events.
 """
 
 import asyncio
 import json
-from collections.abc import Awaitable, Iterator
+import logging
+from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import contextmanager
-from typing import Final
+from typing import Any, Final
 
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
 
-from ww.errors import Overloaded, UsageError
+from ww.errors import ClosedError, NotFound, Overloaded, StoreError, UsageError
 from ww.gateway.caller import caller_now
 from ww.gateway.events import Event, Reader
+from ww.gateway.openapi import LINES_TYPE
 from ww.gateway.request import shown
+from ww.gateway.results import ResultReader
 from ww.gateway.server import ABORT
-from ww.gateway.watch import Watches
+from ww.gateway.view import told_json
+from ww.gateway.watch import Watch, Watches
+
+log = logging.getLogger("ww.gateway")
 
 _IDLE_S: Final = 15.0
 _HEADERS: Final = {
-    "Content-Type": "text/event-stream; charset=utf-8",
     "Cache-Control": "no-store",
     "X-Accel-Buffering": "no",  # a proxy in front is not to hold anything back
 }
+_EVENTS: Final = "text/event-stream; charset=utf-8"
+
 _POSITION_DIGITS: Final = 18
 
 
@@ -60,13 +67,12 @@ class Streams:
             raise ConnectionAbortedError from None
 
 
-class EventStream(Response):
-    """What happens to a task, as server-sent events."""
+class _Stream(Response):
+    """What is told of a task."""
 
-    def __init__(self, reader: Reader, watches: Watches, id: str, streams: Streams) -> None:
-        super().__init__(None, headers=_HEADERS)
+    def __init__(self, kind: str, watches: Watches, id: str, streams: Streams) -> None:
+        super().__init__(None, headers=_HEADERS | {"Content-Type": kind})
         del self.headers["content-length"]
-        self._reader = reader
         self._watches = watches
         self._id = id
         self._streams = streams
@@ -87,12 +93,59 @@ class EventStream(Response):
 
     async def _tell(self, scope: Scope, send: Send) -> None:
         with self._watches.open(self._id) as watch:
-            async for events in self._reader.events(watch, idle_s=_IDLE_S):
+            async for body in self._bodies(watch):
                 if caller_now(scope) is None:
+                    self._cut(scope)
                     break
-                body = b"".join(map(_lines, events)) if events else b":\n\n"
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         await send({"type": "http.response.body"})
+
+    def _bodies(self, watch: Watch) -> AsyncIterator[bytes]:
+        """Give what is told, to its end."""
+        raise NotImplementedError
+
+    def _cut(self, scope: Scope) -> None:
+        """Break off before the end."""
+
+
+class EventStream(_Stream):
+    """What happens to a task, as server-sent events."""
+
+    def __init__(self, reader: Reader, watches: Watches, id: str, streams: Streams) -> None:
+        super().__init__(_EVENTS, watches, id, streams)
+        self._reader = reader
+
+    async def _bodies(self, watch: Watch) -> AsyncIterator[bytes]:
+        async for events in self._reader.events(watch, idle_s=_IDLE_S):
+            yield b"".join(map(_lines, events)) if events else b":\n\n"
+
+
+class ResultStream(_Stream):
+    """Results of a task, a line of JSON each.
+
+    The end of the answer says that it was all: what breaks off before is cut, so that nobody takes it for that.
+    """
+
+    def __init__(self, reader: ResultReader, watches: Watches, id: str, streams: Streams) -> None:
+        super().__init__(LINES_TYPE, watches, id, streams)
+        self._reader = reader
+
+    async def _tell(self, scope: Scope, send: Send) -> None:
+        try:
+            await super()._tell(scope, send)
+        except (ClosedError, NotFound, StoreError) as error:
+            if not isinstance(error, ClosedError):
+                log.error("results of %s break off: %s", shown(self._id), error)
+            self._cut(scope)
+
+    async def _bodies(self, watch: Watch) -> AsyncIterator[bytes]:
+        async for page in self._reader.pages(watch, idle_s=_IDLE_S):
+            yield b"".join(_line(told_json(told, self._id)) for told in page) if page else b"\n"
+
+    def _cut(self, scope: Scope) -> None:
+        if (abort := scope.get("extensions", {}).get(ABORT)) is not None:
+            abort()
+        raise ConnectionAbortedError
 
 
 async def until_gone(work: Awaitable[None], receive: Receive) -> None:
@@ -111,6 +164,10 @@ async def until_gone(work: Awaitable[None], receive: Receive) -> None:
         for each in (working, going):
             each.cancel()
         await asyncio.gather(working, going, return_exceptions=True)
+
+
+def _line(value: dict[str, Any]) -> bytes:
+    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
 
 
 def _lines(event: Event) -> bytes:

@@ -8,6 +8,7 @@ from datetime import UTC, datetime
 from typing import Any
 from urllib.parse import quote
 
+from ww.gateway.results import Told
 from ww.gateway.rows import TaskRow
 from ww.gateway.task import RunResult, RunState, Spec
 
@@ -53,6 +54,8 @@ def spec_json(spec: Spec) -> dict[str, Any]:
         "seed": spec.seed if spec.deterministic else None,
         "fuel": spec.fuel or None,
         "cpu_seconds": spec.cpu_s or None,
+        "spread": spec.spread,
+        "batch": bool(spec.inputs),
     }
 
 
@@ -91,6 +94,12 @@ def result_json(result: RunResult, task: str) -> dict[str, Any]:
         "artifacts_url": artifacts_url,
         "artifacts_bytes": outcome.artifacts_bytes,
     }
+
+
+def told_json(told: Told, task: str) -> dict[str, Any]:
+    """Render a result with its position, and the name of its run where it has one."""
+    rendered = result_json(told.result, task) | {"position": told.position}
+    return rendered | {"name": told.name} if told.name else rendered
 
 
 def _output_json(name: str, data: bytes, truncated: bool) -> dict[str, Any]:
