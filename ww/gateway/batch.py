@@ -181,9 +181,9 @@ class BatchReader:
 
 def in_place(place: str, error: UsageError) -> UsageError:
     """Return an error of one of several, with which of them it is of."""
-    if error.field:
-        return UsageError(f"{place}.{error}", f"{place}.{error.field}")
-    return UsageError(f"{place}: {error}", place)
+    field = f"{place}.{error.field}" if error.field else place
+    says_field = error.field and str(error).startswith(f"{error.field}:")
+    return UsageError(f"{place}.{error}" if says_field else f"{place}: {error}", field)
 
 
 def check_run(run: RunFields, limits: RequestLimits) -> None:

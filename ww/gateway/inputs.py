@@ -167,6 +167,8 @@ def _read_blocks(path: Path, numbers: Sequence[int]) -> dict[int, list[Record]]:
                 offsets = os.pread(fd, 2 * _OFFSET.size, index_at + number * _OFFSET.size)
                 start = _OFFSET.unpack_from(offsets)[0]
                 end = _OFFSET.unpack_from(offsets, 8)[0] if number + 1 < blocks else index_at
+                if not 0 <= start <= end <= index_at:
+                    raise ValueError("offset")
                 if number > numbers[-1] and (budget := budget - (end - start)) < 0:
                     break
                 found[number] = _read_block(path, fd, start, end, min(_BLOCK, count - number * _BLOCK))
@@ -188,6 +190,8 @@ def _read_block(path: Path, fd: int, start: int, end: int, count: int) -> list[R
     else:
         while start < end:
             length = 4 + int.from_bytes(os.pread(fd, 4, start), "little")
+            if length > end - start or len(records) == count:
+                raise ValueError("length")
             is_long = length > _CACHED_RECORD_BYTES
             records.append(Extent(path, start, length) if is_long else os.pread(fd, length, start))
             start += length

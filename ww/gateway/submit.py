@@ -117,13 +117,12 @@ class Submitter:
         is_new = parent.submission.is_id_made
 
         async def keep() -> None:
-            if parent.wasm is None:
-                await self._modules.require(spec.module)
-            else:
-                await parent.wasm.keep()
-            for upload in (parent.zipped, inputs):
+            # What may be too large first: the others are then not kept for nothing.
+            for upload in (inputs, parent.zipped, parent.wasm):
                 if upload is not None:
                     await upload.keep()
+            if parent.wasm is None:
+                await self._modules.require(spec.module)
 
         try:
             with self._perimeter.admit(caller, spec):
