@@ -4,6 +4,7 @@ schemathesis makes the requests of the document: those that fit it, and those th
 the same each time. Streams and WebSockets have tests of their own.
 """
 
+import base64
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Final
@@ -86,9 +87,13 @@ def test_what_is_answered_is_what_is_described(gateway: Gateway, path: str, meth
         if asked % 2 and "id" in (case.path_parameters or {}):
             case.path_parameters["id"] = TASK
         if asked % 2 and isinstance(case.body, dict) and "wasm" in operation_fields:
-            case.body["wasm"] = guest("noop")
-            for name in ("module", "files", "seed", "files_max", "artifacts_max"):
-                case.body.pop(name, None)
+            is_json = case.media_type == "application/json"
+            fields = case.body.get("parent") if is_json else case.body
+            if isinstance(fields, dict):
+                wasm = guest("noop")
+                fields |= {"wasm_base64": base64.b64encode(wasm).decode()} if is_json else {"wasm": wasm}
+                for name in ("module", "files", "files_base64", "seed", "files_max", "artifacts_max"):
+                    fields.pop(name, None)
         headers = dict(gateway.client.headers) if asked % 5 else {}
         answer = case.call(base_url=base, headers=headers, timeout=20)
         case.validate_response(answer, checks=CHECKS)

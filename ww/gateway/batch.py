@@ -188,19 +188,21 @@ def in_place(place: str, error: UsageError) -> UsageError:
 
 def check_run(run: RunFields, limits: RequestLimits) -> None:
     """Raise UsageError for what no run may be given, wherever it comes from."""
-    for text in run.args or ():
-        _check_text("args", text)
-    for name, value in (run.env or {}).items():
-        _check_text("env", name)
-        _check_text("env", value)
-        if not name or "=" in name:
-            raise UsageError(f"env: {shown(name)} is no name of a variable", "env")
+    if run.args:
+        _check_text("args", "".join(run.args))
+    if run.env:
+        _check_text("env", "".join(run.env) + "".join(run.env.values()))
+        for name in run.env:
+            if not name or "=" in name:
+                raise UsageError(f"env: {shown(name)} is no name of a variable", "env")
     if run.name:
         _check_text("name", run.name)
         if len(run.name) > RUN_NAME_CHARACTERS_MAX:
             raise UsageError(f"name: {len(run.name)} characters, at most {RUN_NAME_CHARACTERS_MAX}", "name")
     if run.stdin is not None and len(run.stdin) > limits.stdin_max_bytes:
         raise UsageError(f"stdin: {len(run.stdin)} bytes, at most {limits.stdin_max_bytes} are taken", "stdin")
+    if run.input is run.difficulty is run.seed is None:
+        return
     for field, number in (("input", run.input), ("difficulty", run.difficulty), ("seed", run.seed)):
         if number is not None and not 0 <= number <= INT64_MAX:
             read_number(field, str(number), limits)
