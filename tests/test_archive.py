@@ -21,6 +21,7 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from tests.guests import zipped
 from ww import archive
 from ww.errors import UsageError
 
@@ -568,3 +569,11 @@ def test_what_is_packed_unpacks_to_the_same(tree: Any, level: int) -> None:
         unpack(made, other, **room)
         assert content(one) == content(other)
         assert pack(other, "/", level=level, **room) == made
+
+
+def test_the_contents_of_a_zip_come_in_its_order_and_whole() -> None:
+    data = zipped(b=b"second", a__c=b"x" * 600_000, d=b"")
+    found = list(archive.contents(data, bytes_max=600_000, count_max=10))
+    assert found == [("b", b"second"), ("a/c", b"x" * 600_000), ("d", b"")]
+    with pytest.raises(UsageError, match=r"'a/c' has 600000 bytes, the limit is 599999"):
+        next(archive.contents(data, bytes_max=599_999, count_max=10))

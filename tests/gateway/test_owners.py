@@ -55,7 +55,14 @@ async def test_a_task_is_its_owners_and_an_admins(gateway: Gateway) -> None:
     assert (await added(gateway, "alice", "a"))["owner"] == "alice"
     await added(gateway, "bob", "b")
     await gateway.end("a", 0)
-    for path in ("/tasks/a", "/tasks/a?wait=1", "/tasks/a/runs", "/tasks/a/runs/0", "/tasks/a/runs/0/artifacts"):
+    for path in (
+        "/tasks/a",
+        "/tasks/a?wait=1",
+        "/tasks/a/runs",
+        "/tasks/a/results",
+        "/tasks/a/runs/0",
+        "/tasks/a/runs/0/artifacts",
+    ):
         answer = await ask(gateway, "bob", "GET", path)
         assert (answer.status_code, answer.json()["code"]) == (404, "not_found")
         assert answer.json()["detail"] == "no task 'a'", "as one that is not there"
