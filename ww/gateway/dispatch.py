@@ -202,8 +202,7 @@ class Dispatcher:
             # It gets nothing more, or it could send everything back for ever.
             self._pool.leave(slot.lease.peer)
             self._observer.attempt_ended("returned", len(group.left))
-            for attempt in group.left.values():
-                task.give_back(attempt, self._clock.now())
+            self.give_back(list(group.left.values()), slot)
         except Exception as error:
             # A worker may answer anything; whatever it is, only these attempts are lost by it.
             if not isinstance(error, WwError):
@@ -329,9 +328,17 @@ class Dispatcher:
             where = f"run {task.spec.id}/{first.run}{others}: attempt {first.number} on {first.worker}"
             log.info("%s is lost: %s", where, error)
         self._observer.attempt_ended("lost", len(group.left))
+        self._spreading.begun(task, slot.lease.peer_id, -len(active))
         effects = [task.lose(attempt, str(error), now, wall) for attempt in active]
         self.stop(attempt for each in effects for attempt in each.stop)
         return [each.result for each in effects if each.result is not None]
+
+    def give_back(self, attempts: Sequence[Attempt], slot: Slot) -> None:
+        """Put runs back that their worker did not begin, as if they had not been taken."""
+        now = self._clock.now()
+        for attempt in attempts:
+            attempt.task.give_back(attempt, now)
+            self._spreading.begun(attempt.task, slot.lease.peer_id, -1)
 
     def forget(self, task: Task) -> None:
         """Forget what is remembered of a task that has ended."""

@@ -87,11 +87,8 @@ class Oversight:
         behind = [attempt for group in slot.groups for attempt in group.left.values()][1:]
         behind = [attempt for attempt in behind if attempt.task.is_active(attempt)]
         self._dispatcher.stop(behind)
-        tasks: dict[Task, None] = {}
-        for attempt in behind:
-            attempt.task.give_back(attempt, self._clock.now())
-            tasks[attempt.task] = None
-        for task in tasks:
+        self._dispatcher.give_back(behind, slot)
+        for task in dict.fromkeys(attempt.task for attempt in behind):
             self._agenda.put(task)
             self._watches.notify(task.spec.id)
 
