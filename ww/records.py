@@ -287,12 +287,12 @@ def read_outcomes(data: bytes) -> list[RawOutcome]:
             at = end
         elif stdout_bytes or stderr_bytes or artifacts_bytes or detail_bytes:
             raise ValueError("an outcome record has another length than it says")
-        found.append(
-            RawOutcome(
-                place, reason, flags, exit_code, result, memory, memory_limit, fuel, files, wall_s, instantiate_s,
-                cpu_s, queue_s, compile_s, stdout, stderr, artifacts, detail,
-            )
+        # For every run: tuple.__new__ takes half the time of the class's own.
+        fields = (
+            place, reason, flags, exit_code, result, memory, memory_limit, fuel, files, wall_s, instantiate_s,
+            cpu_s, queue_s, compile_s, stdout, stderr, artifacts, detail,
         )  # fmt: skip
+        found.append(tuple.__new__(RawOutcome, fields))
     return found
 
 

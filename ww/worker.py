@@ -53,7 +53,7 @@ _BACKOFF_MAX_S: Final = 5.0
 # What somebody has to change before trying again can help.
 _FOR_PEOPLE: Final = (NotAdmitted, PeerMismatch, ProtocolMismatch)
 # How long the answer to a group waits for its end.
-_ANSWER_WITHIN_S: Final = 0.01
+_ANSWER_WITHIN_S: Final = 0.03
 # Outcomes of a group wait that long for others.
 _LINGER_S: Final = 0.005
 # Tasks whose files a lease may keep here, each as large as a run's input may be.

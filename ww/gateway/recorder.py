@@ -22,7 +22,7 @@ log = logging.getLogger("ww.gateway")
 
 _RETRY_S: Final = 1.0
 # Results on their way to disk; slots wait when there are more.
-_UNWRITTEN_MAX: Final = 1024
+_UNWRITTEN_MAX: Final = 4096
 # And what they may have printed, since a disk that refuses may do so for hours.
 _UNWRITTEN_BYTES_MAX: Final = 64 << 20
 # While more runs are due, results wait this long for others, so that many share one commit.

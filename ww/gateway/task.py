@@ -400,7 +400,7 @@ class Task:
         if to in ENDED:
             result = self._finish(run, attempt, to, outcome, wall)
             others = tuple(a for a in run.attempts if a is not attempt) if len(run.attempts) > 1 else ()
-            return Effects(result, others)
+            return tuple.__new__(Effects, (result, others))
         del self._attempts[attempt]
         run.attempts.remove(attempt)
         if event in (Event.CRASHED, Event.LOST):
@@ -428,8 +428,9 @@ class Task:
         run.state = state
         self._runs.pop(run.number, None)
         self._ending.add(run.number)
-        # For every run: by their order, since names cost a third of it.
-        return RunResult(run.number, state, outcome, attempt.worker, run.tries, run.queued_at, attempt.started_at, wall)
+        # For every run: this takes a third of the time of the class's own.
+        fields = run.number, state, outcome, attempt.worker, run.tries, run.queued_at, attempt.started_at, wall
+        return tuple.__new__(RunResult, fields)
 
     def _running(self) -> int:
         return len(self._runs) - len(self._again) + len(self._ending)
