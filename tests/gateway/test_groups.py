@@ -66,6 +66,7 @@ async def test_each_run_is_given_its_own_input(gateway: Gateway) -> None:
     given = {run.argument: run.given._replace(arguments=tuple(run.given.arguments or ())) for run in worker.runs}
     assert given == dict(enumerate(inputs))
     assert max(map(len, worker.groups)) > 8
+    await until(lambda: worker.leases_ended > 0)
     assert worker.tasks == worker.leases_ended, "what all runs have in common goes once to each lease"
 
 

@@ -31,6 +31,8 @@ log = logging.getLogger("ww.gateway")
 
 # Groups on one slot at once: one runs, one waits beside it, and one is on its way.
 _LANES_MAX: Final = 3
+# How long a slot is kept after a short run when nothing is due.
+_KEPT_S: Final = 0.02
 # A run this short takes less time than its way to the worker and back.
 _SHORT_S: Final = 0.005
 
@@ -48,6 +50,11 @@ class DispatchConfig:
     """How long a run that is for one worker alone waits for it to come back."""
     speculate: bool = False
     """Whether a run that takes much longer than its like gets a second attempt once nothing else of its task waits."""
+
+
+def _give_up(more: "asyncio.Future[list[Attempt]]") -> None:
+    if not more.done():
+        more.set_result([])
 
 
 class _OurFault(WwError):
@@ -83,6 +90,8 @@ class Dispatcher:
         self._spawn = spawn
         self.slots: set[Slot] = set()
         """Those that are leased."""
+        self._kept: dict[Slot, asyncio.Future[list[Attempt]]] = {}
+        """Slots that wait a moment for more."""
         self._groups: dict[Attempt, Group] = {}
         """By attempt under way."""
         self._wake = asyncio.Event()
@@ -103,6 +112,7 @@ class Dispatcher:
         while True:
             await self._wake.wait()
             self._wake.clear()
+            self._use_kept()
             without_room: set[Need] = set()
             # Nothing is due: thousands of offers need not be looked at for each that comes.
             while (
@@ -111,6 +121,14 @@ class Dispatcher:
                 and (found := self._place(without_room)) is not None
             ):
                 self.use(*found)
+
+    def _use_kept(self) -> None:
+        """Let the slots that wait for more have what is due."""
+        for slot, more in list(self._kept.items()):
+            if not len(self._agenda.ready):
+                return
+            if not more.done() and (attempts := self._next(slot)):
+                more.set_result(attempts)
 
     def _place(self, without_room: set[Need]) -> tuple[Lease, list[Attempt]] | None:
         """Begin the runs that should go next of those for which slots are free; for some needs there are known to be
@@ -170,6 +188,8 @@ class Dispatcher:
                 attempts = self._next(slot) if may_go_on else []
                 if attempts and slot.is_short and slot.lanes < _LANES_MAX:
                     self._widen(slot, task)
+                elif not attempts and may_go_on and slot.is_short and slot.lanes == 1:
+                    attempts = await self._keep(slot)
         finally:
             slot.lanes -= 1
             if slot.lanes == 0:
@@ -177,6 +197,18 @@ class Dispatcher:
                 self.slots.discard(slot)
                 if len(self._agenda.ready):
                     self.wake()
+
+    async def _keep(self, slot: Slot) -> list[Attempt]:
+        """Keep a slot for a moment though nothing is due: who sends one short run after the other saves an offer."""
+        loop = asyncio.get_running_loop()
+        more: asyncio.Future[list[Attempt]] = loop.create_future()
+        timer = loop.call_later(_KEPT_S, _give_up, more)
+        self._kept[slot] = more
+        try:
+            return await more
+        finally:
+            timer.cancel()
+            del self._kept[slot]
 
     def _widen(self, slot: Slot, task: Task) -> None:
         """Use one more lane, unless another slot could do it."""
