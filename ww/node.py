@@ -31,7 +31,7 @@ from ww.net.multiaddr import Multiaddr
 from ww.net.tls import KEEPALIVE_S, TlsTransport
 from ww.net.transport import Transport
 from ww.rpc.account import PeerLimits
-from ww.rpc.admission import Admission, Open, Unbanned
+from ww.rpc.admission import Admission, Either, Only, Open, Unbanned
 from ww.rpc.connection import Connection
 from ww.rpc.race import race
 from ww.rpc.register import Register
@@ -60,6 +60,8 @@ class NodeConfig:
     """Where peers may be found."""
     admission: Admission | None = None
     """Who may connect; needed beyond loopback."""
+    guests: Admission | None = None
+    """Who may connect too, and be no part of the cluster: to such peers something else is exported."""
     connections_max: int = 1024
     """Peers connected at a time, authenticated or not, at each address listened on."""
     handshake_timeout_s: float = 5.0
@@ -122,12 +124,21 @@ class Node:
         self.addresses: list[Multiaddr] = []
         self.register = config.register
         """Who is banned, enrolled, draining."""
+        self.members_only = self._members_only()
+        """Of what is exported, who may have what is not for guests; None: whoever may connect."""
         self._incarnations = config.state_directory / "incarnations"
         self._stack = AsyncExitStack()
 
     def _admission(self) -> Admission:
         policy = self._config.admission or Open()
+        if self._config.guests is not None:
+            policy = Either(policy, self._config.guests)
         return Unbanned(self._config.register, policy) if self._config.register is not None else policy
+
+    def _members_only(self) -> Admission | None:
+        if self._config.guests is None or self._config.admission is None:
+            return None
+        return Either(Only(self.peer_id), self._config.admission)
 
     @staticmethod
     def _check(config: NodeConfig) -> None:
@@ -176,8 +187,8 @@ class Node:
 
     async def listen(self, load: Callable[[], Load] = Load) -> None:
         """Let peers in, and say where. Call it when everything is exported; load says how busy this node is."""
-        self.vat.export("members", self.heartbeats.members_for)
-        self.vat.export("view", lambda peer: view_for(self.heartbeats, peer))
+        self.vat.export("members", self.heartbeats.members_for, self.members_only)
+        self.vat.export("view", lambda peer: view_for(self.heartbeats, peer), self.members_only)
         self.heartbeats.load = load
         for address in self._config.listen:
             self.addresses += await self.vat.listen(address)

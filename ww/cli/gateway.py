@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
+from ww.cli.native import add_tasks_options, guests, tasks_admission, tasks_config
 from ww.cli.options import add_node_options, node_config
 from ww.cli.parser import Append, Parser, count, seconds, size
 from ww.cli.process import log_to_stderr, look_for_cycles_seldom, on_stop_signals
@@ -29,6 +30,7 @@ from ww.gateway.storage import StoreConfig
 from ww.gateway.task import Policy
 from ww.gateway.tokens import Tokens
 from ww.node import Node
+from ww.rpc.admission import Admission
 from ww.rpc.loop import run
 
 log = logging.getLogger("ww.gateway")
@@ -43,6 +45,7 @@ def add_to(parser: Parser) -> None:
     add_node_options(parser)
     parser.option("--key", Path, "file of the key pair (gateway.key in the state directory)", metavar="FILE")
     _add_http_options(parser)
+    add_tasks_options(parser)
     add_store_options(parser)
     add_store_timeout(parser)
     limits, http, scheduler, store = RequestLimits(), HttpConfig(), SchedulerConfig(), StoreConfig()
@@ -253,7 +256,7 @@ def keep(text: str) -> int | float:
         raise UsageError(f"{text[:40]!r}: expected a number of tasks, or a time with s, m, h or d") from None
 
 
-def _config(arguments: argparse.Namespace) -> GatewayConfig:
+def _config(arguments: argparse.Namespace, tasks: Admission | None) -> GatewayConfig:
     host, port = arguments.http
     is_loopback, tokens = _check_exposure(arguments), _tokens(arguments)
     return GatewayConfig(
@@ -333,6 +336,8 @@ def _config(arguments: argparse.Namespace) -> GatewayConfig:
             keep_s=arguments.keep if isinstance(arguments.keep, float) else None,
             results_bytes_max=arguments.results_max,
         ),
+        tasks=tasks_config(arguments),
+        tasks_admission=tasks,
         postgres=store_of(arguments),
         postgres_timeout_s=arguments.store_timeout,
     )
@@ -342,7 +347,8 @@ async def main(arguments: argparse.Namespace) -> int:
     """Serve until told to stop."""
     log_to_stderr(arguments.log, as_json=arguments.log_json)
     look_for_cycles_seldom()
-    config = _config(arguments)
+    tasks = tasks_admission(arguments)
+    config = _config(arguments, tasks)
     key_file = arguments.key or arguments.state / "gateway.key"
     stop = asyncio.Event()
     task = asyncio.current_task()
@@ -350,7 +356,7 @@ async def main(arguments: argparse.Namespace) -> int:
     on_stop_signals(stop.set, task.cancel)
     try:
         async with (
-            Node(node_config(arguments, key_file, "gateway")) as node,
+            Node(node_config(arguments, key_file, "gateway", guests(tasks))) as node,
             serve(node, SystemClock(), config),
         ):
             print(node.peer_id, flush=True)

@@ -6,9 +6,9 @@ Holds them and what is made of them. Must not start anything. The parser itself:
 import argparse
 from pathlib import Path
 
-from ww.cli.dial_string import DialString, load_dial_string, read_dial_string
 from ww.cli.parser import Append, NotInArgv, Parser, count, key_value, seconds, size, state_directory
 from ww.cluster.membership import MembershipConfig
+from ww.dial_string import DialString, load_dial_string, read_dial_string
 from ww.discovery.multicast import DEFAULT_GROUP
 from ww.discovery.packet import META_MAX
 from ww.discovery.sources import DiscoveryConfig
@@ -18,7 +18,7 @@ from ww.net.multiaddr import Multiaddr, MulticastGroup
 from ww.net.tls import KEEPALIVE_S
 from ww.node import EVERYWHERE, LOOPBACK, NodeConfig, check_namespace
 from ww.rpc.account import PeerLimits
-from ww.rpc.admission import parse_admission
+from ww.rpc.admission import Admission, parse_admission
 from ww.rpc.register import Register
 
 
@@ -61,7 +61,7 @@ def add_node_options(parser: Parser) -> None:
         " --admit /ip4/0.0.0.0/tcp/0); repeatable", action=Append, default=[], metavar="ADDR",
     )  # fmt: skip
     parser.option(
-        "--admit", _admission, "who may connect: open, allow:FILE with a peer id a line, or ticket (see ww ticket);"
+        "--admit", admission, "who may connect: open, allow:FILE with a peer id a line, or ticket (see ww ticket);"
         " must be given to listen beyond loopback", metavar="POLICY",
     )  # fmt: skip
     parser.option("--peers-max", count, "peers connected at a time (1024)", default=1024, metavar="N")
@@ -92,7 +92,8 @@ def _ttl(text: str) -> float:
     return ttl_s
 
 
-def _admission(text: str) -> str:
+def admission(text: str) -> str:
+    """Read a policy, which is made when it is known where the register of peers is."""
     parse_admission(text, Register(Path()))
     return text
 
@@ -109,8 +110,10 @@ def _level(text: str) -> str:
     return text
 
 
-def node_config(arguments: argparse.Namespace, key_file: Path | None, role: str) -> NodeConfig:
-    """Make a node's configuration of the options that add_node_options added."""
+def node_config(
+    arguments: argparse.Namespace, key_file: Path | None, role: str, guests: Admission | None = None
+) -> NodeConfig:
+    """Make a node's configuration of the options that add_node_options added; guests may connect too."""
     listen = tuple(arguments.listen)
     if not listen:
         # A worker that lets nobody in can still look for its gateway everywhere.
@@ -134,6 +137,7 @@ def node_config(arguments: argparse.Namespace, key_file: Path | None, role: str)
         listen=listen,
         addresses=tuple(bootstrap),
         admission=parse_admission(arguments.admit, register) if arguments.admit is not None else None,
+        guests=guests,
         register=register if role == "gateway" else None,
         ticket=ticket,
         connections_max=arguments.peers_max,

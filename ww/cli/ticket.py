@@ -8,17 +8,17 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from ww.cli.dial_string import write_dial_string
 from ww.cli.parser import Parser, argument, number_32, seconds, state_directory
 from ww.cli.secret import add_out, secret_output
 from ww.cli.table import show
+from ww.dial_string import write_dial_string
 from ww.errors import UsageError
 from ww.identity import Identity
 from ww.net.multiaddr import Multiaddr
-from ww.rpc.register import Register, Ticket
+from ww.rpc.register import PURPOSES, Register, Ticket
 
 _TTL_MAX_S: Final = 3650 * 86_400.0
-_COLUMNS = ("TICKET", "STATE", "USES", "MADE", "EXPIRES")
+_COLUMNS = ("TICKET", "FOR", "STATE", "USES", "MADE", "EXPIRES")
 
 
 def add_to(group: Parser) -> None:
@@ -42,6 +42,10 @@ def add_to(group: Parser) -> None:
         help="how long it may be used: 30m, 24h, 7d (24h)",
     )
     create.add_argument("--uses", type=argument(number_32), default=1, metavar="N", help="by how many peers (1)")
+    create.add_argument(
+        "--for", dest="purpose", choices=PURPOSES, default="work",
+        help="what it lets a peer do: work for the gateway, or give it tasks (work)",
+    )  # fmt: skip
     create.add_argument(
         "--addr", type=argument(_reachable), metavar="ADDR",
         help="where the gateway can be reached from there, when not by discovery: /ip4/HOST/tcp/PORT",
@@ -77,7 +81,8 @@ def main_create(arguments: argparse.Namespace) -> int:
         raise UsageError(f"there is no key {key.name} there: start the gateway first, or see --state and --key", "key")
     identity = Identity.load(key, lock=False)
     with secret_output(arguments.out) as output:
-        ticket = register_in(arguments.state).create_ticket(arguments.ttl, arguments.uses, time.time())
+        register, now = register_in(arguments.state), time.time()
+        ticket = register.create_ticket(arguments.ttl, arguments.uses, now, arguments.purpose)
         print(write_dial_string(identity.peer_id, arguments.addr, ticket), file=output)
     return 0
 
@@ -111,7 +116,10 @@ def main_ls(arguments: argparse.Namespace) -> int:
     if arguments.json:
         print(json.dumps([_json(ticket, now) for ticket in tickets]))
     else:
-        rows = [(t.id, _state(t, now), str(t.uses_left), _when(t.created_at), _when(t.expires_at)) for t in tickets]
+        rows = [
+            (t.id, t.purpose, _state(t, now), str(t.uses_left), _when(t.created_at), _when(t.expires_at))
+            for t in tickets
+        ]
         show(_COLUMNS, rows)
     return 0
 

@@ -38,6 +38,10 @@ class ArtifactStore:
         with Upload.whole(self._content, _ZIP, in_use, data, digest) as upload:
             await upload.keep()
 
+    def path(self, digest: str) -> Path:
+        """Say where the zip of that digest (hex) is, if it is there."""
+        return self._content.path(digest, _ZIP)
+
     async def open(self, digest: str) -> BinaryIO:
         """Open a stored zip. NotFound when it is not here."""
         try:

@@ -41,9 +41,14 @@ class Caller:
     """One caller."""
 
     name: str = ""
-    """Of its token: tasks it submits carry it as their owner. Empty where no tokens are asked for."""
+    """Of its token, or `peer:` and its peer id: its tasks carry it as their owner. Empty where none are asked for."""
     scopes: frozenset[Scope] = field(default_factory=lambda: frozenset(Scope))
     quota: Quota = field(default_factory=Quota)
+
+    @property
+    def called(self) -> str:
+        """What to call it in a message."""
+        return f"the {self.name.replace(':', ' ', 1)}" if ":" in self.name else f"the token {self.name!r}"
 
     def may(self, scope: Scope) -> bool:
         """Whether the caller has a right."""
@@ -52,7 +57,7 @@ class Caller:
     def require(self, scope: Scope) -> None:
         """Raise NotAllowed unless the caller has a right."""
         if not self.may(scope):
-            raise NotAllowed(f"the token {self.name!r} has no scope {scope}")
+            raise NotAllowed(f"{self.called} has no scope {scope}")
 
     def may_see(self, owner: str) -> bool:
         """Whether the caller may see the tasks of that owner."""

@@ -135,12 +135,18 @@ class HttpGateway:
         return Json(await self._task_json(id), 201 if created else 200, location)
 
     async def get_tasks(self, request: Request) -> Response:
-        caller = caller_of(request.scope)
         status, limit = STATUS.read(request.query_params), LIMIT.read(request.query_params)
+        after = request.query_params.get("after")
+        return Json(await self.list_json(caller_of(request.scope), status, limit, after))
+
+    async def list_json(
+        self, caller: Caller, status: str | None, limit: int, after: str | None
+    ) -> list[dict[str, Any]]:
+        """Render up to limit tasks that the caller may see, newest first: of that status, older than the task after."""
         page_size = LIMIT.high if status else limit
         owner = None if caller.may(Scope.ADMIN) else caller.name
         before = None
-        if (after := request.query_params.get("after")) is not None:
+        if after is not None:
             before = (await self._row(after, caller)).number
         rows: list[TaskRow] = []
         while len(rows) < limit:
@@ -149,7 +155,7 @@ class HttpGateway:
             if len(page) < page_size:
                 break
             before = page[-1].number
-        return Json(await self._tasks_json(rows[:limit]))
+        return await self._tasks_json(rows[:limit])
 
     async def get_task(self, request: Request) -> Response:
         id: str = request.path_params["id"]
@@ -249,10 +255,13 @@ class HttpGateway:
     # The cluster.
 
     async def get_workers(self, request: Request) -> Response:
-        caller = caller_of(request.scope)
+        return Json(await self.workers_json(caller_of(request.scope)))
+
+    async def workers_json(self, caller: Caller) -> list[dict[str, Any]]:
+        """Render the workers that are registered, as that caller may see them."""
         # Whoever knows a digest may read the module: those of others are not told.
         told = None if caller.may(Scope.ADMIN) else await self._store.modules_of(caller.name)
-        workers = [
+        return [
             {
                 "peer": str(entry.peer.peer_id),
                 "kind": entry.info.kind,
@@ -268,10 +277,13 @@ class HttpGateway:
             }
             for entry, free in self._scheduler.pool.workers()
         ]
-        return Json(workers)
 
     async def get_health(self, request: Request) -> Response:
-        return Json({"status": "ok", **self._about()})
+        return Json(self.health_json())
+
+    def health_json(self) -> dict[str, Any]:
+        """Say that the gateway lives, and who it is."""
+        return {"status": "ok", **self._about()}
 
     # Reading.
 
@@ -357,6 +369,13 @@ class HttpGateway:
             "finished_at": time_text(task.finished_at),
             "next_run_at": None if due is None else time_text(self._clock.wall() + max(0.0, due - now)),
         }
+
+    # What peers that speak no HTTP are answered with: native.py.
+    row = _row
+    see = _see
+    cancel = _cancel
+    task_json = _task_json
+    result = _result
 
 
 def _route(path: str, **handlers: Callable[[Request], Awaitable[Response]]) -> Route:

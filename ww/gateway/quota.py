@@ -14,6 +14,8 @@ from ww.gateway.task import Spec, Task
 
 _LOOK_AGAIN_S: Final = 0.1
 _RETRY_AFTER_S: Final = 5
+# Anybody can make a key, and be a peer by it.
+_CALLERS_MAX: Final = 10_000
 
 
 class Share(NamedTuple):
@@ -89,6 +91,8 @@ class Quotas:
         """Return what a caller holds, if that is counted: once it is, for good, since limits come and go."""
         held = self._held.get(caller.name)
         if held is None and caller.quota.is_limited:
+            if len(self._held) >= _CALLERS_MAX:
+                self._forget_idle()
             held = self._held[caller.name] = _Held(self._now())
             for task in self._open_tasks():
                 if task.spec.owner == caller.name:
@@ -96,12 +100,19 @@ class Quotas:
             held.looked_count = len(held.shares)
         return held
 
+    def _forget_idle(self) -> None:
+        """Forget those that hold nothing any more: whoever comes again is counted anew."""
+        for name, held in list(self._held.items()):
+            self._look_again(held)
+            if not held.shares:
+                del self._held[name]
+
     def _check(self, caller: Caller, held: _Held, share: Share) -> None:
         # Those that ended are still counted: not for ever, also when nothing is limited by them.
         if self._excess(caller, held, share) or len(held.shares) > 2 * held.looked_count + 1000:
             self._look_again(held)
         if excess := self._excess(caller, held, share):
-            raise Overloaded(f"the token {caller.name!r} {excess}", _RETRY_AFTER_S)
+            raise Overloaded(f"{caller.called} {excess}", _RETRY_AFTER_S)
 
     def _excess(self, caller: Caller, held: _Held, share: Share) -> str:
         """Say which quota would be passed."""

@@ -22,6 +22,8 @@ from ww.gateway.http import HttpGateway
 from ww.gateway.intake import HttpConfig
 from ww.gateway.metrics import Metrics
 from ww.gateway.modules import ModuleStore
+from ww.gateway.native import tasks_for
+from ww.gateway.native_intake import NativeIntake, TasksConfig
 from ww.gateway.operator import OperatorServer
 from ww.gateway.perimeter import Perimeter, PerimeterConfig
 from ww.gateway.pool import WorkerPool
@@ -35,7 +37,7 @@ from ww.gateway.storage import Storage, StoreConfig
 from ww.gateway.store import Store
 from ww.gateway.tokens import Tokens
 from ww.node import Node
-from ww.rpc.admission import Only
+from ww.rpc.admission import Admission, Either, Only
 
 if TYPE_CHECKING:
     from ww.gateway.postgres.store import PostgresStore
@@ -65,6 +67,10 @@ class GatewayConfig:
     limits: RequestLimits = field(default_factory=RequestLimits)
     scheduler: SchedulerConfig = field(default_factory=SchedulerConfig)
     store: StoreConfig = field(default_factory=StoreConfig)
+    tasks: TasksConfig = field(default_factory=TasksConfig)
+    """What peers that give work may hold."""
+    tasks_admission: Admission | None = None
+    """Who they are; None: whoever may connect."""
     postgres: PostgresAddress | None = None
     """Where tasks and results are kept; None: beside the modules, in SQLite."""
     postgres_timeout_s: float = 30.0
@@ -92,10 +98,9 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
             _store(config, directory, clock) as store,
             Scheduler(store, modules, artifacts, clock, config.scheduler, metrics) as scheduler,
         ):
-            node.vat.export("registry", scheduler.pool.registry_for)
-            node.vat.export("channel", scheduler.pool.sender_for)
+            node.vat.export("registry", scheduler.pool.registry_for, node.members_only)
+            node.vat.export("channel", scheduler.pool.sender_for, node.members_only)
             await _let_operate(node, scheduler.pool)
-            await node.listen(lambda: _load(scheduler))
 
             def about() -> dict[str, Any]:
                 return {
@@ -108,6 +113,10 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
             add_gauges(metrics, scheduler, directory, node.health, clock.now)
             parts = scheduler, store, modules, artifacts, clock, config.limits, config.http, about
             http = HttpGateway(*parts, perimeter)
+            _let_give_work(node, config, NativeIntake(
+                http, scheduler, store, modules, artifacts, config.limits, perimeter, clock, node.peer_id, config.tasks
+            ))  # fmt: skip
+            await node.listen(lambda: _load(scheduler))
             metrics.gauge("streams", "Streams of events and WebSockets that are open.", http.open_streams)
             host, port = sock.getsockname()[:2]
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
@@ -157,6 +166,13 @@ async def _let_operate(node: Node, pool: WorkerPool) -> None:
             if standing.is_draining:
                 pool.drain(peer_id)
         node.vat.export("operator", lambda peer: OperatorServer(node.vat, pool, register), Only(node.peer_id))
+
+
+def _let_give_work(node: Node, config: GatewayConfig, intake: NativeIntake) -> None:
+    """Give peers that may submit what they need for it, and whoever holds the node's key too."""
+    given = config.tasks_admission
+    admission = Either(Only(node.peer_id), given) if given is not None else None
+    node.vat.export("tasks", lambda peer: tasks_for(intake, peer), admission)
 
 
 def _load(scheduler: Scheduler) -> Load:

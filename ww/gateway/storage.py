@@ -6,14 +6,17 @@ PostgreSQL. Who only uses a store depends on this module alone.
 A call that writes returns when what it wrote outlives a crash, or raises StoreError and has changed nothing.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 from ww.gateway.rows import TaskRow
 from ww.gateway.task import Policy, RunResult, Spec, Task
 
-__all__ = ["Storage", "StoreConfig", "TaskRow"]
+__all__ = ["OnResults", "Storage", "StoreConfig", "TaskRow"]
+
+OnResults = Callable[[int, Sequence[tuple[int, RunResult]]], object]
+"""Is told of results that were just put on disk: the position of the first, which those of the others follow."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,6 +42,9 @@ class StoreConfig:
 
 class Storage(Protocol):
     """One gateway's tasks and results."""
+
+    on_results: OnResults | None
+    """Is told of each commit of results, before add_results returns."""
 
     def health(self) -> str:
         """Say why writing is refused at present, or nothing."""

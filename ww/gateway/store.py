@@ -24,7 +24,7 @@ from ww.gateway.database import advice, connect, open_database
 from ww.gateway.housekeeping import Housekeeping
 from ww.gateway.rows import CUT_PLACES, INLINE_BYTES_MAX, RUN_COLUMNS, STREAM_PLACES, TASK_COLUMNS, TaskRow
 from ww.gateway.segments import Extent, Segments
-from ww.gateway.storage import StoreConfig
+from ww.gateway.storage import OnResults, StoreConfig
 from ww.gateway.task import Policy, RunResult, RunState, Spec, Task
 from ww.gateway.writer import Transaction, Writer
 
@@ -65,6 +65,7 @@ class Store:
         self._clock = clock or SystemClock()
         self._segments = Segments(segments.directory_of(path), roll_bytes=self._config.segment_bytes)
         self._writer = Writer(path, self._segments, self._config.busy_timeout_s)
+        self.on_results: OnResults | None = None
         self._reader = ThreadPoolExecutor(1, "ww-store-reader")
         self._read_connection: sqlite3.Connection | None = None
         self._housekeeping = Housekeeping(
@@ -140,7 +141,7 @@ class Store:
         ]
         sums = rows.ended_sums(results)
 
-        def work(transaction: Transaction) -> None:
+        def work(transaction: Transaction) -> int:
             ready = made
             if large:
                 ready = list(made)
@@ -149,10 +150,14 @@ class Store:
                     row[payload], row[stream] = transaction.put(row[0], row[stream]), b""
                     ready[index] = tuple(row)
             _insert_runs(transaction.connection, ready)
+            (last,) = transaction.connection.execute("SELECT last_insert_rowid()").fetchone()
             if transaction.connection.executemany(_ADD_ENDED, sums).rowcount < len(sums):
                 _doom_orphans(transaction.connection, [of_task[3] for of_task in sums])
+            return int(last) - len(ready) + 1
 
-        await self._writer.write(work)
+        first = await self._writer.write(work)
+        if self.on_results is not None:
+            self.on_results(first, results)
         self._housekeeping.note_growth(len(sums), sum(of_task[4] for of_task in sums))
 
     async def cancel_task(self, task: int, cancelled_at: float) -> bool:

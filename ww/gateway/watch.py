@@ -69,14 +69,15 @@ class Watches:
 
     def __init__(self) -> None:
         self.readers: dict[str, set[Watch]] = {}
-        self._is_closed = False
+        self.is_closed = False
+        """Whether nothing further will be told."""
 
     def open(self, *ids: str, only_ends: bool = False) -> Watch:
         """Make a reader of those tasks: of every change of them, or of their ends alone."""
         watch = Watch(self, only_ends=only_ends)
         for id in ids:
             watch.add(id)
-        if self._is_closed:
+        if self.is_closed:
             watch.tell(None)
         return watch
 
@@ -88,7 +89,7 @@ class Watches:
 
     def close(self) -> None:
         """Wake everybody: nothing further will be told."""
-        self._is_closed = True
+        self.is_closed = True
         for readers in list(self.readers.values()):
             for watch in readers:
                 watch.tell(None)

@@ -45,22 +45,47 @@ class Only:
         return None if peer_id in self._peer_ids else "that is for this node's operator"
 
 
+class Either:
+    """Those may come that any of several policies lets in."""
+
+    def __init__(self, *policies: Admission) -> None:
+        self._policies = policies
+
+    async def refusal(self, peer_id: PeerId, ticket: str = "") -> str | None:
+        # All are asked: a ticket may be good for the last of them.
+        refusals = [await policy.refusal(peer_id, ticket) for policy in self._policies]
+        if None in refusals:
+            return None
+        return "; ".join(dict.fromkeys(refusal for refusal in refusals if refusal is not None))
+
+
+class Closed:
+    """Nobody may come."""
+
+    def __init__(self, why: str) -> None:
+        self._why = why
+
+    async def refusal(self, peer_id: PeerId, ticket: str = "") -> str | None:
+        return self._why
+
+
 class Tickets:
     """Peers with a ticket may come, and those that once had one."""
 
-    def __init__(self, register: Register, wall: Callable[[], float]) -> None:
-        """Enrol in register, at the time of day that wall tells."""
+    def __init__(self, register: Register, wall: Callable[[], float], purpose: str = "work") -> None:
+        """Enrol in register for that purpose, at the time of day that wall tells."""
         self._register = register
         self._wall = wall
+        self._purpose = purpose
 
     async def refusal(self, peer_id: PeerId, ticket: str = "") -> str | None:
         standing = await asyncio.to_thread(self._register.standing, peer_id)
-        if standing.ticket is not None:
+        if standing.ticket_for(self._purpose) is not None:
             return None
         if not ticket:
             return f"this node lets in who has a ticket, and {peer_id} has shown none: see --ticket-file"
         try:
-            refusal = await asyncio.to_thread(self._register.enrol, peer_id, ticket, self._wall())
+            refusal = await asyncio.to_thread(self._register.enrol, peer_id, ticket, self._wall(), self._purpose)
         except UsageError as error:
             return str(error)
         if refusal is None:
@@ -127,12 +152,15 @@ class AllowFile:
         self._stamp = stamp
 
 
-def parse_admission(text: str, register: Register) -> Admission:
-    """Read `open`, `allow:FILE` or `ticket`, of which the last asks register. UsageError says what was expected."""
+def parse_admission(text: str, register: Register, purpose: str = "work") -> Admission:
+    """Read `open`, `allow:FILE` or `ticket`, of which the last asks register. UsageError says what was expected.
+
+    Tickets have to be for that purpose.
+    """
     if text == "open":
         return Open()
     if text == "ticket":
-        return Tickets(register, time.time)
+        return Tickets(register, time.time, purpose)
     kind, _, path = text.partition(":")
     if kind == "allow" and path:
         return AllowFile(Path(path))

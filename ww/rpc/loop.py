@@ -6,8 +6,11 @@ facts.md.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Coroutine
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from typing import Any, Final, TypeVar
+from weakref import WeakKeyDictionary
 
 import capnp
 
@@ -32,6 +35,40 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
 
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         return runner.run(wrapped())
+
+
+@asynccontextmanager
+async def shared_kj_loop() -> AsyncIterator[None]:
+    """Have pycapnp's loop in the running one, for a part of a program that does not know what else is in it.
+
+    It is begun by the first that needs it, and ended with the last; where the program runs one itself, that is used.
+    """
+    loop = asyncio.get_running_loop()
+    held = _HELD.get(loop)
+    if held is None:
+        if hasattr(loop, "_kj_loop"):  # a private name of pycapnp's, whose version is pinned
+            yield
+            return
+        held = _HELD[loop] = _Held(capnp.kj_loop())
+        await held.kj_loop.__aenter__()
+    held.users += 1
+    try:
+        yield
+    finally:
+        held.users -= 1
+        if not held.users:
+            del _HELD[loop]
+            await held.kj_loop.__aexit__(None, None, None)
+
+
+@dataclass(slots=True)
+class _Held:
+    kj_loop: Any
+    users: int = 0
+
+
+# By event loops, of which a process has as many as it has threads that run one.
+_HELD: Final[WeakKeyDictionary[asyncio.AbstractEventLoop, _Held]] = WeakKeyDictionary()
 
 
 async def first_of(*awaitables: Awaitable[Any]) -> None:

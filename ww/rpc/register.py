@@ -32,6 +32,16 @@ CREATE TABLE IF NOT EXISTS tickets (id TEXT PRIMARY KEY, hash BLOB NOT NULL, cre
 CREATE TABLE IF NOT EXISTS peers (peer TEXT PRIMARY KEY, ticket TEXT, enrolled_at REAL,
     banned INTEGER NOT NULL DEFAULT 0, draining INTEGER NOT NULL DEFAULT 0);
 """
+_VERSION: Final = 1
+# Of files that were made before tickets had a purpose.
+_STEPS: Final = (
+    "ALTER TABLE tickets ADD COLUMN purpose TEXT NOT NULL DEFAULT 'work'",
+    "ALTER TABLE peers ADD COLUMN tasks_ticket TEXT",
+)
+# Which column of a peer says that it enrolled for that.
+_ENROLLED_BY: Final = {"work": "ticket", "tasks": "tasks_ticket"}
+PURPOSES: Final = tuple(_ENROLLED_BY)
+"""What a ticket lets a peer do: work, or give work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +54,8 @@ class Ticket:
     """Seconds since 1970."""
     uses_left: int
     is_revoked: bool
+    purpose: str = "work"
+    """One of PURPOSES."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,9 +63,15 @@ class Standing:
     """What is known of a peer."""
 
     ticket: str | None = None
-    """By which it enrolled."""
+    """By which it enrolled, to work."""
     is_banned: bool = False
     is_draining: bool = False
+    tasks_ticket: str | None = None
+    """By which it enrolled to give work."""
+
+    def ticket_for(self, purpose: str) -> str | None:
+        """Return by which ticket it enrolled for that."""
+        return self.tasks_ticket if purpose == "tasks" else self.ticket
 
 
 class Register:
@@ -62,7 +80,7 @@ class Register:
     def __init__(self, path: Path) -> None:
         self._path = path
 
-    def create_ticket(self, ttl_s: float, uses: int, now: float) -> str:
+    def create_ticket(self, ttl_s: float, uses: int, now: float, purpose: str = "work") -> str:
         """Make a ticket that is good for ttl_s seconds and so many peers, and return it."""
         number, secret = secrets.token_hex(4), base64.b32encode(secrets.token_bytes(20)).decode().lower()
         with self._open() as database:
@@ -72,9 +90,9 @@ class Register:
                 (count,) = database.execute("SELECT count(*) FROM tickets").fetchone()
             if count >= _TICKETS_MAX:
                 raise Conflict(f"there are {count} tickets, the limit: revoke some")
-            row = (number, _hash(secret), now, now + ttl_s, uses)
+            row = (number, _hash(secret), now, now + ttl_s, uses, purpose)
             database.execute(
-                "INSERT INTO tickets (id, hash, created_at, expires_at, uses_left) VALUES (?,?,?,?,?)", row
+                "INSERT INTO tickets (id, hash, created_at, expires_at, uses_left, purpose) VALUES (?,?,?,?,?,?)", row
             )
         return f"{_PREFIX}-{number}-{secret}"
 
@@ -88,28 +106,34 @@ class Register:
         """Return all tickets, the latest first."""
         with self._open() as database:
             rows = database.execute(
-                "SELECT id, created_at, expires_at, uses_left, revoked FROM tickets ORDER BY created_at DESC, id"
+                "SELECT id, created_at, expires_at, uses_left, revoked, purpose FROM tickets"
+                " ORDER BY created_at DESC, id"
             ).fetchall()
         return [
-            Ticket(number, created, expires, uses, bool(revoked)) for number, created, expires, uses, revoked in rows
+            Ticket(number, created, expires, uses, bool(revoked), purpose)
+            for number, created, expires, uses, revoked, purpose in rows
         ]
 
-    def enrol(self, peer_id: PeerId, ticket: str, now: float) -> str | None:
-        """Use a ticket to let a peer in for good; return why not, in words for it, or None."""
+    def enrol(self, peer_id: PeerId, ticket: str, now: float, purpose: str = "work") -> str | None:
+        """Use a ticket to let a peer in for good, to do that; return why not, in words for it, or None."""
         number, secret = read_ticket(ticket)
+        column = _ENROLLED_BY[purpose]
         with self._open() as database:
             row = database.execute(
-                "SELECT hash, expires_at, uses_left, revoked FROM tickets WHERE id = ?", (number,)
+                "SELECT hash, expires_at, uses_left, revoked, purpose FROM tickets WHERE id = ?", (number,)
             ).fetchone()
-            known, expires_at, uses_left, is_revoked = row or (bytes(32), 0.0, 0, 0)
+            known, expires_at, uses_left, is_revoked, good_for = row or (bytes(32), 0.0, 0, 0, purpose)
             # In constant time, and also for a ticket that is not there.
             if not hmac.compare_digest(known, _hash(secret)) or row is None:
                 return "the ticket is not known here"
+            if good_for != purpose:
+                return f"the ticket is one for {good_for}, not for {purpose}"
             if is_revoked:
                 return "the ticket was revoked"
             if expires_at < now:
                 return "the ticket has expired"
-            if database.execute("SELECT 1 FROM peers WHERE peer = ? AND ticket NOTNULL", (str(peer_id),)).fetchone():
+            known_peer = f"SELECT 1 FROM peers WHERE peer = ? AND {column} NOTNULL"
+            if database.execute(known_peer, (str(peer_id),)).fetchone():
                 return None
             if uses_left < 1:
                 return "the ticket was used as often as it may be"
@@ -118,8 +142,8 @@ class Register:
                 return "no more peers can be let in here"
             database.execute("UPDATE tickets SET uses_left = uses_left - 1 WHERE id = ?", (number,))
             database.execute(
-                "INSERT INTO peers (peer, ticket, enrolled_at) VALUES (?,?,?)"
-                " ON CONFLICT (peer) DO UPDATE SET ticket = excluded.ticket, enrolled_at = excluded.enrolled_at",
+                f"INSERT INTO peers (peer, {column}, enrolled_at) VALUES (?,?,?) ON CONFLICT (peer)"
+                f" DO UPDATE SET {column} = excluded.{column}, enrolled_at = excluded.enrolled_at",
                 (str(peer_id), number, now),
             )
         return None
@@ -132,15 +156,18 @@ class Register:
         """Return what is known of some peers, or of all."""
         if not self._path.exists():
             return {}
-        query, wanted = "SELECT peer, ticket, banned, draining FROM peers", [str(peer_id) for peer_id in peer_ids or ()]
+        query, wanted = (
+            "SELECT peer, ticket, banned, draining, tasks_ticket FROM peers",
+            [str(peer_id) for peer_id in peer_ids or ()],
+        )
         if peer_ids is not None:
             query += f" WHERE peer IN ({','.join('?' * len(wanted))})"
         with self._open() as database:
             rows = database.execute(query, wanted).fetchall()
         found = {}
-        for peer, ticket, is_banned, is_draining in rows:
+        for peer, ticket, is_banned, is_draining, tasks_ticket in rows:
             try:
-                found[PeerId.parse(peer)] = Standing(ticket, bool(is_banned), bool(is_draining))
+                found[PeerId.parse(peer)] = Standing(ticket, bool(is_banned), bool(is_draining), tasks_ticket)
             except UsageError as error:
                 log.warning("the register of peers has a row that is none: %s", error)
         return found
@@ -173,6 +200,7 @@ class Register:
                 database.executescript(_SCHEMA)
                 database.execute("BEGIN IMMEDIATE")
                 try:
+                    _bring_up(database)
                     yield database
                 except BaseException:
                     database.execute("ROLLBACK")
@@ -181,6 +209,13 @@ class Register:
         except (OSError, sqlite3.Error) as error:
             reason = error.strerror if isinstance(error, OSError) else str(error)
             raise StoreError(f"the register of peers cannot be used: {reason}") from None
+
+
+def _bring_up(database: sqlite3.Connection) -> None:
+    if database.execute("PRAGMA user_version").fetchone()[0] < _VERSION:
+        for step in _STEPS:
+            database.execute(step)
+        database.execute(f"PRAGMA user_version = {_VERSION}")
 
 
 def read_ticket(text: str) -> tuple[str, str]:

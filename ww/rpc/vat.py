@@ -84,6 +84,10 @@ class Vat:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Let go of every connection. One that only dials need not be entered: this is its end. Idempotent."""
         for listener in self._listeners:
             await listener.aclose()
         for link in list(self._links.values()):

@@ -20,7 +20,7 @@ from ww.gateway.postgres.session import FAILURES, Fate, PostgresConfig, Session,
 from ww.gateway.postgres.writer import Writer
 from ww.gateway.retention import limits_at
 from ww.gateway.rows import INLINE_BYTES_MAX, RUN_COLUMNS, TASK_COLUMNS, TaskRow
-from ww.gateway.storage import StoreConfig
+from ww.gateway.storage import OnResults, StoreConfig
 from ww.gateway.task import Policy, RunResult, RunState, Spec, Task
 
 T = TypeVar("T")
@@ -91,6 +91,7 @@ class PostgresStore:
         postgres: PostgresConfig | None = None,
     ) -> None:
         """Keep everything in the address's schema, which is made when it is not there."""
+        self.on_results: OnResults | None = None
         self._address = address
         self._config = config or StoreConfig()
         self._clock = clock or SystemClock()
@@ -139,7 +140,9 @@ class PostgresStore:
     async def add_results(self, results: Sequence[tuple[int, RunResult]]) -> None:
         """Remember the ends of runs, each with its task's number; a task is finished with the last of its runs."""
         size = sum(rows.result_bytes(result) for _, result in results)
-        await self._writer.write(_add_results, results, size)
+        first = await self._writer.write(_add_results, results, size)
+        if self.on_results is not None:
+            self.on_results(first, results)
         self._housekeeping.note_growth(len({task for task, _ in results}), size)
 
     async def cancel_task(self, task: int, cancelled_at: float) -> bool:
@@ -305,16 +308,23 @@ async def _add_tasks(session: Session, added: list[tuple[Any, ...]]) -> list[int
     return [number for (number,) in await session.fetchmany(_INSERT_TASK, added)]
 
 
-async def _add_results(session: Session, added: list[Sequence[tuple[int, RunResult]]]) -> list[None]:
+async def _add_results(session: Session, added: list[Sequence[tuple[int, RunResult]]]) -> list[int]:
+    """Insert results, and return of each share the position of the first."""
     results = [each for of_one in added for each in of_one]
     # Not by COPY, which takes half the time: asyncpg leaves a future behind when the connection breaks in it.
     await session.executemany(_INSERT_RUN, [_run_of(task, result) for task, result in results])
+    # Nobody else adds any: positions follow each other.
+    ((last,),) = await session.fetch("SELECT max(position) FROM runs") if results else ((0,),)
     sums = rows.ended_sums(results)
     known = await session.fetch(_ADD_ENDED, *map(list, zip(*sums, strict=True)))
     if len(known) < len(sums):
         # Tasks that were forgotten meanwhile: their results are forgotten too.
         await session.execute(_DOOM_ORPHANS, sorted({of_task[3] for of_task in sums} - {row[0] for row in known}))
-    return [None] * len(added)
+    firsts, first = [], int(last) - len(results) + 1
+    for of_one in added:
+        firsts.append(first)
+        first += len(of_one)
+    return firsts
 
 
 async def _end_tasks(session: Session, ended: list[tuple[Any, ...]]) -> list[bool]:

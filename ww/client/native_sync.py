@@ -1,0 +1,258 @@
+"""The client that speaks to a gateway by capabilities, for code without an event loop.
+
+Holds a thread with a loop of its own, since capabilities live on one, and the methods of Client over native_aio.py.
+Lists and streams come over in groups, so that a thread is not woken for each result.
+"""
+
+import asyncio
+import contextlib
+import threading
+import weakref
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from types import TracebackType
+from typing import Any, Final, Self, TypeVar, Unpack
+
+from ww.client.answer import Event, Health, Readiness, Result, Task, Worker
+from ww.client.call import Retry
+from ww.client.native_aio import AsyncNativeClient
+from ww.client.native_batch import NativeBatch
+from ww.client.native_codec import Run
+from ww.client.native_link import LinkConfig
+from ww.client.submission import Source, Submission, TaskFields, prepare
+from ww.errors import UsageError
+from ww.net.transport import Transport
+from ww.rpc.loop import run as run_loop
+
+T = TypeVar("T")
+
+_CLOSE_S: Final = 10.0
+_GROUP: Final = 64
+
+
+class NativeClient:
+    """A gateway's Tasks. Use it with `with`, or close it. Threads may share one; an iterator is one thread's.
+
+    Methods are those of ww.client.Client, and raise the same errors; `run` is this client's alone.
+    """
+
+    def __init__(
+        self,
+        target: str,
+        config: LinkConfig | None = None,
+        *,
+        retry: Retry | None = None,
+        timeout_s: float = 30.0,
+        transport: Callable[[], Transport] | None = None,
+    ) -> None:
+        """Make one; nothing is sent yet. See AsyncNativeClient; transport is called in the client's own thread."""
+        self._thread = _Thread()
+
+        async def make() -> AsyncNativeClient:
+            made = None if transport is None else transport()
+            return AsyncNativeClient(target, config, retry=retry, timeout_s=timeout_s, transport=made)
+
+        try:
+            self._client = self._thread.do(make())
+        except BaseException:
+            self._thread.stop(None)
+            raise
+        # Also when it is not closed: at the latest when the program ends.
+        self._close = weakref.finalize(self, _Thread.stop, self._thread, self._client)
+
+    def submit(self, wasm: Source, **fields: Unpack[TaskFields]) -> Task:
+        """Submit a task: see Client.submit."""
+        return self.submit_prepared(prepare(wasm, fields))
+
+    def submit_prepared(self, submission: Submission) -> Task:
+        """Send a task that was read."""
+        return self._do(self._client.submit_prepared(submission))
+
+    def run(self, wasm: Source, **fields: Unpack[TaskFields]) -> Iterator[Result]:
+        """Submit a task and give its results as they come: in one flight, where the runs are short."""
+        return self._each(self._client.run_groups(prepare(wasm, fields)))
+
+    def task(self, id: str) -> Task:
+        """Return a task as it is now."""
+        return self._do(self._client.task(id))
+
+    def tasks(self, *, status: str | None = None, limit: int | None = None, after: str | None = None) -> Iterator[Task]:
+        """List tasks, newest first: see Client.tasks."""
+        return self._each(_grouped(self._client.tasks(status=status, limit=limit, after=after), _GROUP))
+
+    def wait(self, id: str, timeout_s: float | None = None) -> Task:
+        """Return a task when it has ended, or as it is when that time is over (`has_ended` tells)."""
+        return self._do(self._client.wait(id, timeout_s))
+
+    def cancel(self, id: str) -> Task:
+        """Cancel a task and return it; one that has ended stays as it is."""
+        return self._do(self._client.cancel(id))
+
+    def results(self, id: str, *, after: int | None = None, limit: int | None = None) -> Iterator[Result]:
+        """List a task's results by run number, from the run behind after."""
+        return self._each(_grouped(self._client.results(id, after=after, limit=limit), _GROUP))
+
+    def stream(self, id: str, *, order: str = "completion", after: int | None = None) -> Iterator[Result]:
+        """Give a task's results as they come, to its end: see Client.stream."""
+        return self._each(self._client.stream_groups(id, order=order, after=after))
+
+    def result(self, id: str, run: int) -> Result:
+        """Return one run's result, or its state alone while it has none."""
+        return self._do(self._client.result(id, run))
+
+    def artifacts(self, id: str, run: int) -> bytes:
+        """Return the zip of what a run left. NotFound when it left nothing."""
+        return self._do(self._client.artifacts(id, run))
+
+    def events(self, id: str, *, after: int | str | None = None) -> Iterator[Event]:
+        """Follow a task to its end, over lost connections and restarts of the gateway: see Client.events."""
+        return self._each(_grouped(self._client.events(id, after=after), 1))
+
+    def submit_batch(self, wasm: Source, runs: Iterable[Run], **fields: Unpack[TaskFields]) -> Task:
+        """Submit a task of many runs: see Client.submit_batch. The caller's thread reads them, as they are sent."""
+        submission = prepare(wasm, fields)
+        begun: asyncio.Queue[NativeBatch | None] = asyncio.Queue()
+        done: asyncio.Future[None] | None = None
+
+        async def send(batch: NativeBatch) -> None:
+            nonlocal done
+            done = asyncio.get_running_loop().create_future()
+            begun.put_nowait(batch)
+            await done
+
+        async def submit() -> Task:
+            try:
+                return await self._client.send_batch(submission, fields, send, is_replayable=isinstance(runs, Sequence))
+            finally:
+                begun.put_nowait(None)
+
+        async def settle(error: BaseException | None) -> None:
+            assert done is not None
+            if not done.done():
+                if error is None:
+                    done.set_result(None)
+                else:
+                    done.set_exception(error)
+
+        submitting = self._thread.begin(submit())
+        try:
+            while (batch := self._do(begun.get())) is not None:
+                problem: BaseException | None = None
+                try:
+                    for chunk in batch.encoder.chunks(runs):
+                        self._do(batch.add(chunk))
+                except Exception as error:
+                    problem = error
+                self._do(settle(problem))
+            return submitting.result()
+        except BaseException:
+            submitting.cancel()
+            raise
+
+    def upload(self, wasm: Source) -> str:
+        """Have a module stored, sending it only when it is not there; return its digest, for submit."""
+        return self._do(self._client.upload(wasm))
+
+    def workers(self) -> list[Worker]:
+        """Return the workers that are registered."""
+        return self._do(self._client.workers())
+
+    def ready(self) -> Readiness:
+        """Return whether the gateway can work, and what is missing."""
+        return self._do(self._client.ready())
+
+    def health(self) -> Health:
+        """Return who the gateway is."""
+        return self._do(self._client.health())
+
+    def close(self) -> None:
+        """Close the connection and end the thread. Idempotent."""
+        self._close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self.close()
+
+    def __repr__(self) -> str:
+        return repr(self._client).replace("Async", "", 1)
+
+    def _do(self, work: Coroutine[Any, Any, T]) -> T:
+        return self._thread.do(work)
+
+    def _each(self, groups: AsyncGenerator[Sequence[T], None]) -> Iterator[T]:
+        async def next_group() -> Sequence[T] | None:
+            return await anext(groups, None)
+
+        try:
+            while (group := self._do(next_group())) is not None:
+                yield from group
+        finally:
+            if not self._thread.is_stopped:
+                self._do(groups.aclose())
+
+
+async def _grouped(each: AsyncIterator[T], most: int) -> AsyncGenerator[list[T], None]:
+    """Yield what comes some at a time, none of it late."""
+    group: list[T] = []
+    assert isinstance(each, AsyncGenerator)
+    async with contextlib.aclosing(each):
+        async for one in each:
+            group.append(one)
+            if len(group) >= most:
+                yield group
+                group = []
+        if group:
+            yield group
+
+
+class _Thread:
+    """A thread that runs a loop for capabilities."""
+
+    def __init__(self) -> None:
+        self._started = threading.Event()
+        self._loop: asyncio.AbstractEventLoop
+        self._stop: asyncio.Event
+        self.is_stopped = False
+        # Not waited for when the program ends without close: that is seen to by finalize, which comes before.
+        self._thread = threading.Thread(target=lambda: run_loop(self._main), name="ww-native-client", daemon=True)
+        self._thread.start()
+        self._started.wait()
+
+    async def _main(self) -> None:
+        self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
+        self._started.set()
+        await self._stop.wait()
+
+    def begin(self, work: Coroutine[Any, Any, T]) -> "asyncio.futures.Future[T] | Any":
+        """Have work done there; return a future of threads."""
+        if self.is_stopped:
+            work.close()
+            raise UsageError("the client is closed")
+        if threading.current_thread() is self._thread:
+            work.close()
+            raise UsageError("the client is used in its own thread, which would wait for itself")
+        return asyncio.run_coroutine_threadsafe(work, self._loop)
+
+    def do(self, work: Coroutine[Any, Any, T]) -> T:
+        """Have work done there and return what it returns."""
+        future = self.begin(work)
+        try:
+            result: T = future.result()
+            return result
+        except BaseException:
+            future.cancel()
+            raise
+
+    def stop(self, client: AsyncNativeClient | None) -> None:
+        """Close a client and end the thread."""
+        if self.is_stopped:
+            return
+        with contextlib.suppress(Exception):
+            if client is not None:
+                asyncio.run_coroutine_threadsafe(client.aclose(), self._loop).result(_CLOSE_S)
+        self.is_stopped = True
+        self._loop.call_soon_threadsafe(self._stop.set)
+        self._thread.join(_CLOSE_S)

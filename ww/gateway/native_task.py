@@ -1,0 +1,254 @@
+"""One task, as a peer holds it: its results as they come, its end, what happens to it.
+
+Holds what is told of it, and when. Must not know how it was submitted. Nothing is queued for a reader: it says how far
+it has read, and is answered from the latest results in memory (tail.py) or else from the store.
+"""
+
+import asyncio
+from collections.abc import AsyncGenerator, Sequence
+from contextlib import ExitStack
+from typing import Any, Final
+
+from ww import schema
+from ww.caps.blob import BlobServer
+from ww.errors import Draining, NotFound, StoreError, UsageError
+from ww.gateway.caller import Caller
+from ww.gateway.events import Event, Reader
+from ww.gateway.inputs import Extent, Record
+from ww.gateway.native_intake import NativeIntake, dumps
+from ww.gateway.task import RunResult, RunState, Task
+from ww.gateway.watch import Watch
+from ww.records import read_input
+from ww.results import write_result
+
+_WAIT_MAX_S: Final = 60.0
+_IDLE_S: Final = 15.0
+_HAS_NAME: Final = 64
+# Between two looks for runs that others have to end before: it doubles from the first to the last.
+_GAP_MIN_S: Final = 0.002
+_GAP_MAX_S: Final = 0.1
+
+
+class TaskServer(schema.tasks.Task.Server):  # type: ignore[misc]
+    """Serves it."""
+
+    def __init__(self, intake: NativeIntake, caller: Caller, id: str) -> None:
+        self._intake = intake
+        self._caller = caller
+        self._id = id
+        self._mark = intake.marks.get(id)
+        self._about: tuple[int, str] | None = None
+
+    # Results.
+
+    async def results_context(self, context: Any) -> None:
+        params = context.params
+        after, order, until = params.after, str(params.order), _until(params.waitSeconds)
+        give = {"completion": self._as_they_ended, "input": self._by_input, "known": self._known}[order]
+        intake = self._intake
+        with intake.scheduler.watches.open(self._id) as watch:
+            gap_s = 0.0
+            while True:
+                # In this order: what had ended at the look is there when it is read.
+                is_over = self._is_over()
+                number, inputs = await self._number_and_inputs()
+                results, has_more = await give(number, after, is_over)
+                context.results.next = after
+                if results or is_over or order == "known":
+                    if results:
+                        position, result = results[-1]
+                        context.results.next = position if order == "completion" else result.run
+                    names = await self._names(inputs, results)
+                    context.results.results = b"".join(map(_record, results, names))
+                    context.results.ended = not has_more and (is_over or order == "known")
+                    return
+                if watch.is_closed:
+                    raise Draining("the gateway is stopping")
+                if not await _changed(watch, until):
+                    return
+                if order == "input":
+                    # Others end all the time, perhaps, while the one that is waited for does not.
+                    gap_s = min(_GAP_MAX_S, max(_GAP_MIN_S, 2 * gap_s))
+                    await asyncio.sleep(gap_s)
+
+    def _is_over(self) -> bool:
+        """Whether all results of it are on disk."""
+        scheduler = self._intake.scheduler
+        return scheduler.task(self._id) is None and not scheduler.is_being_added(self._id)
+
+    async def _number_and_inputs(self) -> tuple[int, str]:
+        if self._about is None:
+            task = self._intake.scheduler.task(self._id)
+            known = task if task is not None else await self._intake.desk.row(self._id, self._caller)
+            self._about = known.number, known.spec.inputs
+        return self._about
+
+    async def _as_they_ended(self, number: int, after: int, is_over: bool) -> "tuple[list[_Placed], bool]":
+        config = self._intake.config
+        limit, page_bytes = config.page_results, config.page_bytes
+        found = self._intake.tail.since(number, after, mark=self._mark, limit=limit, bytes_max=page_bytes)
+        if found is None:
+            limit = min(limit, max(1, page_bytes // await self._output_bytes()))
+            found = await self._intake.store.results_since(number, position=after, limit=limit)
+            return found, len(found) == limit
+        # There may be more whenever there is any: whoever comes back is told that there is not.
+        return found, bool(found) and not (is_over and await self._is_last(number, found[-1][0]))
+
+    async def _is_last(self, number: int, position: int) -> bool:
+        config = self._intake.config
+        beyond = self._intake.tail.since(number, position, mark=self._mark, limit=1, bytes_max=config.page_bytes)
+        return beyond == []
+
+    async def _output_bytes(self) -> int:
+        task = self._intake.scheduler.task(self._id)
+        spec = task.spec if task is not None else (await self._intake.desk.row(self._id, self._caller)).spec
+        return max(1, 2 * spec.output_bytes)
+
+    async def _by_input(self, number: int, after: int, is_over: bool) -> "tuple[list[_Placed], bool]":
+        found, has_more = await self._known(number, after, is_over)
+        if not is_over:
+            # Up to the first run that has not ended.
+            whole = [each for place, each in enumerate(found, max(after, -1) + 1) if each[1].run == place]
+            return whole, True
+        return found, has_more
+
+    async def _known(self, number: int, after: int, is_over: bool) -> "tuple[list[_Placed], bool]":
+        config = self._intake.config
+        most = {"limit": config.page_results, "output_bytes_max": config.page_bytes}
+        found = await self._intake.store.results(number, after=max(after, -1), **most)
+        return [(0, result) for result in found], bool(found)
+
+    async def _names(self, inputs: str, results: "Sequence[_Placed]") -> list[str]:
+        """Return the names of those runs, empty where they have none."""
+        if not inputs or not results:
+            return [""] * len(results)
+        runs = [result.run for _, result in results]
+        try:
+            records = self._intake.inputs.cached(inputs, runs) or await self._intake.inputs.records(inputs, runs)
+        except StoreError:
+            return [""] * len(results)  # the results are there all the same
+        return [await _name(record) for record in records]
+
+    # The task.
+
+    async def status_context(self, context: Any) -> None:
+        wait_s = _wait(context.params.waitSeconds)
+        await self._see()
+        if wait_s > 0:
+            await self._intake.scheduler.wait_ended(self._id, wait_s)
+        context.results.shown = dumps(await self._intake.desk.task_json(self._id))
+
+    async def cancel_context(self, context: Any) -> None:
+        await self._intake.desk.cancel(self._id, self._caller)
+        context.results.shown = dumps(await self._intake.desk.task_json(self._id))
+
+    async def _see(self) -> None:
+        await self._intake.desk.see(self._id, self._caller)
+
+    # Its runs.
+
+    async def run_context(self, context: Any) -> None:
+        run, desk = context.params.run, self._intake.desk
+        row = await desk.row(self._id, self._caller)
+        if run >= row.spec.repeats:
+            raise NotFound(f"task {self._id!r} has no run {run}: expected 0 to {row.spec.repeats - 1}")
+        task = self._intake.scheduler.task(self._id)
+        result = await desk.result(row, run)
+        if result is not None:
+            (name,) = await self._names(row.spec.inputs, [(0, result)])
+            context.results.result = _record((0, result), name)
+        elif isinstance(task, Task):
+            context.results.state = task.state_of(run, self._intake.now())
+        else:
+            context.results.state = RunState.CANCELLED
+
+    async def artifacts_context(self, context: Any) -> None:
+        run, desk = context.params.run, self._intake.desk
+        row = await desk.row(self._id, self._caller)
+        result = await desk.result(row, run) if run < row.spec.repeats else None
+        if result is None:
+            raise NotFound(f"run {run} of task {self._id!r} has not ended, or never ran")
+        if not result.outcome.artifacts:
+            raise NotFound(f"run {run} of task {self._id!r} has no artifacts")
+        context.results.zip = BlobServer(self._intake.artifacts.path(result.outcome.artifacts))
+
+    async def events_context(self, context: Any) -> None:
+        params = context.params
+        reader = await self._intake.desk.reader(self._id, self._caller)
+        if await reader.begin(None if params.now else params.after):
+            context.results.events = EventsServer(self._intake, self._caller, self._id, reader)
+        else:
+            context.results.over = True
+
+
+_Placed = tuple[int, RunResult]
+
+
+class EventsServer(schema.tasks.Events.Server):  # type: ignore[misc]
+    """What happens to a task, told when it is asked for."""
+
+    def __init__(self, intake: NativeIntake, caller: Caller, id: str, reader: Reader) -> None:
+        self._stack = ExitStack()
+        self._stack.enter_context(intake.streaming(caller))
+        self._watch = self._stack.enter_context(intake.scheduler.watches.open(id))
+        self._events: AsyncGenerator[list[Event], None] = reader.events(self._watch, idle_s=_IDLE_S)  # type: ignore[assignment]
+        self._is_asked = False
+
+    async def next_context(self, context: Any) -> None:
+        if self._is_asked:
+            raise UsageError("next: asked again before it was answered; expected one call at a time")
+        self._is_asked = True
+        try:
+            events = await anext(self._events, None)
+        finally:
+            self._is_asked = False
+        if events is None:
+            self._stack.close()
+            if self._watch.is_closed:
+                raise Draining("the gateway is stopping")
+            context.results.ended = True
+            return
+        told = [{"kind": event.kind, "position": event.position, "data": event.data} for event in events]
+        context.results.told = dumps(told)
+
+    def __del__(self) -> None:
+        self._stack.close()
+
+
+def _wait(wait_s: float) -> float:
+    """Return how long to wait, of what a stranger asked for."""
+    return min(wait_s, _WAIT_MAX_S) if wait_s > 0 else 0.0
+
+
+def _until(wait_s: float) -> float:
+    return asyncio.get_running_loop().time() + _wait(wait_s)
+
+
+async def _changed(watch: Watch, until: float) -> bool:
+    """Wait for a change; False when the time is over."""
+    left_s = until - asyncio.get_running_loop().time()
+    if left_s <= 0:
+        return False
+    await watch.changes(left_s)
+    return True
+
+
+async def _name(record: Record) -> str:
+    if isinstance(record, Extent):
+        record = await asyncio.to_thread(record.read)
+    return read_input(record).name if record[4] & _HAS_NAME else ""
+
+
+def _record(placed: _Placed, name: str) -> bytes:
+    position, result = placed
+    outcome = result.outcome
+    return write_result(
+        (
+            result.run, position, result.state, outcome.result, outcome.exit_code, outcome.stdout, outcome.stderr,
+            outcome.stdout_truncated, outcome.stderr_truncated, outcome.reason, outcome.detail, result.worker,
+            result.attempts, result.queued_at, result.started_at, result.finished_at, outcome.wall_s, outcome.cpu_s,
+            outcome.queue_s, outcome.compile_s, outcome.instantiate_s, outcome.memory_bytes,
+            outcome.memory_limit_bytes, outcome.fuel, outcome.files_bytes, bool(outcome.artifacts),
+            outcome.artifacts_bytes, name,
+        )
+    )  # fmt: skip
