@@ -6,6 +6,7 @@ upload (inputs.py), and the task that names it is taken on with the last of them
 
 import asyncio
 import struct
+import weakref
 from collections.abc import Iterator
 from contextlib import ExitStack
 from dataclasses import replace
@@ -311,7 +312,9 @@ class BatchServer(schema.tasks.Batch.Server):  # type: ignore[misc]
     def _hear(self) -> None:
         """Note that something came: who says nothing for long is not waited for."""
         self._cancel_idle()
-        self._idle = asyncio.get_running_loop().call_later(self._intake.config.arrive_timeout_s, self._give_up)
+        # Weakly: it is gone when its peer holds it no more, and not only then.
+        timeout_s, give_up = self._intake.config.arrive_timeout_s, weakref.WeakMethod(self._give_up)
+        self._idle = asyncio.get_running_loop().call_later(timeout_s, lambda: (call := give_up()) and call())
 
     def _cancel_idle(self) -> None:
         if self._idle is not None:

@@ -86,18 +86,12 @@ class TaskServer(schema.tasks.Task.Server):  # type: ignore[misc]
     async def _as_they_ended(self, number: int, after: int, is_over: bool) -> "tuple[list[_Placed], bool]":
         config = self._intake.config
         limit, page_bytes = config.page_results, config.page_bytes
-        found = self._intake.tail.since(number, after, mark=self._mark, limit=limit, bytes_max=page_bytes)
-        if found is None:
-            limit = min(limit, max(1, page_bytes // await self._output_bytes()))
-            found = await self._intake.store.results_since(number, position=after, limit=limit)
-            return found, len(found) == limit
-        # There may be more whenever there is any: whoever comes back is told that there is not.
-        return found, bool(found) and not (is_over and await self._is_last(number, found[-1][0]))
-
-    async def _is_last(self, number: int, position: int) -> bool:
-        config = self._intake.config
-        beyond = self._intake.tail.since(number, position, mark=self._mark, limit=1, bytes_max=config.page_bytes)
-        return beyond == []
+        held = self._intake.tail.since(number, after, mark=self._mark, limit=limit, bytes_max=page_bytes)
+        if held is not None:
+            return held
+        limit = min(limit, max(1, page_bytes // await self._output_bytes()))
+        found = await self._intake.store.results_since(number, position=after, limit=limit)
+        return found, len(found) == limit
 
     async def _output_bytes(self) -> int:
         task = self._intake.scheduler.task(self._id)

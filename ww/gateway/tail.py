@@ -6,7 +6,7 @@ each commit. Whoever wants what lies before the stretch reads the store.
 
 from bisect import bisect_right
 from collections import deque
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from typing import Final
 
 from ww.gateway.task import RunResult
@@ -69,29 +69,27 @@ class Tail:
 
     def since(
         self, task: int, after: int, *, mark: int | None = None, limit: int, bytes_max: int
-    ) -> list[tuple[int, RunResult]] | None:
-        """Return results of a task beyond the position after, in order: None when they may not all be held.
+    ) -> tuple[list[tuple[int, RunResult]], bool] | None:
+        """Return results of a task beyond the position after, in order, and whether there are more.
 
-        At most limit, and fewer, but one, once their output passes bytes_max. mark is what `count` was before the task
-        was submitted, where that is known: then it has no results but from there on.
+        None when they may not all be held. At most limit, and fewer, but one, once their output passes bytes_max. mark
+        is what `count` was before the task was submitted, where that is known: then it has results only from there on.
         """
         commits = self._commits
         oldest = self.count - len(commits)
         is_whole = mark is not None and mark >= oldest
         if not is_whole and not (commits and after >= commits[0].first - 1):
             return None
-        found: list[tuple[int, RunResult]] = []
-        for position, result in self._beyond(task, after):
-            bytes_max -= len(result.outcome.stdout) + len(result.outcome.stderr)
-            if len(found) >= limit or (bytes_max < 0 and found):
-                break
-            found.append((position, result))
-        return found
-
-    def _beyond(self, task: int, after: int) -> Iterator[tuple[int, RunResult]]:
-        commits = self._commits
         begin = bisect_right(commits, after, key=lambda commit: commit.last)
+        if mark is not None:
+            begin = max(begin, mark - oldest)
+        found: list[tuple[int, RunResult]] = []
         for index in range(begin, len(commits)):
             for position, result in commits[index].of(task):
-                if position > after:
-                    yield position, result
+                if position <= after:
+                    continue
+                bytes_max -= len(result.outcome.stdout) + len(result.outcome.stderr)
+                if len(found) >= limit or (bytes_max < 0 and found):
+                    return found, True
+                found.append((position, result))
+        return found, False
