@@ -29,6 +29,8 @@ from ww.rpc.loop import shared_kj_loop
 from ww.rpc.vat import Vat
 
 _FIND_S: Final = 1.0
+# Until what was obtained over a broken connection is let go of.
+_LINGER_S: Final = 1.0
 _FINAL: Final = (NotAdmitted, ProtocolMismatch, PeerMismatch)
 
 
@@ -95,6 +97,7 @@ class NativeLink:
         self._book: AddressBook
         self._connection: Connection | None = None
         self._tasks: Any = None
+        self._dropped: list[Connection] = []
         self._is_closed = False
 
     async def tasks(self) -> Any:
@@ -175,12 +178,21 @@ class NativeLink:
         """Let go of the connection: the next call makes another."""
         connection, self._connection, self._tasks = self._connection, None, None
         if connection is not None:
+            # Others' calls under way are to fail now, and not when their time is over.
+            connection.link.abort()
+            self._dropped.append(connection)
+            asyncio.get_running_loop().call_later(_LINGER_S, self._close_dropped)
+
+    def _close_dropped(self) -> None:
+        dropped, self._dropped = self._dropped, []
+        for connection in dropped:
             connection.close()
 
     async def aclose(self) -> None:
         """Close everything. Idempotent."""
         self._is_closed = True
         self.drop()
+        self._close_dropped()
         async with self._turn:
             stack, self._stack = self._stack, None
             if stack is not None:

@@ -58,6 +58,11 @@ class Link:
         else:
             await first_of(self._stream.wait_closed(), self._client.on_disconnect())
 
+    def abort(self) -> None:
+        """Break it: calls under way fail with Disconnected, which those of a closed one need not. Close it later."""
+        self._on_close(self)
+        self._stream.abort()
+
     def close(self) -> None:
         """Let go of everything obtained through it. Idempotent."""
         if self._client is not None:
