@@ -31,7 +31,6 @@ def add_tasks_options(parser: Parser) -> None:
         parser.option(name, type, of, metavar="N")
     config = TasksConfig()
     parser.limits(
-        ("--batch-max", size, config.batch_bytes_max, "bytes of the inputs of one batch that a peer streams"),
         ("--peer-arriving", count, config.arriving_max, "modules, zips and batches of one peer on their way in"),
         ("--arrive-timeout", seconds, config.arrive_timeout_s, "seconds each of those may take, or say nothing"),
         ("--tail-max", size, config.tail_bytes_max, "bytes of the latest results kept in memory for peers"),
@@ -61,6 +60,5 @@ def tasks_config(arguments: argparse.Namespace) -> TasksConfig:
         arriving_max=arguments.peer_arriving,
         arrive_timeout_s=arguments.arrive_timeout,
         module_bytes_max=arguments.upload_max,
-        batch_bytes_max=arguments.batch_max,
         tail_bytes_max=arguments.tail_max,
     )

@@ -105,10 +105,6 @@ class Result:
     files_bytes: int | None = None
     artifacts_bytes: int | None = None
     """Size of the zip that Client.artifacts brings; None or 0 where there is none."""
-    position: int = 0
-    """Its place in the order in which the task's runs ended; 0 where that is not known."""
-    name: str = ""
-    """Of the run, where it has one."""
     json: Json = field(default_factory=dict, repr=False, compare=False)
 
     @property

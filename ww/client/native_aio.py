@@ -97,21 +97,23 @@ class AsyncNativeClient:
         def results_too(sent: Any) -> Any:
             return sent.task.results(after=0, order="completion", waitSeconds=_WAIT_S)
 
-        answer = await self._submit(wanted, results_too, extra_s=_WAIT_S)
+        answer = await self._submit(wanted, results_too, extra_s=_WAIT_S, is_awaited=True)
         yield results_of(answer.results, wanted.id)
         if not answer.ended:
             async with aclosing(self.stream_groups(wanted.id, after=answer.next)) as groups:
                 async for group in groups:
                     yield group
 
-    async def _submit(self, wanted: Wanted, then: Callable[[Any], Any], *, extra_s: float = 0.0) -> Any:
+    async def _submit(
+        self, wanted: Wanted, then: Callable[[Any], Any], *, extra_s: float = 0.0, is_awaited: bool = False
+    ) -> Any:
         """Send a task, and its module only when it is not there."""
         is_fresh = True
 
         async def submit(tasks: Any, with_module: bool) -> Any:
             nonlocal is_fresh
             request = self._filled(tasks.submit_request(), wanted, with_module)
-            request.fresh, is_fresh = is_fresh, False
+            request.fresh, is_fresh, request.awaited = is_fresh, False, is_awaited
             return await ask(then(request.send()), self._timeout_s + extra_s)
 
         return await self._with_module(wanted, submit)

@@ -26,7 +26,7 @@ class Endpoint:
 
 ENDPOINTS: Final = (
     Endpoint("GET", "/tasks", Scope.READ, "List tasks, newest first"),
-    Endpoint("POST", "/tasks", Scope.SUBMIT, "Submit a task"),
+    Endpoint("POST", "/tasks", Scope.SUBMIT, "Submit a task; with wait, answered once it has ended"),
     Endpoint("GET", "/tasks/{id}", Scope.READ, "One task; with wait, not before it has ended or that time is over"),
     Endpoint("DELETE", "/tasks/{id}", Scope.SUBMIT, "Cancel a task: what is queued never starts, what runs is stopped"),
     Endpoint("GET", "/tasks/{id}/runs", Scope.READ, "Results of a task, by run number"),

@@ -21,7 +21,6 @@ from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.caller import Caller, Scope, caller_of
 from ww.gateway.describe import Description
 from ww.gateway.events import Reader
-from ww.gateway.inputs import Inputs
 from ww.gateway.intake import HttpConfig, Intake
 from ww.gateway.module_routes import FileResponse, ModuleRoutes
 from ww.gateway.modules import ModuleStore
@@ -73,7 +72,7 @@ class HttpGateway:
         self._intake = Intake(config)
         self._submitter = Submitter(scheduler, modules, limits, self._perimeter)
         self._posting = Posting(self._submitter, self._intake, limits)
-        self._inputs = Inputs(modules.inputs_path)
+        self._inputs = scheduler.inputs
         self._module_routes = ModuleRoutes(scheduler, modules, self._intake, self._perimeter)
         self._streams = Streams(count_max=config.streams_max, timeout_s=config.stream_timeout_s)
         self._sockets = SocketRoutes(
@@ -130,8 +129,11 @@ class HttpGateway:
 
     async def post_task(self, request: Request) -> Response:
         self._perimeter.require_room()
-        id, created = await self._posting.take(request)
+        wait_s = WAIT.read(request.query_params)
+        id, created = await self._posting.take(request, is_awaited=wait_s > 0)
         location = {"Location": task_path(id)}
+        if wait_s > 0 and not self._is_stopping:
+            await self._scheduler.wait_ended(id, wait_s)
         return Json(await self._task_json(id), 201 if created else 200, location)
 
     async def get_tasks(self, request: Request) -> Response:
@@ -375,7 +377,7 @@ class HttpGateway:
     see = _see
     cancel = _cancel
     task_json = _task_json
-    result = _result
+    told = _told
 
 
 def _route(path: str, **handlers: Callable[[Request], Awaitable[Response]]) -> Route:

@@ -35,9 +35,11 @@ class TasksServer(schema.tasks.Tasks.Server):  # type: ignore[misc]
         with ExitStack() as stack:
             prepared = await intake.prepare(params, caller, stack)
             spec = prepared.submission.spec(prepared.digest, prepared.guest, prepared.files, owner=caller.name)
-            created = await intake.take(spec, prepared, caller, None, mark, fresh=params.fresh)
+            is_awaited = params.awaited
+            created = await intake.take(spec, prepared, caller, None, mark, fresh=params.fresh, is_awaited=is_awaited)
         results = context.results
-        results.shown = dumps(await intake.desk.task_json(spec.id))
+        if not is_awaited:
+            results.shown = dumps(await intake.desk.task_json(spec.id))
         results.task, results.created = TaskServer(intake, caller, spec.id), created
 
     async def batch_context(self, context: Any) -> None:

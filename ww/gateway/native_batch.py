@@ -236,8 +236,8 @@ class BatchServer(schema.tasks.Batch.Server):  # type: ignore[misc]
                 self._fail(
                     UsageError(f"tasks: {len(data)} bytes in a call, at most {_ADD_BYTES_MAX} are taken", "tasks")
                 )
-            if self._upload.size + len(data) > self._intake.config.batch_bytes_max:
-                most = self._intake.config.batch_bytes_max
+            if self._upload.size + len(data) > self._intake.limits.batch_bytes_max:
+                most = self._intake.limits.batch_bytes_max
                 self._fail(UsageError(f"tasks: the inputs are larger than {most} bytes together, the limit", "tasks"))
             self._hear()
             try:

@@ -18,14 +18,14 @@ from ww.errors import BadModule, Draining, NotFound, Overloaded, StoreError, Usa
 from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.caller import EVERYBODY, Caller, Quota, Scope
 from ww.gateway.events import Reader
-from ww.gateway.inputs import Inputs
 from ww.gateway.modules import ModuleStore
 from ww.gateway.perimeter import Perimeter
 from ww.gateway.request import RequestLimits, Submission, read_fields
+from ww.gateway.results import Told
 from ww.gateway.scheduler import Scheduler
 from ww.gateway.storage import Storage, TaskRow
 from ww.gateway.tail import Tail
-from ww.gateway.task import RunResult, Spec
+from ww.gateway.task import Spec
 from ww.gateway.upload import Upload
 from ww.identity import PeerId
 from ww.wasm_inspect import Guest
@@ -46,8 +46,6 @@ class TasksConfig:
     """Seconds a module or zip may take to arrive, and a batch may say nothing."""
     module_bytes_max: int = 64 << 20
     """Of one module."""
-    batch_bytes_max: int = 1 << 30
-    """Of the inputs of one batch."""
     streams_max: int = 64
     """Streams of events of one peer."""
     page_bytes: int = 1 << 20
@@ -65,7 +63,7 @@ class Desk(Protocol):
     async def see(self, id: str, caller: Caller) -> None: ...
     async def cancel(self, id: str, caller: Caller) -> None: ...
     async def task_json(self, id: str) -> dict[str, Any]: ...
-    async def result(self, row: TaskRow, run: int) -> RunResult | None: ...
+    async def told(self, row: TaskRow, run: int) -> Told | None: ...
     async def list_json(
         self, caller: Caller, status: str | None, limit: int, after: str | None
     ) -> list[dict[str, Any]]: ...
@@ -116,7 +114,7 @@ class NativeIntake:
         self.limits = limits
         self.perimeter = perimeter
         self.config = config or TasksConfig()
-        self.inputs = Inputs(modules.inputs_path)
+        self.inputs = scheduler.inputs
         self.tail = Tail(bytes_max=self.config.tail_bytes_max)
         self.now = clock.now
         self._operator = operator
@@ -202,11 +200,19 @@ class NativeIntake:
                 raise UsageError(f"{name}: {error}", name) from None
 
     async def take(
-        self, spec: Spec, prepared: Prepared, caller: Caller, inputs: Upload | None, mark: int, *, fresh: bool = False
+        self,
+        spec: Spec,
+        prepared: Prepared,
+        caller: Caller,
+        inputs: Upload | None,
+        mark: int,
+        *,
+        fresh: bool = False,
+        is_awaited: bool = False,
     ) -> bool:
         """Take a task on, which is on disk on return: False when it was there already. See Submitter.submit.
 
-        mark is what the tail's count was before that.
+        mark is what the tail's count was before that; is_awaited says that results are asked for at once.
         """
         self.require_serving()
         is_new = prepared.submission.is_id_made or (fresh and self.scheduler.task(spec.id) is None)
@@ -220,7 +226,7 @@ class NativeIntake:
 
         try:
             with self.perimeter.admit(caller, spec):
-                if created := await self.scheduler.submit(spec, keep, is_new=is_new):
+                if created := await self.scheduler.submit(spec, keep, is_new=is_new, is_awaited=is_awaited):
                     self._note(spec.id, mark)
                 return created
         except Overloaded:

@@ -147,10 +147,9 @@ class TaskServer(schema.tasks.Task.Server):  # type: ignore[misc]
         if run >= row.spec.repeats:
             raise NotFound(f"task {self._id!r} has no run {run}: expected 0 to {row.spec.repeats - 1}")
         task = self._intake.scheduler.task(self._id)
-        result = await desk.result(row, run)
-        if result is not None:
-            (name,) = await self._names(row.spec.inputs, [(0, result)])
-            context.results.result = _record((0, result), name)
+        told = await desk.told(row, run)
+        if told is not None:
+            context.results.result = _record((told.position, told.result), told.name)
         elif isinstance(task, Task):
             context.results.state = task.state_of(run, self._intake.now())
         else:
@@ -159,12 +158,12 @@ class TaskServer(schema.tasks.Task.Server):  # type: ignore[misc]
     async def artifacts_context(self, context: Any) -> None:
         run, desk = context.params.run, self._intake.desk
         row = await desk.row(self._id, self._caller)
-        result = await desk.result(row, run) if run < row.spec.repeats else None
-        if result is None:
+        told = await desk.told(row, run) if run < row.spec.repeats else None
+        if told is None:
             raise NotFound(f"run {run} of task {self._id!r} has not ended, or never ran")
-        if not result.outcome.artifacts:
+        if not told.result.outcome.artifacts:
             raise NotFound(f"run {run} of task {self._id!r} has no artifacts")
-        context.results.zip = BlobServer(self._intake.artifacts.path(result.outcome.artifacts))
+        context.results.zip = BlobServer(self._intake.artifacts.path(told.result.outcome.artifacts))
 
     async def events_context(self, context: Any) -> None:
         params = context.params

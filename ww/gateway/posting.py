@@ -44,14 +44,17 @@ class Posting:
         self._intake = intake
         self._limits = limits
 
-    async def take(self, request: Request) -> tuple[str, bool]:
-        """Take on what a request brings: its id, and False when it was there already."""
+    async def take(self, request: Request, *, is_awaited: bool = False) -> tuple[str, bool]:
+        """Take on what a request brings: its id, and False when it was there already.
+
+        is_awaited: see Scheduler.submit.
+        """
         kind, _ = content_type_of(request)
         caller = caller_of(request.scope)
         if kind == _FORM:
-            return await self._form(request, caller)
+            return await self._form(request, caller, is_awaited)
         if kind == _JSON:
-            return await self._json(request, caller)
+            return await self._json(request, caller, is_awaited)
         if kind == _LINES:
             return await self._lines(request, caller)
         got = shown(kind.decode("latin-1")) if kind else "none"
@@ -60,7 +63,7 @@ class Posting:
 
     # A form.
 
-    async def _form(self, request: Request, caller: Caller) -> tuple[str, bool]:
+    async def _form(self, request: Request, caller: Caller, is_awaited: bool) -> tuple[str, bool]:
         uploads = {name: partial(self._submitter.upload, name) for name in ("wasm", "files", "tasks", "inputs")}
         limits = self._limits
         most = {
@@ -71,7 +74,8 @@ class Posting:
         async with self._intake.form(request, uploads, **most) as form:
             tasks, inputs = form.files.pop("tasks", None), form.files.pop("inputs", None)
             if tasks is None and inputs is None:
-                return await self._submitter.submit(form.fields, form.stdin or b"", form.files, caller)
+                given = form.fields, form.stdin or b"", form.files, caller
+                return await self._submitter.submit(*given, is_awaited=is_awaited)
             if tasks is not None and inputs is not None:
                 raise UsageError("inputs: given beside tasks; expected one of them", "inputs")
             with self._intake.batch():
@@ -89,7 +93,7 @@ class Posting:
 
     # JSON.
 
-    async def _json(self, request: Request, caller: Caller) -> tuple[str, bool]:
+    async def _json(self, request: Request, caller: Caller, is_awaited: bool) -> tuple[str, bool]:
         body = await self._intake.whole(request, self._limits.json_bytes_max, "--json-max")
         given = await _sized(body, _json_of, body, "the body")
         if not isinstance(given, dict) or "parent" not in given:
@@ -99,7 +103,7 @@ class Posting:
         async with AsyncExitStack() as stack:
             arrived = await self._parent(given["parent"], body, stack)
             if tasks is None:
-                return await self._submitter.submit(*arrived, caller)
+                return await self._submitter.submit(*arrived, caller, is_awaited=is_awaited)
             if not isinstance(tasks, list):
                 raise UsageError("tasks: expected an array of objects", "tasks")
             batch = await stack.enter_async_context(self._submitter.batch(*arrived, caller))

@@ -95,6 +95,7 @@ Parameter = Whole | Word | Text
 
 PARAMETERS: Final[dict[tuple[str, str], tuple[Parameter, ...]]] = {
     ("GET", "/tasks"): (STATUS, LIMIT, AFTER_TASK),
+    ("POST", "/tasks"): (WAIT,),
     ("GET", "/tasks/{id}"): (WAIT,),
     ("GET", "/tasks/{id}/runs"): (LIMIT, AFTER_RUN),
     ("GET", "/tasks/{id}/results"): (ORDER, AFTER_RESULT, FOLLOW),

@@ -80,7 +80,8 @@ class Scheduler:
         self._children: set[asyncio.Task[None]] = set()
         self._has_changed = False  # who could be given runs, since needs were judged
         observer = observer or Nobody()
-        self._inputs = Inputs(modules.inputs_path)
+        self.inputs = Inputs(modules.inputs_path)
+        """What the runs of batches are given."""
         self.watches = Watches()
         """Who is told when a task changes: a run of it began, ended or went back, or it did itself."""
         self.agenda = Agenda(clock, self._on_ready)
@@ -94,7 +95,7 @@ class Scheduler:
             on_workers=self._on_workers,
             breaker=config.breaker,
         )
-        parts = self.agenda, self.pool, self.recorder, modules, self._inputs, self.watches
+        parts = self.agenda, self.pool, self.recorder, modules, self.inputs, self.watches
         self.dispatcher = Dispatcher(*parts, clock, observer, config.dispatch, self._spawn)
         overseen = self.dispatcher, self.agenda, self.pool, self.recorder, self.watches
         self._oversight = Oversight(*overseen, clock, config.dispatch)

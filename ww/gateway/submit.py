@@ -65,15 +65,21 @@ class Submitter:
         return self._modules.upload_files(in_use) if name == "files" else self._modules.upload_inputs(in_use)
 
     async def submit(
-        self, fields: Sequence[tuple[str, str]], stdin: bytes, uploads: Mapping[str, Upload], caller: Caller
+        self,
+        fields: Sequence[tuple[str, str]],
+        stdin: bytes,
+        uploads: Mapping[str, Upload],
+        caller: Caller,
+        *,
+        is_awaited: bool = False,
     ) -> tuple[str, bool]:
         """Take a task on, which is on disk on return: its id, and False when it was there already.
 
-        uploads are finished. Raises what read_fields, the stores and Scheduler.submit do.
+        uploads are finished; is_awaited: see Scheduler.submit. Raises what read_fields, the stores and that do.
         """
         parent = await self._look_at(fields, stdin, uploads, is_batch=False)
         spec = parent.submission.spec(parent.module, parent.guest, parent.files, owner=caller.name)
-        return await self._take_on(spec, parent, None, caller)
+        return await self._take_on(spec, parent, None, caller, is_awaited=is_awaited)
 
     @asynccontextmanager
     async def batch(
@@ -113,7 +119,9 @@ class Submitter:
             await self._modules.examine_files(zipped, **most)
         return _Parent(submission, digest, guest, wasm, zipped)
 
-    async def _take_on(self, spec: Spec, parent: _Parent, inputs: Upload | None, caller: Caller) -> tuple[str, bool]:
+    async def _take_on(
+        self, spec: Spec, parent: _Parent, inputs: Upload | None, caller: Caller, *, is_awaited: bool = False
+    ) -> tuple[str, bool]:
         is_new = parent.submission.is_id_made
 
         async def keep() -> None:
@@ -126,7 +134,7 @@ class Submitter:
 
         try:
             with self._perimeter.admit(caller, spec):
-                created = await self._scheduler.submit(spec, keep, is_new=is_new)
+                created = await self._scheduler.submit(spec, keep, is_new=is_new, is_awaited=is_awaited)
         except Overloaded:
             # Who asks again since an answer was lost is told that its task is there, whatever has no room now.
             if is_new or not await self._scheduler.is_there(spec):
