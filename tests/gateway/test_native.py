@@ -363,8 +363,8 @@ async def test_a_large_batch_that_breaks_off_leaves_nothing(tmp_path: Path) -> N
 
 
 async def test_batches_have_bounds(tmp_path: Path) -> None:
-    config = TasksConfig(batch_bytes_max=1000, arriving_max=1)
-    async with native_gateway(tmp_path, tasks=config) as native, native.client(retries=0) as client:
+    config, limits = TasksConfig(arriving_max=1), RequestLimits(batch_bytes_max=1000)
+    async with native_gateway(tmp_path, limits, tasks=config) as native, native.client(retries=0) as client:
         with pytest.raises(UsageError, match="larger than 1000 bytes together"):
             await client.submit_batch(ECHO, [bytes(600)] * 2)
         with pytest.raises(UsageError, match="repeats: given beside"):
