@@ -24,7 +24,7 @@ from ww.identity import Identity, PeerId  # noqa: E402
 from ww.net.multiaddr import Multiaddr  # noqa: E402
 from ww.net.tls import TlsTransport  # noqa: E402
 from ww.net.transport import Transport  # noqa: E402
-from ww.records import read_input, spans, write_outcome  # noqa: E402
+from ww.records import NOTHING, read_input, spans, write_outcome  # noqa: E402
 from ww.rpc.errors import call  # noqa: E402
 from ww.rpc.loop import run  # noqa: E402
 from ww.rpc.vat import Vat  # noqa: E402
@@ -114,6 +114,10 @@ class _Program(schema.worker.Program.Server):  # type: ignore[misc]
     def __init__(self, slot: _Slot) -> None:
         self._slot = slot
 
+    async def run_context(self, context: Any) -> None:
+        arguments = context.params.invocation.arguments
+        _Runs(self._slot, arguments[0] if len(arguments) else 0).start(context, NOTHING)
+
     async def task_context(self, context: Any) -> None:
         arguments = context.params.invocation.arguments
         context.results.runs = _Runs(self._slot, arguments[0] if len(arguments) else 0)
@@ -124,7 +128,10 @@ class _Runs(schema.worker.Runs.Server):  # type: ignore[misc]
         self._slot, self._argument = slot, argument
 
     async def start_context(self, context: Any) -> None:
-        inputs = context.params.inputs
+        self.start(context, context.params.inputs)
+
+    def start(self, context: Any, inputs: bytes) -> None:
+        """Begin a group of runs."""
         given = (read_input(inputs, start, end).arguments for start, end in spans(inputs))
         values = [arguments[0] if arguments else self._argument for arguments in given]
         if self._slot.worker.run_s:

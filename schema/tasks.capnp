@@ -8,14 +8,12 @@
 using Worker = import "worker.capnp";
 
 interface Tasks {
-  submit @0 (fields :Data, stdin :Data, module :Data, wasm :Worker.Blob, files :Worker.Blob, fresh :Bool,
-              awaited :Bool)
+  submit @0 (fields :Data, stdin :Data, module :Data, wasm :Worker.Blob, files :Worker.Blob, fresh :Bool)
       -> (task :Task, shown :Text, created :Bool);
   # Take a task on: it is on disk when this answers, and created says that it was not there before. Calls on task may
   # leave with this one. fields are names and values in turn, UTF-8, each ended by a zero byte. module is the sha256 (32
   # bytes) of the guest, which is read from wasm only when the gateway lacks it; files is a zip. fresh says that the id in
-  # fields was made just now and never sent, which saves a look; awaited says that task.results is asked
-  # for at once: shown is left out, and a short run's task and result are put on disk together. Failures: usage, not_found (the module is not there and
+  # fields was made just now and never sent, which saves a look. Failures: usage, not_found (the module is not there and
   # wasm is null), conflict (the id is another task's), bad_module, overloaded, store, draining.
 
   batch @1 (fields :Data, stdin :Data, module :Data, wasm :Worker.Blob, files :Worker.Blob)
@@ -37,6 +35,11 @@ interface Tasks {
 
   about @6 () -> (health :Text, ready :Text);
   # Who the gateway is, and whether it can work: as GET /healthz and /readyz answer.
+
+  run @7 (fields :Data, stdin :Data, module :Data, wasm :Worker.Blob, files :Worker.Blob, fresh :Bool,
+          waitSeconds :Float64) -> (results :Data, ended :Bool, next :Int64, task :Task);
+  # submit, and results of the task in one: its first results, as Task.results answers after position 0. A short run is
+  # one call, and its task and result are put on disk together. task is null when it has ended.
 }
 
 interface Batch {

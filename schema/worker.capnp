@@ -45,6 +45,9 @@ interface Worker {
 interface Program {
   task @0 (invocation :Invocation) -> (runs :Runs);
   # Say what all runs of one task have in common. Failures: usage when it is nothing that a guest could be given.
+
+  run @1 (invocation :Invocation) -> (outcomes :Data, large :List(Blob), ended :Bool, group :Group);
+  # task, and start of the Runs that it gives, in one: for a task's only run, which differs in nothing from it.
 }
 
 interface Runs {

@@ -35,7 +35,7 @@ from ww.errors import (
 from ww.identity import PeerId
 from ww.node import Node
 from ww.outcome import read_invocation
-from ww.records import LARGE_BYTES
+from ww.records import LARGE_BYTES, NOTHING
 from ww.rpc.connection import Connection
 from ww.rpc.errors import call
 from ww.rpc.loop import first_of
@@ -343,6 +343,12 @@ class ProgramServer(schema.worker.Program.Server):  # type: ignore[misc]
         limits = self._slot.sandbox.limits.of_run(message.limits, invocation)
         context.results.runs = RunsServer(self._slot, self, Task.of(invocation), limits)
 
+    async def run_context(self, context: Any) -> None:
+        message = context.params.invocation
+        invocation = read_invocation(message)
+        limits = self._slot.sandbox.limits.of_run(message.limits, invocation)
+        await _answer(context.results, self.start(Task.of(invocation), Inputs(NOTHING), (), limits))
+
     def start(self, task: Task, inputs: Inputs, large: Sequence[Any], limits: RunLimits) -> RunningGroup:
         """Begin runs. See WorkerServer.start."""
         # The first run is the one that waited for it.
@@ -365,15 +371,7 @@ class RunsServer(schema.worker.Runs.Server):  # type: ignore[misc]
         large = listed("large", context.params.large, GROUP_MAX)
         if len(large) != len(inputs.missing):
             raise UsageError(f"large: {len(large)} are given, records refer to {len(inputs.missing)}")
-        group = self._program.start(self._task, inputs, large, self._limits)
-        try:
-            await group.wait(_ANSWER_WITHIN_S)
-            answer(context.results, group)
-        except BaseException:  # the connection broke, or there is nothing more to be told
-            group.close()
-            raise
-        if not context.results.ended:
-            context.results.group = GroupServer(group)
+        await _answer(context.results, self._program.start(self._task, inputs, large, self._limits))
 
     def __del__(self) -> None:
         if hasattr(self, "_slot"):  # it was taken in
@@ -400,6 +398,18 @@ class GroupServer(schema.worker.Group.Server):  # type: ignore[misc]
 
     def __del__(self) -> None:
         self._group.close()
+
+
+async def _answer(results: Any, group: RunningGroup) -> None:
+    """Answer the start of a group, once it has ended or soon."""
+    try:
+        await group.wait(_ANSWER_WITHIN_S)
+        answer(results, group)
+    except BaseException:  # the connection broke, or there is nothing more to be told
+        group.close()
+        raise
+    if not results.ended:
+        results.group = GroupServer(group)
 
 
 def _memory_bytes() -> int:

@@ -10,7 +10,7 @@ from ww.errors import WwError
 from ww.identity import Identity
 from ww.net.memory import MemoryTransport, Network
 from ww.net.multiaddr import Multiaddr
-from ww.records import Input, read_input, spans, write_outcome
+from ww.records import NOTHING, Input, read_input, spans, write_outcome
 from ww.rpc.errors import call
 from ww.rpc.vat import Vat
 from ww.sandbox.invocation import Result
@@ -135,6 +135,9 @@ class _Program(schema.worker.Program.Server):  # type: ignore[misc]
         self._worker.tasks += 1
         context.results.runs = _Runs(self._worker, context.params.invocation.as_builder())
 
+    async def run_context(self, context: Any) -> None:
+        await _Runs(self._worker, context.params.invocation.as_builder()).start(context, NOTHING, ())
+
 
 class _Runs(schema.worker.Runs.Server):  # type: ignore[misc]
     def __init__(self, worker: ScriptedWorker, invocation: Any) -> None:
@@ -142,9 +145,12 @@ class _Runs(schema.worker.Runs.Server):  # type: ignore[misc]
         self._invocation = invocation
 
     async def start_context(self, context: Any) -> None:
+        await self.start(context, context.params.inputs, context.params.large)
+
+    async def start(self, context: Any, data: bytes, blobs: Any) -> None:
         if self._worker.run_error is not None:
             raise self._worker.run_error
-        data, large, runs = context.params.inputs, iter(context.params.large), []
+        large, runs = iter(blobs), []
         for start, end in spans(data):
             if start == end:
                 record = b"".join([piece async for piece in fetch(next(large), bytes_max=64 << 20)])

@@ -80,7 +80,7 @@ class AsyncNativeClient:
 
     async def submit_prepared(self, submission: Submission) -> Task:
         """Send a task that was read."""
-        answer = await self._submit(wanted_of(submission), lambda sent: sent)
+        answer = await self._submit(wanted_of(submission), lambda tasks: tasks.submit_request())
         return read_task(answer.shown)
 
     async def run(self, wasm: Source, **fields: Unpack[TaskFields]) -> AsyncIterator[Result]:
@@ -94,27 +94,27 @@ class AsyncNativeClient:
         """Do so for a task that was read, some results at a time."""
         wanted = wanted_of(submission)
 
-        def results_too(sent: Any) -> Any:
-            return sent.task.results(after=0, order="completion", waitSeconds=_WAIT_S)
+        def run(tasks: Any) -> Any:
+            request = tasks.run_request()
+            request.waitSeconds = _WAIT_S
+            return request
 
-        answer = await self._submit(wanted, results_too, extra_s=_WAIT_S, is_awaited=True)
+        answer = await self._submit(wanted, run, extra_s=_WAIT_S)
         yield results_of(answer.results, wanted.id)
         if not answer.ended:
             async with aclosing(self.stream_groups(wanted.id, after=answer.next)) as groups:
                 async for group in groups:
                     yield group
 
-    async def _submit(
-        self, wanted: Wanted, then: Callable[[Any], Any], *, extra_s: float = 0.0, is_awaited: bool = False
-    ) -> Any:
+    async def _submit(self, wanted: Wanted, request_of: Callable[[Any], Any], *, extra_s: float = 0.0) -> Any:
         """Send a task, and its module only when it is not there."""
         is_fresh = True
 
         async def submit(tasks: Any, with_module: bool) -> Any:
             nonlocal is_fresh
-            request = self._filled(tasks.submit_request(), wanted, with_module)
-            request.fresh, is_fresh, request.awaited = is_fresh, False, is_awaited
-            return await ask(then(request.send()), self._timeout_s + extra_s)
+            request = self._filled(request_of(tasks), wanted, with_module)
+            request.fresh, is_fresh = is_fresh, False
+            return await ask(request.send(), self._timeout_s + extra_s)
 
         return await self._with_module(wanted, submit)
 

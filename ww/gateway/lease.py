@@ -133,6 +133,9 @@ class Lease:
         """
         if not self._workers:
             raise UsageError("the lease is closed")
+        if task.spec.repeats == 1 and not task.spec.inputs:
+            prepared = self._invocations.prepare(task, files)
+            return RemoteGroup(self._program_of(task).run(invocation=prepared.message), task.spec, 1)
         small: list[bytes] = []
         large: list[BlobServer] = []
         for record in inputs:
@@ -153,12 +156,14 @@ class Lease:
             while len(self._tasks) >= _TASKS_MAX:
                 del self._tasks[next(iter(self._tasks))]
             prepared = self._invocations.prepare(task, files)
-            spec = task.spec
-            metered = bool(spec.fuel or spec.deterministic)
-            promise = self._program(spec.module, metered).task(invocation=prepared.message)
+            promise = self._program_of(task).task(invocation=prepared.message)
             # The promise is kept beside what it promises: dropping it would cancel the call.
             known = self._tasks[task.number] = (promise, promise.runs, prepared)
         return known[1]
+
+    def _program_of(self, task: Task) -> Any:
+        spec = task.spec
+        return self._program(spec.module, bool(spec.fuel or spec.deterministic))
 
     def _program(self, digest: str, metered: bool) -> Any:
         known = self._programs.get((digest, metered))

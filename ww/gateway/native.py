@@ -30,17 +30,28 @@ class TasksServer(schema.tasks.Tasks.Server):  # type: ignore[misc]
         self._caller = caller
 
     async def submit_context(self, context: Any) -> None:
-        intake, caller, params = self._intake, self._caller, context.params
+        id, created = await self._submit(context.params)
+        results = context.results
+        results.shown = dumps(await self._intake.desk.task_json(id))
+        results.task, results.created = TaskServer(self._intake, self._caller, id), created
+
+    async def run_context(self, context: Any) -> None:
+        id, _ = await self._submit(context.params, is_awaited=True)
+        task, results = TaskServer(self._intake, self._caller, id), context.results
+        await task.give(results, 0, "completion", context.params.waitSeconds)
+        if not results.ended:
+            results.task = task
+
+    async def _submit(self, params: Any, *, is_awaited: bool = False) -> tuple[str, bool]:
+        """Take a task on, which is on disk on return: its id, and False when it was there already."""
+        intake, caller = self._intake, self._caller
         mark = intake.tail.count
         with ExitStack() as stack:
             prepared = await intake.prepare(params, caller, stack)
             spec = prepared.submission.spec(prepared.digest, prepared.guest, prepared.files, owner=caller.name)
-            is_awaited = params.awaited
-            created = await intake.take(spec, prepared, caller, None, mark, fresh=params.fresh, is_awaited=is_awaited)
-        results = context.results
-        if not is_awaited:
-            results.shown = dumps(await intake.desk.task_json(spec.id))
-        results.task, results.created = TaskServer(intake, caller, spec.id), created
+            fresh = params.fresh
+            number = await intake.take(spec, prepared, caller, None, mark, fresh=fresh, is_awaited=is_awaited)
+        return spec.id, bool(number)
 
     async def batch_context(self, context: Any) -> None:
         params, results = context.params, context.results

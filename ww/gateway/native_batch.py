@@ -279,7 +279,7 @@ class BatchServer(schema.tasks.Batch.Server):  # type: ignore[misc]
                 await self._writer.finish()
                 spec = self._complete()
                 mark = self._intake.tail.count
-                created = await self._intake.take(spec, self._prepared, self._caller, self._upload, mark)
+                number = await self._intake.take(spec, self._prepared, self._caller, self._upload, mark)
             except WwError as error:
                 self._fail(error)
             self._problem = UsageError("tasks: this batch is finished; expected another for other runs")
@@ -287,7 +287,7 @@ class BatchServer(schema.tasks.Batch.Server):  # type: ignore[misc]
         results = context.results
         results.shown = dumps(await self._intake.desk.task_json(spec.id))
         results.task = TaskServer(self._intake, self._caller, spec.id)
-        results.created = created
+        results.created = bool(number)
 
     def _complete(self) -> Spec:
         """Say what the task is, now that its runs are known."""

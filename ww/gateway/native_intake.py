@@ -30,7 +30,7 @@ from ww.gateway.upload import Upload
 from ww.identity import PeerId
 from ww.wasm_inspect import Guest
 
-_MARKS_MAX: Final = 10_000
+_LATEST_MAX: Final = 10_000
 _SCOPES: Final = frozenset({Scope.READ, Scope.SUBMIT})
 
 
@@ -70,6 +70,17 @@ class Desk(Protocol):
     async def workers_json(self, caller: Caller) -> list[dict[str, Any]]: ...
     def health_json(self) -> dict[str, Any]: ...
     async def reader(self, id: str, caller: Caller) -> Reader: ...
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What has to be known of a task to read its results."""
+
+    number: int
+    inputs: str
+    """Digest of a batch's; or empty."""
+    mark: int | None = None
+    """What the tail's count was before it was submitted."""
 
 
 @dataclass(slots=True)
@@ -118,8 +129,8 @@ class NativeIntake:
         self.tail = Tail(bytes_max=self.config.tail_bytes_max)
         self.now = clock.now
         self._operator = operator
-        self.marks: OrderedDict[str, int] = OrderedDict()
-        """What the tail's count was before a task was submitted, of the latest."""
+        self.latest: OrderedDict[str, Known] = OrderedDict()
+        """By id: the tasks that were submitted last."""
         self._arriving: Counter[str] = Counter()
         self._streams: Counter[str] = Counter()
         store.on_results = self.tail.put
@@ -209,8 +220,9 @@ class NativeIntake:
         *,
         fresh: bool = False,
         is_awaited: bool = False,
-    ) -> bool:
-        """Take a task on, which is on disk on return: False when it was there already. See Submitter.submit.
+    ) -> int:
+        """Take a task on, which is on disk on return; return its number, 0 when it was there already. See
+        Scheduler.submit.
 
         mark is what the tail's count was before that; is_awaited says that results are asked for at once.
         """
@@ -226,9 +238,9 @@ class NativeIntake:
 
         try:
             with self.perimeter.admit(caller, spec):
-                if created := await self.scheduler.submit(spec, keep, is_new=is_new, is_awaited=is_awaited):
-                    self._note(spec.id, mark)
-                return created
+                if number := await self.scheduler.submit(spec, keep, is_new=is_new, is_awaited=is_awaited):
+                    self._note(spec, mark, number)
+                return number
         except Overloaded:
             # Who asks again since an answer was lost is told that its task is there, whatever has no room now.
             if is_new or not await self.scheduler.is_there(spec):
@@ -237,13 +249,13 @@ class NativeIntake:
             # Also what comes of an id that is said to be new, and is not.
             if not is_new or not await self.scheduler.is_there(spec):
                 raise
-        return False
+        return 0
 
-    def _note(self, id: str, mark: int) -> None:
-        """Remember since when a task can have results."""
-        self.marks[id] = mark
-        if len(self.marks) > _MARKS_MAX:
-            self.marks.popitem(last=False)
+    def _note(self, spec: Spec, mark: int, number: int) -> None:
+        """Remember a task, for who asks for its results soon."""
+        self.latest[spec.id] = Known(number, spec.inputs, mark)
+        if len(self.latest) > _LATEST_MAX:
+            self.latest.popitem(last=False)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from ww.errors import Draining, NotFound, StoreError, UsageError
 from ww.gateway.caller import Caller
 from ww.gateway.events import Event, Reader
 from ww.gateway.inputs import Extent, Record
-from ww.gateway.native_intake import NativeIntake, dumps
+from ww.gateway.native_intake import Known, NativeIntake, dumps
 from ww.gateway.task import RunResult, RunState, Task
 from ww.gateway.watch import Watch
 from ww.records import read_input
@@ -36,31 +36,33 @@ class TaskServer(schema.tasks.Task.Server):  # type: ignore[misc]
         self._intake = intake
         self._caller = caller
         self._id = id
-        self._mark = intake.marks.get(id)
-        self._about: tuple[int, str] | None = None
+        self._known = intake.latest.get(id)
 
     # Results.
 
     async def results_context(self, context: Any) -> None:
         params = context.params
-        after, order, until = params.after, str(params.order), _until(params.waitSeconds)
-        give = {"completion": self._as_they_ended, "input": self._by_input, "known": self._known}[order]
-        intake = self._intake
-        with intake.scheduler.watches.open(self._id) as watch:
+        await self.give(context.results, params.after, str(params.order), params.waitSeconds)
+
+    async def give(self, message: Any, after: int, order: str, wait_s: float) -> None:
+        """Write results beyond after into a message, once there are any or that time is over."""
+        until = _until(wait_s)
+        read = {"completion": self._as_they_ended, "input": self._by_input, "known": self._that_are_known}[order]
+        with self._intake.scheduler.watches.open(self._id) as watch:
             gap_s = 0.0
             while True:
                 # In this order: what had ended at the look is there when it is read.
                 is_over = self._is_over()
-                number, inputs = await self._number_and_inputs()
-                results, has_more = await give(number, after, is_over)
-                context.results.next = after
+                known = self._known = self._known or await self._look()
+                results, has_more = await read(known, after, is_over)
+                message.next = after
                 if results or is_over or order == "known":
                     if results:
                         position, result = results[-1]
-                        context.results.next = position if order == "completion" else result.run
-                    names = await self._names(inputs, results)
-                    context.results.results = b"".join(map(_record, results, names))
-                    context.results.ended = not has_more and (is_over or order == "known")
+                        message.next = position if order == "completion" else result.run
+                    names = await self._names(known.inputs, results)
+                    message.results = b"".join(map(_record, results, names))
+                    message.ended = not has_more and (is_over or order == "known")
                     return
                 if watch.is_closed:
                     raise Draining("the gateway is stopping")
@@ -76,21 +78,19 @@ class TaskServer(schema.tasks.Task.Server):  # type: ignore[misc]
         scheduler = self._intake.scheduler
         return scheduler.task(self._id) is None and not scheduler.is_being_added(self._id)
 
-    async def _number_and_inputs(self) -> tuple[int, str]:
-        if self._about is None:
-            task = self._intake.scheduler.task(self._id)
-            known = task if task is not None else await self._intake.desk.row(self._id, self._caller)
-            self._about = known.number, known.spec.inputs
-        return self._about
+    async def _look(self) -> Known:
+        task = self._intake.scheduler.task(self._id)
+        found = task if task is not None else await self._intake.desk.row(self._id, self._caller)
+        return Known(found.number, found.spec.inputs)
 
-    async def _as_they_ended(self, number: int, after: int, is_over: bool) -> "tuple[list[_Placed], bool]":
+    async def _as_they_ended(self, known: Known, after: int, is_over: bool) -> "tuple[list[_Placed], bool]":
         config = self._intake.config
         limit, page_bytes = config.page_results, config.page_bytes
-        held = self._intake.tail.since(number, after, mark=self._mark, limit=limit, bytes_max=page_bytes)
+        held = self._intake.tail.since(known.number, after, mark=known.mark, limit=limit, bytes_max=page_bytes)
         if held is not None:
             return held
         limit = min(limit, max(1, page_bytes // await self._output_bytes()))
-        found = await self._intake.store.results_since(number, position=after, limit=limit)
+        found = await self._intake.store.results_since(known.number, position=after, limit=limit)
         return found, len(found) == limit
 
     async def _output_bytes(self) -> int:
@@ -98,18 +98,18 @@ class TaskServer(schema.tasks.Task.Server):  # type: ignore[misc]
         spec = task.spec if task is not None else (await self._intake.desk.row(self._id, self._caller)).spec
         return max(1, 2 * spec.output_bytes)
 
-    async def _by_input(self, number: int, after: int, is_over: bool) -> "tuple[list[_Placed], bool]":
-        found, has_more = await self._known(number, after, is_over)
+    async def _by_input(self, known: Known, after: int, is_over: bool) -> "tuple[list[_Placed], bool]":
+        found, has_more = await self._that_are_known(known, after, is_over)
         if not is_over:
             # Up to the first run that has not ended.
             whole = [each for place, each in enumerate(found, max(after, -1) + 1) if each[1].run == place]
             return whole, True
         return found, has_more
 
-    async def _known(self, number: int, after: int, is_over: bool) -> "tuple[list[_Placed], bool]":
+    async def _that_are_known(self, known: Known, after: int, is_over: bool) -> "tuple[list[_Placed], bool]":
         config = self._intake.config
         most = {"limit": config.page_results, "output_bytes_max": config.page_bytes}
-        found = await self._intake.store.results(number, after=max(after, -1), **most)
+        found = await self._intake.store.results(known.number, after=max(after, -1), **most)
         return [(0, result) for result in found], bool(found)
 
     async def _names(self, inputs: str, results: "Sequence[_Placed]") -> list[str]:

@@ -126,13 +126,13 @@ class Scheduler:
 
     async def submit(
         self, spec: Spec, keep_module: Callable[[], Awaitable[None]], *, is_new: bool = False, is_awaited: bool = False
-    ) -> bool:
+    ) -> int:
         """Take a task on; its module, by keep_module, and then the task are on disk on return.
 
         is_new says that nobody can have used the id before. is_awaited says that who submits waits for the result too:
-        then the first run may begin before the task is on disk, and both be written together. Returns False when the
-        same task is there already. Raises Conflict when another one has its id, Overloaded when too much is open,
-        StoreError when the disk refuses.
+        then the first run may begin before the task is on disk, and both be written together. Returns the task's
+        number, 0 when the same task is there already. Raises Conflict when another one has its id, Overloaded when too
+        much is open, StoreError when the disk refuses.
         """
         while (other := self._being_added.get(spec.id)) is not None:
             await other[1].wait()
@@ -143,7 +143,7 @@ class Scheduler:
             number = self._store.reserve() if is_awaited and spec.repeats == 1 and spec.id not in self._tasks else None
             # With a number of its own the task's row says, when it is written, whether the id was used.
             if number is None and not is_new and await self.is_there(spec):
-                return False
+                return 0
             self._check_room(spec)
             await keep_module()
             wall = self._clock.wall()
@@ -151,14 +151,13 @@ class Scheduler:
                 spec = self._with_workers(spec)
             if number is not None:
                 return await self._submit_early(spec, number, wall)
-            await _written(self._store.add_task(spec, wall), lambda number: self._add(spec, number, wall))
+            return await _written(self._store.add_task(spec, wall), lambda number: self._add(spec, number, wall))
         finally:
             del self._being_added[spec.id]
             self._tasks_bytes -= spec.size_bytes
             added.set()
-        return True
 
-    async def _submit_early(self, spec: Spec, number: int, wall: float) -> bool:
+    async def _submit_early(self, spec: Spec, number: int, wall: float) -> int:
         """Begin a task, and put it on disk when its first run has ended, or soon. Returns and raises as submit does."""
         loop = asyncio.get_running_loop()
         refusal: asyncio.Future[StoreError | None] = loop.create_future()
@@ -173,9 +172,9 @@ class Scheduler:
             timer.cancel()
             self.recorder.release(task)
         if error is None:
-            return True
+            return number
         if await self.is_there(spec):
-            return False
+            return 0
         raise error
 
     async def _put_early(self, task: Task, refusal: "asyncio.Future[StoreError | None]") -> None:
@@ -405,8 +404,8 @@ class Scheduler:
         return None
 
 
-async def _written(writing: Coroutine[Any, Any, T], then: Callable[[T], None]) -> None:
-    """Do what follows from what is on disk, also when whoever asked for it gives up before that."""
+async def _written(writing: Coroutine[Any, Any, T], then: Callable[[T], None]) -> T:
+    """Do what follows from what is on disk, also when whoever asked for it gives up before that; return that."""
     work = asyncio.ensure_future(writing)
     try:
         value = await asyncio.shield(work)
@@ -414,3 +413,4 @@ async def _written(writing: Coroutine[Any, Any, T], then: Callable[[T], None]) -
         then(await work)
         raise
     then(value)
+    return value

@@ -134,7 +134,7 @@ class Submitter:
 
         try:
             with self._perimeter.admit(caller, spec):
-                created = await self._scheduler.submit(spec, keep, is_new=is_new, is_awaited=is_awaited)
+                created = bool(await self._scheduler.submit(spec, keep, is_new=is_new, is_awaited=is_awaited))
         except Overloaded:
             # Who asks again since an answer was lost is told that its task is there, whatever has no room now.
             if is_new or not await self._scheduler.is_there(spec):
