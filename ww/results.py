@@ -74,8 +74,9 @@ def write_result(record: Sequence[object]) -> bytes:
         flags |= _HAS_STARTED
     if has_artifacts:
         flags |= _HAS_ARTIFACTS
-    texts = detail, result or "", reason, worker, name
-    tail = [text.encode(errors="replace") for text in texts]  # type: ignore[attr-defined]
+    texts = detail, result, reason, worker, name
+    # Most are empty.
+    tail = [text.encode(errors="replace") if text else b"" for text in texts]  # type: ignore[attr-defined]
     sizes = [len(stdout), len(stderr), *map(len, tail)]  # type: ignore[arg-type]
     header = _FORM.pack(
         _FORM.size - 4 + sum(sizes), run, position, _STATE_NUMBERS[state], flags, 0, attempts,  # type: ignore[index]
@@ -114,20 +115,20 @@ def read_results(data: bytes) -> list[ResultRecord]:
                 texts[reason] = reason.decode()
             if worker not in texts:
                 texts[worker] = worker.decode()
-            found.append(
-                ResultRecord(
-                    run, position, STATES[state],
-                    data[result_at:reason_at].decode() if flags & _HAS_RESULT else None,
-                    exit_code if flags & _HAS_EXIT else None,
-                    data[at:stderr_at], data[stderr_at:detail_at],
-                    flags & _STDOUT_CUT != 0, flags & _STDERR_CUT != 0,
-                    texts[reason], data[detail_at:result_at].decode() if detail_size else "", texts[worker], attempts,
-                    queued_at, started_at if flags & _HAS_STARTED else None, finished_at,
-                    wall_s, cpu_s, queue_s, compile_s, instantiate_s, memory, memory_limit,
-                    fuel if flags & _HAS_FUEL else None, files, flags & _HAS_ARTIFACTS != 0, artifacts_bytes,
-                    data[name_at:end].decode() if name_size else "",
-                )
+            # For every run: tuple.__new__ takes half the time of the class's own.
+            fields = (
+                run, position, STATES[state],
+                data[result_at:reason_at].decode() if flags & _HAS_RESULT else None,
+                exit_code if flags & _HAS_EXIT else None,
+                data[at:stderr_at] if stdout_size else b"", data[stderr_at:detail_at] if stderr_size else b"",
+                flags & _STDOUT_CUT != 0, flags & _STDERR_CUT != 0,
+                texts[reason], data[detail_at:result_at].decode() if detail_size else "", texts[worker], attempts,
+                queued_at, started_at if flags & _HAS_STARTED else None, finished_at,
+                wall_s, cpu_s, queue_s, compile_s, instantiate_s, memory, memory_limit,
+                fuel if flags & _HAS_FUEL else None, files, flags & _HAS_ARTIFACTS != 0, artifacts_bytes,
+                data[name_at:end].decode() if name_size else "",
             )  # fmt: skip
+            found.append(tuple.__new__(ResultRecord, fields))
             at = end
     except (struct.error, IndexError, UnicodeDecodeError):
         raise ValueError("a result record is cut off") from None

@@ -92,6 +92,15 @@ class AsyncNativeClient:
 
     async def run_groups(self, submission: Submission) -> AsyncGenerator[list[Result], None]:
         """Do so for a task that was read, some results at a time."""
+        first, rest = await self.run_first(submission)
+        yield first
+        if rest is not None:
+            async with aclosing(rest):
+                async for group in rest:
+                    yield group
+
+    async def run_first(self, submission: Submission) -> tuple[list[Result], AsyncGenerator[list[Result], None] | None]:
+        """Submit a task; return its first results, and what gives the others where there are any."""
         wanted = wanted_of(submission)
 
         def run(tasks: Any) -> Any:
@@ -100,11 +109,8 @@ class AsyncNativeClient:
             return request
 
         answer = await self._submit(wanted, run, extra_s=_WAIT_S)
-        yield results_of(answer.results, wanted.id)
-        if not answer.ended:
-            async with aclosing(self.stream_groups(wanted.id, after=answer.next)) as groups:
-                async for group in groups:
-                    yield group
+        rest = None if answer.ended else self.stream_groups(wanted.id, after=answer.next)
+        return results_of(answer.results, wanted.id), rest
 
     async def _submit(self, wanted: Wanted, request_of: Callable[[Any], Any], *, extra_s: float = 0.0) -> Any:
         """Send a task, and its module only when it is not there."""

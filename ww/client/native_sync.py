@@ -9,6 +9,7 @@ import contextlib
 import threading
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
+from itertools import chain
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
@@ -69,7 +70,8 @@ class NativeClient:
 
     def run(self, wasm: Source, **fields: Unpack[TaskFields]) -> Iterator[Result]:
         """Submit a task and give its results as they come: in one flight, where the runs are short."""
-        return self._each(self._client.run_groups(prepare(wasm, fields)))
+        first, rest = self._do(self._client.run_first(prepare(wasm, fields)))
+        return iter(first) if rest is None else chain(first, self._each(rest))
 
     def task(self, id: str) -> Task:
         """Return a task as it is now."""

@@ -29,6 +29,7 @@ from ww.wasm_inspect import Guest, Kind
 _ADD_BYTES_MAX: Final = 1 << 20
 _LENGTH: Final = struct.Struct("<I")
 _ARGUMENTS, _STDIN = 1, 8
+_I32_LOW, _I32_HIGH = -(2**31), 2**31 - 1
 # Looked at before others have a turn.
 _RECORDS_AT_ONCE: Final = 1000
 _NAME_BYTES_MAX: Final = 1024
@@ -50,9 +51,10 @@ class Records:
         self._wanted = 4
         count = len(guest.parameters)
         # What most records are is told by their first bytes alone.
-        are_wide = "i32" not in guest.parameters and self._types is not None
-        self._arguments_bytes = 3 + 8 * count if are_wide else -1
+        self._arguments_bytes = 3 + 8 * count if self._types is not None else -1
         self._arguments_head = bytes((_ARGUMENTS, count & 255, count >> 8))
+        self._numbers_form = struct.Struct(f"<{count}q")
+        self._narrow = [place for place, kind in enumerate(guest.parameters) if kind == "i32"]
         self._record_bytes_max = (
             limits.stdin_max_bytes + limits.files_upload_max_bytes + 2 * limits.text_max_bytes + _NAME_BYTES_MAX + 64
         )
@@ -109,7 +111,12 @@ class Records:
                 return data[at:end]
         is_as_long = end - at - 4 == self._arguments_bytes
         if flags == _ARGUMENTS and is_as_long and data.startswith(self._arguments_head, at + 4):
-            return data[at:end]
+            values = self._numbers_form.unpack_from(data, at + 7)
+            for place in self._narrow:
+                if not _I32_LOW <= values[place] <= _I32_HIGH:
+                    break
+            else:
+                return data[at:end]
         try:
             given = read_input(data, at + 4, end)
         except ValueError as error:
