@@ -165,7 +165,9 @@ class Dispatcher:
         return attempts
 
     def _size(self, task: Task, lease: Lease) -> int:
-        size = group_size(task, self._clock.now(), self._pool.slots)
+        spec = task.spec
+        input_bytes = self._inputs.mean_bytes(spec.inputs) if spec.inputs else 0
+        size = group_size(task, self._clock.now(), self._pool.slots, input_bytes)
         return size if size == 1 else min(size, self._spreading.most(task, lease.peer_id, self._clock.now()))
 
     def use(self, lease: Lease, attempts: list[Attempt]) -> None:

@@ -54,8 +54,9 @@ class Group:
     remote: RemoteGroup | None = None
 
 
-def group_size(task: Task, now: float, slots: int) -> int:
-    """Say how many runs of a task should travel together, where all workers together have so many slots."""
+def group_size(task: Task, now: float, slots: int, input_bytes: int) -> int:
+    """Say how many runs of a task should travel together, where all workers together have so many slots and one run is
+    given so many bytes."""
     spec = task.spec
     # What brings files along or back is long on its way.
     if spec.repeats == 1 or spec.files or spec.artifacts or not (expected_s := task.expected_s):
@@ -63,7 +64,7 @@ def group_size(task: Task, now: float, slots: int) -> int:
     size = min(_GROUP_MAX, _GROWTH * task.timed, int(_GROUP_S / expected_s))
     if size <= 1:
         return 1
-    size = min(size, int(_GROUP_BYTES / (1 + task.expected_bytes + len(spec.stdin))))
+    size = min(size, int(_GROUP_BYTES / (1 + max(task.expected_bytes, input_bytes))))
     # The last ones are shared out: no slot is to end long after the others.
     if spec.spread != Spread.PULL:
         slots *= _SHARES

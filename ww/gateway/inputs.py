@@ -2,7 +2,8 @@
 
 Holds the file's form and a bounded cache of what is read of it. Must not know what a record says (../records.py) nor
 where it comes from. A file holds its records, one after the other; then for each block of 64 of them a little-endian
-uint64 with the offset of the first; then uint64 count, uint64 offset of that index, and eight bytes that say so.
+uint64 with the offset of the first; then uint64 count, uint64 offset of that index, and eight bytes that say so, and
+whether any of them has a name.
 """
 
 import asyncio
@@ -11,16 +12,21 @@ import struct
 from array import array
 from collections import OrderedDict
 from collections.abc import Callable, Sequence
+from contextlib import ExitStack
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
 from ww.errors import StoreError
 from ww.gateway.upload import Upload
-from ww.records import name_of, spans
+from ww.records import LARGE_BYTES, name_of, spans
 
 _BLOCK: Final = 64
-_MAGIC: Final = b"wwinput1"
+_NAMELESS: Final = b"wwinput1"
+_NAMED: Final = b"wwinputn"
+_NAME_FLAG: Final = 64
+# Files of which it is remembered whether they have names.
+_KNOWN_MAX: Final = 10_000
 _FOOTER: Final = struct.Struct("<QQ8s")
 _OFFSET: Final = struct.Struct("<Q")
 # A longer record is read only when its run begins.
@@ -38,6 +44,7 @@ class InputsWriter:
     def __init__(self, upload: Upload) -> None:
         self._upload = upload
         self._offsets = array("Q")
+        self._magic = _NAMELESS
         self.count = 0
 
     def add(self, record: bytes) -> None:
@@ -45,13 +52,15 @@ class InputsWriter:
         if self.count % _BLOCK == 0:
             self._offsets.append(self._upload.size)
         self.count += 1
+        if record[4] & _NAME_FLAG:
+            self._magic = _NAMED
         self._upload.write(record)
 
     async def finish(self) -> None:
         """End the file; its digest is the upload's."""
         index_at = self._upload.size
         self._upload.write(b"".join(map(_OFFSET.pack, self._offsets)))
-        self._upload.write(_FOOTER.pack(self.count, index_at, _MAGIC))
+        self._upload.write(_FOOTER.pack(self.count, index_at, self._magic))
         await self._upload.finish()
 
 
@@ -68,8 +77,21 @@ class Extent:
         with self.path.open("rb", buffering=0) as file:
             return os.pread(file.fileno(), self.length, self.start)
 
+    @property
+    def is_large(self) -> bool:
+        """Whether it goes by reference."""
+        return self.length > LARGE_BYTES
+
 
 Record = bytes | Extent
+
+
+@dataclass(frozen=True, slots=True)
+class _About:
+    """What is remembered of a file."""
+
+    has_names: bool
+    mean_bytes: int
 
 
 class Inputs:
@@ -81,9 +103,10 @@ class Inputs:
         self._blocks: OrderedDict[tuple[str, int], list[Record]] = OrderedDict()
         self._sizes: dict[tuple[str, int], int] = {}
         self._bytes = 0
+        self._about: OrderedDict[str, _About] = OrderedDict()
 
     def cached(self, digest: str, runs: Sequence[int]) -> list[Record] | None:
-        """Return the records of those runs of the file of that digest, if all are at hand."""
+        """Return the records of those runs of the file of that digest, if all that is not large is at hand."""
         found: list[Record] = []
         last, block = -1, None
         for run in runs:
@@ -92,7 +115,10 @@ class Inputs:
                 if block is None:
                     return None
             assert block is not None
-            found.append(block[run % _BLOCK])
+            record = block[run % _BLOCK]
+            if isinstance(record, Extent) and not record.is_large:
+                return None
+            found.append(record)
         return found
 
     async def records(self, digest: str, runs: Sequence[int]) -> list[Record]:
@@ -100,10 +126,23 @@ class Inputs:
 
         StoreError when the file is not there, or not what was written.
         """
+        records = await self._places(digest, runs)
+        if all(not isinstance(record, Extent) or record.is_large for record in records):
+            return records
+        try:
+            return await asyncio.to_thread(_whole, records)
+        except OSError:
+            raise StoreError("the inputs of a batch cannot be read") from None
+
+    async def _places(self, digest: str, runs: Sequence[int]) -> list[Record]:
+        """Return the records of those runs, those that are long as where they are."""
         wanted = sorted({run // _BLOCK for run in runs})
         found = {number: block for number in wanted if (block := self._blocks.get((digest, number))) is not None}
         if missing := [number for number in wanted if number not in found]:
-            read = await asyncio.to_thread(_read_blocks, self._path(digest), missing)
+            read, about = await asyncio.to_thread(_read_blocks, self._path(digest), missing)
+            self._about[digest] = about
+            if len(self._about) > _KNOWN_MAX:
+                self._about.popitem(last=False)
             for number, records in read.items():
                 self._keep((digest, number), records)
             found |= read
@@ -112,9 +151,16 @@ class Inputs:
         except (KeyError, IndexError):
             raise StoreError("the inputs of a batch are not what was stored") from None
 
+    def mean_bytes(self, digest: str) -> int:
+        """Return how long the records of a file are, by those read last; 0 where none was."""
+        about = self._about.get(digest)
+        return 0 if about is None else about.mean_bytes
+
     async def names(self, digest: str, runs: Sequence[int]) -> list[str]:
         """Return the names of those runs, empty where they have none. Raises what `records` does."""
-        records = await self.records(digest, runs)
+        if (about := self._about.get(digest)) is not None and not about.has_names:
+            return [""] * len(runs)
+        records = await self._places(digest, runs)
         try:
             if any(isinstance(record, Extent) for record in records):
                 return await asyncio.to_thread(_names, records)
@@ -139,6 +185,20 @@ class Inputs:
             self._bytes -= self._sizes.pop(key)
 
 
+def _whole(records: Sequence[Record]) -> list[Record]:
+    """Read those records that are not large."""
+    found: list[Record] = []
+    with ExitStack() as stack:
+        files: dict[Path, int] = {}
+        for record in records:
+            if isinstance(record, Extent) and not record.is_large:
+                if record.path not in files:
+                    files[record.path] = stack.enter_context(record.path.open("rb", buffering=0)).fileno()
+                record = os.pread(files[record.path], record.length, record.start)
+            found.append(record)
+    return found
+
+
 def _names(records: Sequence[Record]) -> list[str]:
     return [_name(record) for record in records]
 
@@ -151,15 +211,19 @@ def _name(record: Record) -> str:
         return name_of(lambda at, length: os.pread(fd, length, at), record.start + 4, end)
 
 
-def _read_blocks(path: Path, numbers: Sequence[int]) -> dict[int, list[Record]]:
-    """Read those blocks, and some behind the last of them."""
+def _read_blocks(path: Path, numbers: Sequence[int]) -> tuple[dict[int, list[Record]], _About]:
+    """Read those blocks, and some behind the last of them; return them, and what they say of the file."""
     try:
         with path.open("rb", buffering=0) as file:
             fd = file.fileno()
             size = os.fstat(fd).st_size
             count, index_at, magic = _FOOTER.unpack(os.pread(fd, _FOOTER.size, size - _FOOTER.size))
             blocks = -(-count // _BLOCK)
-            if magic != _MAGIC or index_at + blocks * _OFFSET.size + _FOOTER.size != size or numbers[-1] >= blocks:
+            if (
+                magic not in (_NAMELESS, _NAMED)
+                or index_at + blocks * _OFFSET.size + _FOOTER.size != size
+                or numbers[-1] >= blocks
+            ):
                 raise StoreError("the inputs of a batch are not what was stored")
             found: dict[int, list[Record]] = {}
             budget = _AHEAD_BLOCKS * _BLOCK * 1024
@@ -172,8 +236,8 @@ def _read_blocks(path: Path, numbers: Sequence[int]) -> dict[int, list[Record]]:
                 if number > numbers[-1] and (budget := budget - (end - start)) < 0:
                     break
                 found[number] = _read_block(path, fd, start, end, min(_BLOCK, count - number * _BLOCK))
-            return found
-    except (OSError, struct.error, ValueError):
+            return found, _About(magic == _NAMED, index_at // count)
+    except (OSError, struct.error, ValueError, ZeroDivisionError):
         raise StoreError("the inputs of a batch cannot be read") from None
 
 

@@ -14,16 +14,13 @@ from ww.caps.blob import BlobServer
 from ww.errors import Draining, NotFound, StoreError, UsageError
 from ww.gateway.caller import Caller
 from ww.gateway.events import Event, Reader
-from ww.gateway.inputs import Extent, Record
 from ww.gateway.native_intake import Known, NativeIntake, dumps
 from ww.gateway.task import RunResult, RunState, Task
 from ww.gateway.watch import Watch
-from ww.records import read_input
 from ww.results import write_result
 
 _WAIT_MAX_S: Final = 60.0
 _IDLE_S: Final = 15.0
-_HAS_NAME: Final = 64
 # Between two looks for runs that others have to end before: it doubles from the first to the last.
 _GAP_MIN_S: Final = 0.002
 _GAP_MAX_S: Final = 0.1
@@ -116,12 +113,10 @@ class TaskServer(schema.tasks.Task.Server):  # type: ignore[misc]
         """Return the names of those runs, empty where they have none."""
         if not inputs or not results:
             return [""] * len(results)
-        runs = [result.run for _, result in results]
         try:
-            records = self._intake.inputs.cached(inputs, runs) or await self._intake.inputs.records(inputs, runs)
+            return await self._intake.inputs.names(inputs, [result.run for _, result in results])
         except StoreError:
             return [""] * len(results)  # the results are there all the same
-        return [await _name(record) for record in records]
 
     # The task.
 
@@ -224,12 +219,6 @@ async def _changed(watch: Watch, until: float) -> bool:
         return False
     await watch.changes(left_s)
     return True
-
-
-async def _name(record: Record) -> str:
-    if isinstance(record, Extent):
-        record = await asyncio.to_thread(record.read)
-    return read_input(record).name if record[4] & _HAS_NAME else ""
 
 
 def _record(placed: _Placed, name: str) -> bytes:
