@@ -122,11 +122,12 @@ class Recorder:
             self._observer.stored(len(results), self._clock.now() - began)
             wall = self._clock.wall()
             by_task: dict[Task, list[RunResult]] = {}
+            ended = self._observer.run_ended
             for task, result in results:
                 outcome = result.outcome
                 if outcome.artifacts:
                     self.let_go(outcome)
-                self._observer.run_ended(result.state, outcome.reason, outcome.wall_s)
+                ended(result.state, outcome.reason, outcome.wall_s)
                 by_task.setdefault(task, []).append(result)
             for task, of_task in by_task.items():
                 task.commit(of_task, wall)
