@@ -11,6 +11,7 @@ import pytest
 from tests.gateway.test_http import BASE_URL, NOOP, NOOP_SHA256, Gateway, open_gateway
 from tests.guests import guest
 from ww.client import AsyncClient, Client, Retry
+from ww.client.native import AsyncNativeClient, NativeClient
 from ww.errors import BadModule, Conflict, NotFound, Overloaded, UsageError
 from ww.gateway.task import RunState
 
@@ -30,7 +31,7 @@ async def client(gateway: Gateway) -> AsyncIterator[AsyncClient]:
         yield client
 
 
-def test_both_clients_have_the_same_methods() -> None:
+def test_all_clients_have_the_same_methods() -> None:
     def methods(kind: type) -> dict[str, list[str]]:
         return {
             name: list(inspect.signature(each).parameters)
@@ -39,6 +40,19 @@ def test_both_clients_have_the_same_methods() -> None:
         }
 
     assert methods(Client) == methods(AsyncClient)
+    for native in (NativeClient, AsyncNativeClient):
+        assert methods(Client).items() <= methods(native).items()
+
+
+async def test_running_one_is_submitting_it_and_taking_its_results(client: AsyncClient) -> None:
+    results = client.run(guest("noop"), id="run", start_s=1000.0, repeats=2)
+    coming = asyncio.ensure_future(anext(results))
+    while not [task.id async for task in client.tasks()]:  # noqa: ASYNC110 it is asked over HTTP
+        await asyncio.sleep(0)
+    await client.cancel("run")
+    # Runs that never began have no results.
+    with pytest.raises(StopAsyncIteration):
+        await coming
 
 
 async def test_a_task_with_all_kinds_of_fields(client: AsyncClient, tmp_path: Path) -> None:

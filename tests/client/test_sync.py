@@ -1,5 +1,6 @@
 """The client over HTTP: addresses, the token and what is said when nothing answers."""
 
+import json
 import socket
 import threading
 from collections.abc import Callable
@@ -179,3 +180,48 @@ def test_tls_that_is_none_and_one_that_nobody_knows(tmp_path: Path) -> None:
     for wrong in (tmp_path / "ca.pem", tmp_path / "none.pem"):
         with pytest.raises(UsageError, match=wrong.name):
             Client("https://127.0.0.1", verify=wrong)
+
+
+RUN = {"run": 0, "state": "succeeded", "result": "4"}
+
+
+def test_one_run_is_one_request() -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(f"{request.method} {request.url.path}?{request.url.query.decode()}")
+        return httpx.Response(201, json={"id": "t", "status": "succeeded", "repeats": 1, "results": [RUN]})
+
+    with client(answer) as it:
+        assert [result.result for result in it.run(b"\0asm", id="t")] == ["4"]
+    assert asked == ["POST /tasks?wait=30"]
+
+
+@pytest.mark.parametrize(
+    ("repeats", "said", "posted"),
+    [
+        (1, {"status": "running", "results": []}, "POST /tasks?wait=30"),
+        (1, {"status": "succeeded", "results": []}, "POST /tasks?wait=30"),  # too large to be shown
+        (2, {"status": "running", "results": [RUN]}, "POST /tasks?"),
+    ],
+)
+def test_what_the_answer_does_not_hold_is_streamed(repeats: int, said: dict[str, object], posted: str) -> None:
+    asked: list[str] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        asked.append(f"{request.method} {request.url.path}?{request.url.query.decode()}")
+        task = {"id": "t", "repeats": repeats} | said
+        if request.method == "POST":
+            return httpx.Response(201, json=task)
+        if request.url.path == "/tasks/t":
+            return httpx.Response(200, json=task | {"status": "succeeded"})
+        lines = [RUN | {"run": run, "position": run + 1} for run in range(repeats)]
+        return httpx.Response(200, headers={"content-type": "application/x-ndjson"}, text="".join(map(_line, lines)))
+
+    with client(answer) as it:
+        assert [result.run for result in it.run(b"\0asm", id="t", repeats=repeats)] == list(range(repeats))
+    assert asked == [posted, "GET /tasks/t/results?order=completion&follow=true", "GET /tasks/t?"]
+
+
+def _line(said: object) -> str:
+    return json.dumps(said) + "\n"

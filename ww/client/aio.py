@@ -63,6 +63,17 @@ class AsyncClient:
         """
         return await self._run(self._operations.submit(wasm, fields))
 
+    async def run(self, wasm: Source, **fields: Unpack[TaskFields]) -> AsyncGenerator[Result, None]:
+        """Submit a task and yield its results as they come, to its end: see Client.run."""
+        task = await self._run(self._operations.run(wasm, fields))
+        if task.has_all_results:
+            for result in reversed(task.results):
+                yield result
+            return
+        async with aclosing(self.stream(task.id)) as results:
+            async for result in results:
+                yield result
+
     async def submit_batch(self, wasm: Source, runs: Runs, **fields: Unpack[TaskFields]) -> Task:
         """Submit one task of many runs: see Client.submit_batch. They may come asynchronously."""
         return await self._run(self._operations.submit_batch(wasm, runs, fields))

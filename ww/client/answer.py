@@ -169,6 +169,11 @@ class Task:
         """Whether it will not change any more."""
         return self.status in ENDED
 
+    @property
+    def has_all_results(self) -> bool:
+        """Whether `results` are those of all runs, and will stay so."""
+        return self.has_ended and len(self.results) == self.repeats
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Worker:

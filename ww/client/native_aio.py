@@ -47,7 +47,7 @@ Runs = Iterable[Run] | AsyncIterable[Run]
 class AsyncNativeClient:
     """A gateway's Tasks. Use it with `async with`, or close it with aclose. It belongs to one event loop.
 
-    Methods are those of ww.client.AsyncClient, and raise the same errors; `run` is this client's alone.
+    Methods are those of ww.client.AsyncClient, and raise the same errors.
     """
 
     def __init__(

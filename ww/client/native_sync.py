@@ -33,7 +33,7 @@ _GROUP: Final = 64
 class NativeClient:
     """A gateway's Tasks. Use it with `with`, or close it. Threads may share one; an iterator is one thread's.
 
-    Methods are those of ww.client.Client, and raise the same errors; `run` is this client's alone.
+    Methods are those of ww.client.Client, and raise the same errors.
     """
 
     def __init__(

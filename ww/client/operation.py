@@ -55,22 +55,29 @@ class Operations:
         submission: Submission = yield Work(lambda: prepare(wasm, fields))
         return (yield from self.submit_prepared(submission))
 
-    def submit_prepared(self, submission: Submission) -> Steps[Task]:
+    def run(self, wasm: Source, fields: TaskFields) -> Steps[Task]:
+        """Send a task, and have the answer wait for the end of one that has one run."""
+        wait_s = _WAIT_MAX_S if fields.get("repeats") in (None, 1) else 0
+        submission: Submission = yield Work(lambda: prepare(wasm, fields))
+        return (yield from self.submit_prepared(submission, wait_s))
+
+    def submit_prepared(self, submission: Submission, wait_s: int = 0) -> Steps[Task]:
         """Send a task that was read."""
         content = submission.module.content
         is_there = content is None
         if content is not None and len(content) > _ASKED_FOR_FIRST_BYTES:
             is_there = yield from self._has(submission.module)
         try:
-            return (yield from self._post(submission, by_digest=is_there))
+            return (yield from self._post(submission, wait_s, by_digest=is_there))
         except NotFound:
             if not is_there or content is None:
                 raise
             # It was removed since it was asked for.
-            return (yield from self._post(submission, by_digest=False))
+            return (yield from self._post(submission, wait_s, by_digest=False))
 
-    def _post(self, submission: Submission, *, by_digest: bool) -> Steps[Task]:
-        call = Call("POST", "/tasks", parts=submission.parts(by_digest=by_digest))
+    def _post(self, submission: Submission, wait_s: int, *, by_digest: bool) -> Steps[Task]:
+        query = {"wait": str(wait_s)} if wait_s else {}
+        call = Call("POST", "/tasks", query, parts=submission.parts(by_digest=by_digest), extra_s=wait_s)
         return read_as(Task, (yield from self._contact.json(call, 200, 201)))
 
     def submit_batch(self, wasm: Source, runs: Runs, fields: TaskFields) -> Steps[Task]:

@@ -63,6 +63,14 @@ class Client:
         """
         return self._run(self._operations.submit(wasm, fields))
 
+    def run(self, wasm: Source, **fields: Unpack[TaskFields]) -> Iterator[Result]:
+        """Submit a task and yield its results as they come, to its end: of one short run in one request.
+
+        Nothing is sent before the first result is asked for. The `position` of a result may not be said.
+        """
+        task = self._run(self._operations.run(wasm, fields))
+        yield from reversed(task.results) if task.has_all_results else self.stream(task.id)
+
     def submit_batch(self, wasm: Source, runs: Runs, **fields: Unpack[TaskFields]) -> Task:
         """Submit one task of many runs, each given as its fields, or as its stdin alone; fields are all runs'.
 
