@@ -108,7 +108,7 @@ class RaisingWorker(schema.worker.Worker.Server):  # type: ignore[misc]
         raise next(kind for kind in all_kinds() if kind.code == code)("what was wrong and what was expected")
 
 
-class NothingDone(schema.worker.Attempt.Server):  # type: ignore[misc]
+class NothingDone(schema.worker.Group.Server):  # type: ignore[misc]
     """Serves an interface and has none of its methods."""
 
 
@@ -228,8 +228,8 @@ async def test_a_method_of_an_interface_that_is_not_served_is_another_version(se
 
 
 async def test_a_method_that_the_server_does_not_have_is_remote(serving: Serving) -> None:
-    attempt = await serving.connection.connect("empty", schema.worker.Attempt)
-    assert type(await serving.error_of(attempt.cancel())) is RemoteError
+    group = await serving.connection.connect("empty", schema.worker.Group)
+    assert type(await serving.error_of(group.cancel())) is RemoteError
 
 
 async def test_a_name_that_is_not_exported_is_not_found(serving: Serving) -> None:
@@ -238,7 +238,7 @@ async def test_a_name_that_is_not_exported_is_not_found(serving: Serving) -> Non
 
 async def test_a_call_on_what_was_not_found_fails_as_that_did(serving: Serving) -> None:
     found = serving.connection.link.exports.connect("nothing")
-    early = found.capability.cast_as(schema.worker.Attempt).cancel()
+    early = found.capability.cast_as(schema.worker.Group).cancel()
     assert type(await serving.error_of(early)) is NotFound
     assert type(await serving.error_of(found)) is NotFound
 
