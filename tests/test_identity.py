@@ -1,9 +1,11 @@
 """Peer ids, key files and signatures."""
 
+import fcntl
 import os
 import stat
 import subprocess
 import sys
+import threading
 from pathlib import Path
 
 import pytest
@@ -71,6 +73,32 @@ def test_two_processes_never_share_a_key(tmp_path: Path) -> None:
     assert Identity.load(path, lock=False).peer_id == identity.peer_id
     identity.close()
     assert subprocess.run(run, capture_output=True, env=os.environ, check=False).returncode == 0
+
+
+def test_those_that_make_a_key_at_once_have_the_same(tmp_path: Path) -> None:
+    path, peers = tmp_path / "client.key", list[PeerId]()
+    begin = threading.Barrier(8)
+
+    def load() -> None:
+        begin.wait()
+        peers.append(Identity.load(path, lock=False).peer_id)
+
+    threads = [threading.Thread(target=load) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert len(peers) == 8
+    assert set(peers) == {Identity.load(path).peer_id}
+
+
+def test_an_empty_key_file_that_another_process_holds_is_refused(tmp_path: Path) -> None:
+    (path := tmp_path / "key").touch(0o600)
+    with path.open("rb") as held:
+        fcntl.flock(held, fcntl.LOCK_EX)
+        with pytest.raises(UsageError, match="key file key is empty"):
+            Identity.load(path, lock=False)
+    assert path.read_bytes() == b""
 
 
 def test_a_signature_holds_for_its_domain_and_message_alone() -> None:

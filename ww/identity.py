@@ -8,6 +8,7 @@ Source: libp2p specification, peer-ids/peer-ids.md.
 
 import fcntl
 import os
+import time
 from pathlib import Path
 from typing import Self
 
@@ -20,6 +21,8 @@ from ww.errors import UsageError
 _BASE58 = "123456789ABCDEFGHJKLMNPQRSTUVWXYZabcdefghijkmnopqrstuvwxyz"
 # Multihash (identity, 36 bytes) of PublicKey{type: Ed25519, data: 32 bytes}.
 _PREFIX = bytes.fromhex("002408011220")
+_KEY_TRIES = 200
+_KEY_PAUSE_S = 0.005
 
 
 def _base58_encode(data: bytes) -> str:
@@ -151,6 +154,8 @@ class Identity:
                     f"key file {path.name} is in use by another process: stop it, or name another key with --key", "key"
                 ) from None
         data = os.pread(fd, 4096, 0)
+        if not data and not lock:
+            data = _wait_for_key(fd, path)
         if not data:
             key = Ed25519PrivateKey.generate()
             os.pwrite(fd, _pem(key), 0)
@@ -173,6 +178,22 @@ class Identity:
         if self._lock_fd is not None:
             os.close(self._lock_fd)
             self._lock_fd = None
+
+
+def _wait_for_key(fd: int, path: Path) -> bytes:
+    """Return what is in a key file once it is there; nothing when it is to be written here, alone: fd is locked."""
+    # Those that begin at once have to be known by one key. Who asks for another lock lets go of its own, so that one of
+    # them gets it, and who holds it longer has written.
+    for _ in range(_KEY_TRIES):
+        try:
+            fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except OSError:
+            time.sleep(_KEY_PAUSE_S)
+            if data := os.pread(fd, 4096, 0):
+                return data
+        else:
+            return os.pread(fd, 4096, 0)
+    raise UsageError(f"key file {path.name} is empty, and another process holds it: expected a key", "key")
 
 
 def _pem(key: Ed25519PrivateKey) -> bytes:
