@@ -56,12 +56,9 @@ class AsyncClient:
         self._operations = Operations(self._contact, time.monotonic)
         self._http = httpx.AsyncClient(**self._wire.client_options(), transport=transport)
 
-    async def submit(self, wasm: Source, **fields: Unpack[TaskFields]) -> Task:
-        """Submit a task: wasm is a path, the bytes, or the text sha256:HEX of a module that is there.
-
-        The task's id is made here when none is given, so that one whose answer is lost is not submitted twice.
-        """
-        return await self._run(self._operations.submit(wasm, fields))
+    async def submit(self, wasm: Source, *, wait_s: float = 0.0, **fields: Unpack[TaskFields]) -> Task:
+        """Submit a task: see Client.submit."""
+        return await self._run(self._operations.submit(wasm, fields, wait_s))
 
     async def run(self, wasm: Source, **fields: Unpack[TaskFields]) -> AsyncGenerator[Result, None]:
         """Submit a task and yield its results as they come, to its end: see Client.run."""

@@ -7,12 +7,14 @@ which of it a gateway takes: it says so itself, and names the run.
 import json
 from binascii import b2a_base64
 from collections.abc import AsyncIterable, AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from typing import Any, Final, TypedDict, cast
+from typing import Any, Final, TypedDict, TypeVar, cast
 
 from ww.client.submission import FILES_BYTES_MAX, PARENT_FIELDS, Source, read_source, zip_of
 from ww.errors import UsageError
 
 _PIECE_BYTES: Final = 256 << 10
+
+T = TypeVar("T")
 
 
 class RunFields(TypedDict, total=False):
@@ -36,14 +38,26 @@ Run = RunFields | bytes | str
 Runs = Iterable[Run] | AsyncIterable[Run]
 
 
+def is_replayable(runs: object) -> bool:
+    """Whether runs can be iterated over again. UsageError when they are none."""
+    if isinstance(runs, str | bytes | bytearray | Mapping) or not isinstance(runs, Iterable | AsyncIterable):
+        raise UsageError(f"runs: expected a list or an iterator of runs, not {type(runs).__name__}", "runs")
+    return not isinstance(runs, Iterator | AsyncIterator)
+
+
+def in_order(runs: Iterable[T] | AsyncIterable[T]) -> Iterable[T]:
+    """Return runs as an ordinary iterable. UsageError for what needs an event loop."""
+    if not isinstance(runs, Iterable):
+        raise UsageError("runs: expected no asynchronous iterator: that is for AsyncClient", "runs")
+    return runs
+
+
 class Batch:
     """A batch's runs, which can be sent once, or as often as it takes where they can be iterated over again."""
 
     def __init__(self, runs: Runs) -> None:
-        if isinstance(runs, str | bytes | bytearray | Mapping) or not isinstance(runs, Iterable | AsyncIterable):
-            raise UsageError(f"runs: expected a list or an iterator of runs, not {type(runs).__name__}", "runs")
+        self._is_replayable = is_replayable(runs)
         self._runs = runs
-        self._is_replayable = not isinstance(runs, Iterator | AsyncIterator)
         self._is_begun = False
         self.count = 0
         """How many were taken."""
@@ -62,10 +76,8 @@ class Batch:
 
     def pieces(self, head: bytes) -> Iterator[bytes]:
         """Yield the body whose first line is head. UsageError at what is no run, which it names."""
-        if not isinstance(self._runs, Iterable):
-            raise UsageError("runs: expected no asynchronous iterator: that is for AsyncClient", "runs")
         piece = self._begin(head)
-        for run in self._runs:
+        for run in in_order(self._runs):
             piece += self._line(run)
             if len(piece) >= _PIECE_BYTES:
                 yield bytes(piece)

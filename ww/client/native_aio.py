@@ -7,7 +7,7 @@ native_codec.py. Without an event loop: native_sync.py.
 import asyncio
 import math
 import re
-from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable, Sequence
+from collections.abc import AsyncGenerator, AsyncIterable, AsyncIterator, Awaitable, Callable, Iterable
 from contextlib import aclosing
 from functools import partial
 from types import TracebackType
@@ -15,6 +15,7 @@ from typing import Any, Final, Self, TypeVar, Unpack
 
 from ww.caps.blob import BytesBlobServer, fetch
 from ww.client.answer import Event, Health, Readiness, Result, Task, Worker, read_all, read_as
+from ww.client.batch import is_replayable
 from ww.client.call import Retry
 from ww.client.native_batch import NativeBatch, gathered
 from ww.client.native_codec import ADD_BYTES_MAX, Run, RunEncoder, Wanted, read_json, read_task, results_of, wanted_of
@@ -74,13 +75,19 @@ class AsyncNativeClient:
 
     # Tasks.
 
-    async def submit(self, wasm: Source, **fields: Unpack[TaskFields]) -> Task:
+    async def submit(self, wasm: Source, *, wait_s: float = 0.0, **fields: Unpack[TaskFields]) -> Task:
         """Submit a task: see AsyncClient.submit."""
-        return await self.submit_prepared(await _prepared(wasm, fields))
+        return await self.submit_prepared(await _prepared(wasm, fields), wait_s)
 
-    async def submit_prepared(self, submission: Submission) -> Task:
+    async def submit_prepared(self, submission: Submission, wait_s: float = 0.0) -> Task:
         """Send a task that was read."""
-        answer = await self._submit(wanted_of(submission), lambda tasks: tasks.submit_request())
+        wait_s = max(0.0, min(_WAIT_S, wait_s))
+
+        def then(sent: Any) -> Any:
+            return sent.task.status(waitSeconds=wait_s) if wait_s else sent
+
+        wanted = wanted_of(submission)
+        answer = await self._submit(wanted, lambda tasks: tasks.submit_request(), then, extra_s=wait_s)
         return read_task(answer.shown)
 
     async def run(self, wasm: Source, **fields: Unpack[TaskFields]) -> AsyncIterator[Result]:
@@ -112,15 +119,22 @@ class AsyncNativeClient:
         rest = None if answer.ended else self.stream_groups(wanted.id, after=answer.next)
         return results_of(answer.results, wanted.id), rest
 
-    async def _submit(self, wanted: Wanted, request_of: Callable[[Any], Any], *, extra_s: float = 0.0) -> Any:
-        """Send a task, and its module only when it is not there."""
+    async def _submit(
+        self,
+        wanted: Wanted,
+        request_of: Callable[[Any], Any],
+        then: Callable[[Any], Any] = lambda sent: sent,
+        *,
+        extra_s: float = 0.0,
+    ) -> Any:
+        """Send a task, and its module only when it is not there; then is what is asked of the answer in the flight."""
         is_fresh = True
 
         async def submit(tasks: Any, with_module: bool) -> Any:
             nonlocal is_fresh
             request = self._filled(request_of(tasks), wanted, with_module)
             request.fresh, is_fresh = is_fresh, False
-            return await ask(request.send(), self._timeout_s + extra_s)
+            return await ask(then(request.send()), self._timeout_s + extra_s)
 
         return await self._with_module(wanted, submit)
 
@@ -293,6 +307,7 @@ class AsyncNativeClient:
 
     async def submit_batch(self, wasm: Source, runs: Runs, **fields: Unpack[TaskFields]) -> Task:
         """Submit a task of many runs: see AsyncClient.submit_batch. Runs are sent as they are read."""
+        can_repeat = is_replayable(runs)
         submission = await _prepared(wasm, fields)
 
         async def send(batch: "NativeBatch") -> None:
@@ -303,7 +318,7 @@ class AsyncNativeClient:
                 for chunk in batch.encoder.chunks(runs):
                     await batch.add(chunk)
 
-        return await self.send_batch(submission, fields, send, is_replayable=isinstance(runs, Sequence))
+        return await self.send_batch(submission, fields, send, is_replayable=can_repeat)
 
     async def send_batch(
         self,

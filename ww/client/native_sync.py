@@ -14,6 +14,7 @@ from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
 from ww.client.answer import Event, Health, Readiness, Result, Task, Worker
+from ww.client.batch import in_order, is_replayable
 from ww.client.call import Retry
 from ww.client.native_aio import AsyncNativeClient
 from ww.client.native_batch import NativeBatch
@@ -60,13 +61,13 @@ class NativeClient:
         # Also when it is not closed: at the latest when the program ends.
         self._close = weakref.finalize(self, _Thread.stop, self._thread, self._client)
 
-    def submit(self, wasm: Source, **fields: Unpack[TaskFields]) -> Task:
+    def submit(self, wasm: Source, *, wait_s: float = 0.0, **fields: Unpack[TaskFields]) -> Task:
         """Submit a task: see Client.submit."""
-        return self.submit_prepared(prepare(wasm, fields))
+        return self.submit_prepared(prepare(wasm, fields), wait_s)
 
-    def submit_prepared(self, submission: Submission) -> Task:
+    def submit_prepared(self, submission: Submission, wait_s: float = 0.0) -> Task:
         """Send a task that was read."""
-        return self._do(self._client.submit_prepared(submission))
+        return self._do(self._client.submit_prepared(submission, wait_s))
 
     def run(self, wasm: Source, **fields: Unpack[TaskFields]) -> Iterator[Result]:
         """Submit a task and give its results as they come: in one flight, where the runs are short."""
@@ -111,6 +112,7 @@ class NativeClient:
 
     def submit_batch(self, wasm: Source, runs: Iterable[Run], **fields: Unpack[TaskFields]) -> Task:
         """Submit a task of many runs: see Client.submit_batch. The caller's thread reads them, as they are sent."""
+        can_repeat, ordered = is_replayable(runs), in_order(runs)
         submission = prepare(wasm, fields)
         begun: asyncio.Queue[NativeBatch | None] = asyncio.Queue()
         done: asyncio.Future[None] | None = None
@@ -123,7 +125,7 @@ class NativeClient:
 
         async def submit() -> Task:
             try:
-                return await self._client.send_batch(submission, fields, send, is_replayable=isinstance(runs, Sequence))
+                return await self._client.send_batch(submission, fields, send, is_replayable=can_repeat)
             finally:
                 begun.put_nowait(None)
 
@@ -140,7 +142,7 @@ class NativeClient:
             while (batch := self._do(begun.get())) is not None:
                 problem: BaseException | None = None
                 try:
-                    for chunk in batch.encoder.chunks(runs):
+                    for chunk in batch.encoder.chunks(ordered):
                         self._do(batch.add(chunk))
                 except Exception as error:
                     problem = error
@@ -185,15 +187,23 @@ class NativeClient:
         return self._thread.do(work)
 
     def _each(self, groups: AsyncGenerator[Sequence[T], None]) -> Iterator[T]:
+        # What was interrupted (ctrl-C) is still ending there when it is closed.
+        turn = asyncio.Lock()
+
         async def next_group() -> Sequence[T] | None:
-            return await anext(groups, None)
+            async with turn:
+                return await anext(groups, None)
+
+        async def close() -> None:
+            async with turn:
+                await groups.aclose()
 
         try:
             while (group := self._do(next_group())) is not None:
                 yield from group
         finally:
             if not self._thread.is_stopped:
-                self._do(groups.aclose())
+                self._do(close())
 
 
 async def _grouped(each: AsyncIterator[T], most: int) -> AsyncGenerator[list[T], None]:

@@ -50,16 +50,14 @@ class Operations:
 
     # Tasks.
 
-    def submit(self, wasm: Source, fields: TaskFields) -> Steps[Task]:
-        """Send a task, and its module only when it is small or not there."""
+    def submit(self, wasm: Source, fields: TaskFields, wait_s: float = 0.0) -> Steps[Task]:
+        """Send a task, and its module only when it is small or not there; have the answer wait for its end."""
         submission: Submission = yield Work(lambda: prepare(wasm, fields))
-        return (yield from self.submit_prepared(submission))
+        return (yield from self.submit_prepared(submission, max(0, int(min(_WAIT_MAX_S, wait_s)))))
 
     def run(self, wasm: Source, fields: TaskFields) -> Steps[Task]:
         """Send a task, and have the answer wait for the end of one that has one run."""
-        wait_s = _WAIT_MAX_S if fields.get("repeats") in (None, 1) else 0
-        submission: Submission = yield Work(lambda: prepare(wasm, fields))
-        return (yield from self.submit_prepared(submission, wait_s))
+        return (yield from self.submit(wasm, fields, _WAIT_MAX_S if fields.get("repeats") in (None, 1) else 0.0))
 
     def submit_prepared(self, submission: Submission, wait_s: int = 0) -> Steps[Task]:
         """Send a task that was read."""

@@ -56,12 +56,14 @@ class Client:
         self._operations = Operations(self._contact, time.monotonic)
         self._http = httpx.Client(**self._wire.client_options(), transport=transport)
 
-    def submit(self, wasm: Source, **fields: Unpack[TaskFields]) -> Task:
+    def submit(self, wasm: Source, *, wait_s: float = 0.0, **fields: Unpack[TaskFields]) -> Task:
         """Submit a task: wasm is a path, the bytes, or the text sha256:HEX of a module that is there.
 
-        The task's id is made here when none is given, so that one whose answer is lost is not submitted twice.
+        The task's id is made here when none is given, so that one whose answer is lost is not submitted twice. wait_s:
+        whole seconds, at most 30, that the answer may wait for the task's end, so that a short one comes with its
+        results (`has_all_results` tells).
         """
-        return self._run(self._operations.submit(wasm, fields))
+        return self._run(self._operations.submit(wasm, fields, wait_s))
 
     def run(self, wasm: Source, **fields: Unpack[TaskFields]) -> Iterator[Result]:
         """Submit a task and yield its results as they come, to its end: of one short run in one request.
