@@ -1,4 +1,4 @@
-"""ww map and ww run -f with real processes: batches over HTTP, run by workers, interrupted and taken up again."""
+"""ww map and ww run -f with real processes: batches over HTTP and as a peer, interrupted and taken up again."""
 
 import json
 import os
@@ -55,6 +55,14 @@ def user(cluster: CleanCluster) -> User:
     return User(cluster)
 
 
+@pytest.fixture(params=["http", "native"])
+def either(user: User, request: pytest.FixtureRequest) -> User:
+    """Who names the gateway by its HTTP, or as a peer."""
+    if request.param == "native":
+        user.environment |= {"WW_GATEWAY": user.gateway.peer_id}
+    return user
+
+
 @pytest.fixture
 def folders(tmp_path: Path) -> tuple[Path, Path]:
     (tmp_path / "in").mkdir()
@@ -72,14 +80,14 @@ def found(folder: Path) -> dict[str, bytes]:
     return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
 
 
-def test_a_folder_in_and_a_folder_out(user: User, folders: tuple[Path, Path]) -> None:
+def test_a_folder_in_and_a_folder_out(either: User, folders: tuple[Path, Path]) -> None:
     source, target = folders
     files = {f"d{n % 7}__f{n}": b"\xff\0%d" % n for n in range(300)}
     give(source, **files)
-    code, out, err = user.ww("map", ECHO, "--input", str(source), "--output", str(target), "--batch", "100", "x")
+    code, out, err = either.ww("map", ECHO, "--input", str(source), "--output", str(target), "--batch", "100", "x")
     assert (code, out) == (0, b""), err
     assert found(target) == {name.replace("__", "/"): b"x\n" + content for name, content in files.items()}
-    assert [(task["status"], task["repeats"]) for task in user.tasks()] == [("succeeded", 100)] * 3
+    assert [(task["status"], task["repeats"]) for task in either.tasks()] == [("succeeded", 100)] * 3
 
 
 def test_failures_beside_and_only_what_is_missing(user: User, folders: tuple[Path, Path]) -> None:
@@ -95,27 +103,27 @@ def test_failures_beside_and_only_what_is_missing(user: User, folders: tuple[Pat
     assert found(target) == {"a": b"", "b": b"mine", "b.error": b"exited with 7\n\nEXIT=7\n", "c": b""}
 
 
-def test_the_file_is_there_under_its_name(user: User, folders: tuple[Path, Path]) -> None:
+def test_the_file_is_there_under_its_name(either: User, folders: tuple[Path, Path]) -> None:
     source, target = folders
     give(source, sub__note=b"hello", other=b"world")
-    code, _, err = user.ww("map", FILES, "--input", str(source), "--output", str(target), "cat", "{}")
+    code, _, err = either.ww("map", FILES, "--input", str(source), "--output", str(target), "cat", "{}")
     assert code == 0, err
     assert {name: content.strip() for name, content in found(target).items()} == {
         "sub/note": b"cat 0 hello", "other": b"cat 0 world",
     }  # fmt: skip
 
 
-def test_lines(user: User) -> None:
-    code, out, err = user.ww("map", ECHO, "--input", "-", input=b"one\ntwo\nthree\n")
+def test_lines(either: User) -> None:
+    code, out, err = either.ww("map", ECHO, "--input", "-", input=b"one\ntwo\nthree\n")
     assert (code, out) == (0, b"one\ntwo\nthree\n"), err
-    code, out, _ = user.ww(
+    code, out, _ = either.ww(
         "map", "wasm/hash/hash.wasm", "--input", "-", "--entry", "run", "0", "{}", input=b"1\n2\n3\n"
     )
     assert (code, out) == (0, b"3\n563\n2832\n")
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGKILL])
-def test_interrupted_and_started_again(user: User, folders: tuple[Path, Path], number: signal.Signals) -> None:
+def test_interrupted_and_started_again(either: User, folders: tuple[Path, Path], number: signal.Signals) -> None:
     source, target = folders
     names = [f"f{n:02}" for n in range(30)]
     give(source, **dict.fromkeys(names, b""))
@@ -133,33 +141,33 @@ def test_interrupted_and_started_again(user: User, folders: tuple[Path, Path], n
         "30",
         "0",
     )
-    process = user.start(*arguments)
+    process = either.start(*arguments)
     wait_until(lambda: target.exists() and len(found(target)) > 4)
     process.send_signal(number)
     process.communicate(timeout=BOUND_S)
     assert process.returncode == (130 if number == signal.SIGINT else -number)
-    code, _, err = user.ww(*arguments)
+    code, _, err = either.ww(*arguments)
     assert code == 0, err
     assert sorted(found(target)) == names
     if number == signal.SIGKILL:
-        assert {task["status"] for task in user.tasks()} == {"succeeded"}
-        assert sum(task["repeats"] for task in user.tasks()) == len(names), "nothing was sent twice"
+        assert {task["status"] for task in either.tasks()} == {"succeeded"}
+        assert sum(task["repeats"] for task in either.tasks()) == len(names), "nothing was sent twice"
 
 
-def test_a_gateway_that_is_killed_meanwhile(user: User, folders: tuple[Path, Path]) -> None:
+def test_a_gateway_that_is_killed_meanwhile(either: User, folders: tuple[Path, Path]) -> None:
     source, target = folders
     names = [f"f{n:02}" for n in range(20)]
     give(source, **dict.fromkeys(names, b""))
-    process = user.start("map", SPIN, "--input", str(source), "--output", str(target), "--entry", "run", "50", "0")
+    process = either.start("map", SPIN, "--input", str(source), "--output", str(target), "--entry", "run", "50", "0")
     wait_until(lambda: target.exists() and len(found(target)) > 4)
-    user.gateway.kill()
-    user.cluster.gateway("--listen", f"/ip4/127.0.0.1/tcp/{user.gateway.peer_port}", http=user.gateway.http)
+    either.gateway.kill()
+    either.cluster.gateway("--listen", f"/ip4/127.0.0.1/tcp/{either.gateway.peer_port}", http=either.gateway.http)
     _, err = process.communicate(timeout=BOUND_S)
     assert process.returncode == 0, err.decode()
     assert sorted(found(target)) == names
 
 
-def test_a_job_file(user: User, tmp_path: Path) -> None:
+def test_a_job_file(either: User, tmp_path: Path) -> None:
     (tmp_path / "files.wasm").write_bytes(guest("files"))
     (tmp_path / "root.zip").write_bytes(zipped(note=b"hello"))
     job = {
@@ -167,13 +175,13 @@ def test_a_job_file(user: User, tmp_path: Path) -> None:
         "tasks": [{"args": ["mkdir", "out", "put", "out/x", "one"]}, {"args": ["mkdir", "out", "put", "out/x", "two"]}],
     }
     (tmp_path / "job.json").write_text(json.dumps(job))
-    code, _, err = user.ww("run", "-f", str(tmp_path / "job.json"), "--out", str(tmp_path / "out"))
+    code, _, err = either.ww("run", "-f", str(tmp_path / "job.json"), "--out", str(tmp_path / "out"))
     assert code == 0, err
     assert {name: content.strip() for name, content in found(tmp_path / "out").items()} == {
         "0/out/x": b"one", "1/out/x": b"two",
     }  # fmt: skip
     echo = {"parent": {"wasm": str(ROOT / ECHO), "env": {"A": "1"}}, "tasks": [{"stdin": "x"}, {"env": {"EXIT": "9"}}]}
-    code, out, err = user.ww("run", "-f", "-", input=json.dumps(echo).encode())
+    code, out, err = either.ww("run", "-f", "-", input=json.dumps(echo).encode())
     assert (code, out) == (9, b"[0] x\n")
     assert [line for line in err.splitlines() if line.startswith("[")] == ["[0] A=1", "[1] A=1", "[1] EXIT=9"]
 

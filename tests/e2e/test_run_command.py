@@ -1,6 +1,7 @@
-"""The command line of the HTTP interface and real processes: what comes out of which stream, exit codes, ctrl-C,
-terminals, and pipes that nobody reads."""
+"""The command line and real processes: what comes out of which stream, exit codes, ctrl-C, terminals, and pipes that
+nobody reads; over HTTP and as a peer."""
 
+import copy
 import json
 import os
 import pty
@@ -24,7 +25,16 @@ class User:
     def __init__(self, cluster: CleanCluster) -> None:
         self.gateway: Gateway = cluster.gateway()
         self.worker = cluster.worker(self.gateway)
+        self.kind = "http"
         self.environment = cluster.environment | {"WW_GATEWAY": f"http://{self.gateway.http}", "COLUMNS": "200"}
+
+    def by(self, kind: str) -> "User":
+        """Return the same user, who names the gateway by its HTTP or as a peer."""
+        other = copy.copy(self)
+        other.kind = kind
+        if kind == "native":
+            other.environment = self.environment | {"WW_GATEWAY": self.gateway.peer_id}
+        return other
 
     def ww(self, *arguments: str, **settings: Any) -> "subprocess.CompletedProcess[bytes]":
         command = [sys.executable, "-m", "ww", *arguments]
@@ -47,6 +57,11 @@ def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
         yield User(cluster)
 
 
+@pytest.fixture(params=["http", "native"])
+def either(user: User, request: pytest.FixtureRequest) -> User:
+    return user.by(request.param)
+
+
 def said(done: "subprocess.CompletedProcess[bytes]") -> list[str]:
     """Return what was written to stderr beside the task's id."""
     first, *rest = done.stderr.decode().splitlines()
@@ -54,18 +69,18 @@ def said(done: "subprocess.CompletedProcess[bytes]") -> list[str]:
     return rest
 
 
-def test_a_function_prints_what_it_returns(user: User) -> None:
-    done = user.ww("run", "wasm/hash/hash.wasm", "--input", "0", "--difficulty", "3")
+def test_a_function_prints_what_it_returns(either: User) -> None:
+    done = either.ww("run", "wasm/hash/hash.wasm", "--input", "0", "--difficulty", "3")
     assert (done.returncode, done.stdout, said(done)) == (0, b"2832\n", [])
 
 
-def test_runs_are_told_apart_and_in_order(user: User) -> None:
-    done = user.ww("run", "wasm/echo/echo.wasm", "--repeats", "3", "hello", "--stdin", "-", input=b"a\nb")
+def test_runs_are_told_apart_and_in_order(either: User) -> None:
+    done = either.ww("run", "wasm/echo/echo.wasm", "--repeats", "3", "hello", "--stdin", "-", input=b"a\nb")
     assert done.stdout.decode() == "".join(f"[{run}] hello\n[{run}] a\n[{run}] b\n" for run in range(3))
 
 
-def test_streams_are_what_they_were_and_options_stand_anywhere(user: User) -> None:
-    done = user.ww(
+def test_streams_are_what_they_were_and_options_stand_anywhere(either: User) -> None:
+    done = either.ww(
         "run", "--env", "A=1", "wasm/echo/echo.wasm", "x", "--env", "EXIT=7", "y", "--stdin", "-", "--", "--json", "-x",
         input=b"\xff\0\r\n",
     )  # fmt: skip
@@ -79,7 +94,7 @@ def test_a_variable_is_passed_on_by_its_name(user: User) -> None:
     assert said(user.ww("run", "wasm/echo/echo.wasm", "--env", "SECRET", env=environment)) == ["SECRET=s3cret"]
 
 
-def test_exit_codes(user: User, tmp_path: Path) -> None:
+def test_exit_codes(either: User, tmp_path: Path) -> None:
     (tmp_path / "trap.wasm").write_bytes(UNREACHABLE)
     trap, spin, echo = str(tmp_path / "trap.wasm"), "wasm/spin/spin.wasm", "wasm/echo/echo.wasm"
     for arguments, code, reason in (
@@ -88,90 +103,93 @@ def test_exit_codes(user: User, tmp_path: Path) -> None:
         ([spin, "--input", "0", "--cpu-seconds", "0.2"], 124, "cpu"),
         ([spin, "--input", "0", "--fuel", "1000"], 1, "fuel"),
     ):
-        done = user.ww("run", *arguments)
+        done = either.ww("run", *arguments)
         (line,) = said(done)
         assert (done.returncode, line.startswith(f"ww: failed ({reason})")) == (code, True), line
-    done = user.ww("run", echo, "--env", "EXIT=255")
+    done = either.ww("run", echo, "--env", "EXIT=255")
     assert (done.returncode, said(done)) == (255, ["EXIT=255"])
-    done = user.ww("run", echo, "--env", "EXIT=3", "--repeats", "2")
+    done = either.ww("run", echo, "--env", "EXIT=3", "--repeats", "2")
     assert done.returncode == 3
     assert [line for line in said(done) if "ww: " in line] == ["ww: run 0: exited with 3", "ww: run 1: exited with 3"]
-    done = user.ww("run", echo, "--repeats", "99999999999")
+    done = either.ww("run", echo, "--repeats", "99999999999")
     assert (done.returncode, done.stdout) == (125, b"")
     assert done.stderr.decode().startswith("ww: repeats: '99999999999' is not")
 
 
-def test_artifacts_are_unpacked(user: User, tmp_path: Path) -> None:
+def test_artifacts_are_unpacked(either: User, tmp_path: Path) -> None:
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "given").write_text("here")
     arguments = ["wasm/files/files.wasm", "mkdir", "out", "put", "out/note", "hello", "--files", str(tmp_path / "in")]
     out = tmp_path / "new" / "out"
-    done = user.ww("run", *arguments, "--artifact", "out", "--artifact", "given", "--out", str(out))
+    done = either.ww("run", *arguments, "--artifact", "out", "--artifact", "given", "--out", str(out))
     assert done.returncode == 0, done.stderr
     assert {path.name: path.read_text() for path in out.rglob("*") if path.is_file()} == {
         "note": "hello",
         "given": "here",
     }
-    done = user.ww("run", *arguments, "--artifact", "out", "--out", str(tmp_path / "many"), "--repeats", "2")
+    done = either.ww("run", *arguments, "--artifact", "out", "--out", str(tmp_path / "many"), "--repeats", "2")
     assert sorted(str(path.relative_to(tmp_path)) for path in tmp_path.glob("many/*/out/note")) == [
         "many/0/out/note", "many/1/out/note",
     ]  # fmt: skip
 
 
-def test_json_is_one_result_a_line(user: User) -> None:
-    done = user.ww("run", "wasm/hash/hash.wasm", "--repeats", "2", "--input", "7", "--difficulty", "1", "--json")
+def test_json_is_one_result_a_line(either: User) -> None:
+    done = either.ww("run", "wasm/hash/hash.wasm", "--repeats", "2", "--input", "7", "--difficulty", "1", "--json")
     assert [json.loads(line)["result"] for line in done.stdout.splitlines()] == ["19", "19"]
 
 
-def test_detached_and_looked_at_later(user: User) -> None:
-    done = user.ww("run", "wasm/echo/echo.wasm", "hello", "--detach", "--id", "later", "--description", "a\x1b[31m b")
-    assert (done.returncode, done.stdout, done.stderr) == (0, b"later\n", b"")
-    done = user.ww("logs", "-f", "later")
+def test_detached_and_looked_at_later(either: User) -> None:
+    later = f"later-{either.kind}"
+    done = either.ww("run", "wasm/echo/echo.wasm", "hello", "--detach", "--id", later, "--description", "a\x1b[31m b")
+    assert (done.returncode, done.stdout, done.stderr) == (0, f"{later}\n".encode(), b"")
+    done = either.ww("logs", "-f", later)
     assert (done.returncode, done.stdout, done.stderr) == (0, b"hello\n", b"")
-    assert user.ww("logs", "later", "--run", "0").stdout == b"hello\n"
-    assert json.loads(user.ww("logs", "later", "--json").stdout)["stdout"] == "hello\n"
-    assert json.loads(user.ww("status", "--id", "later", "--json").stdout) == user.gateway.task("later")
-    for command in (["status", "later"], ["tasks"]):
-        text = user.ww(*command).stdout.decode()
+    assert either.ww("logs", later, "--run", "0").stdout == b"hello\n"
+    assert json.loads(either.ww("logs", later, "--json").stdout)["stdout"] == "hello\n"
+    assert json.loads(either.ww("status", "--id", later, "--json").stdout) == either.gateway.task(later)
+    for command in (["status", later], ["tasks"]):
+        text = either.ww(*command).stdout.decode()
         assert "\x1b" not in text
         assert "succeeded" in text
         assert "a [31m b" in text
-    (listed,) = json.loads(user.ww("tasks", "--limit", "1", "--json").stdout)
-    assert listed["id"] == "later"
-    assert user.ww("run", "wasm/echo/echo.wasm", "hello", "--id", "later").returncode == 125, "another description"
+    (listed,) = json.loads(either.ww("tasks", "--limit", "1", "--json").stdout)
+    assert listed["id"] == later
+    assert either.ww("run", "wasm/echo/echo.wasm", "hello", "--id", later).returncode == 125, "another description"
 
 
-def test_cancelling(user: User) -> None:
-    for id in ("c1", "c2"):
-        user.gateway.post(guest("spin"), id=id, input=0)
-    done = user.ww("cancel", "c1", "none", "c2")
+def test_cancelling(either: User) -> None:
+    c1, c2 = f"c1-{either.kind}", f"c2-{either.kind}"
+    for id in (c1, c2):
+        either.gateway.post(guest("spin"), id=id, input=0)
+    done = either.ww("cancel", c1, "none", c2)
     assert (done.returncode, done.stderr) == (1, b"ww: no task 'none'\n")
     assert [line.split() for line in done.stdout.decode().splitlines()[1:]] == [
-        ["c1", "cancelled"],
-        ["c2", "cancelled"],
+        [c1, "cancelled"],
+        [c2, "cancelled"],
     ]
-    assert user.ww("logs", "c1").stdout == b""
-    done = user.ww("logs", "c1", "--run", "1")
+    assert either.ww("logs", c1).stdout == b""
+    done = either.ww("logs", c1, "--run", "1")
     assert (done.returncode, b"has no run" in done.stderr) == (1, True)
 
 
-def test_a_run_that_has_not_ended_has_no_logs(user: User) -> None:
-    user.gateway.post(guest("noop"), id="soon", start=1000)
-    done = user.ww("logs", "soon", "--run", "0")
+def test_a_run_that_has_not_ended_has_no_logs(either: User) -> None:
+    soon = f"soon-{either.kind}"
+    either.gateway.post(guest("noop"), id=soon, start=1000)
+    done = either.ww("logs", soon, "--run", "0")
     assert (done.returncode, done.stderr.decode()) == (
-        1, "ww: run 0 of task 'soon' has not ended: it is scheduled (-f waits)\n",
+        1, f"ww: run 0 of task {soon!r} has not ended: it is scheduled (-f waits)\n",
     )  # fmt: skip
-    assert user.ww("logs", "soon").returncode == 0
+    assert either.ww("logs", soon).returncode == 0
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
-def test_ctrl_c_cancels_the_task(user: User, number: signal.Signals, code: int) -> None:
-    process, id = user.start("wasm/spin/spin.wasm", "--input", "0")
-    wait_until(lambda: user.gateway.task(id)["runs"]["running"])
+def test_ctrl_c_cancels_the_task(either: User, number: signal.Signals, code: int) -> None:
+    process, id = either.start("wasm/spin/spin.wasm", "--input", "0")
+    wait_until(lambda: either.gateway.task(id)["runs"]["running"])
     process.send_signal(number)
     assert process.communicate(timeout=BOUND_S)[1] == b"ww: cancelling the task; ctrl-C again leaves it as it is\n"
     assert process.returncode == code
-    assert user.gateway.task(id)["status"] == "cancelled"
+    assert either.gateway.task(id)["status"] == "cancelled"
 
 
 @pytest.mark.parametrize(("number", "code"), [(signal.SIGINT, 130), (signal.SIGTERM, 143)])
@@ -191,9 +209,9 @@ def test_ctrl_c_before_anything_was_sent_cancels_nothing(user: User, number: sig
     user.gateway.client.delete(f"/tasks/{id}")
 
 
-def test_a_second_ctrl_c_does_not_wait(user: User) -> None:
-    process, id = user.start("wasm/spin/spin.wasm", "--input", "0")
-    os.kill(user.gateway.pid, signal.SIGSTOP)
+def test_a_second_ctrl_c_does_not_wait(either: User) -> None:
+    process, id = either.start("wasm/spin/spin.wasm", "--input", "0")
+    os.kill(either.gateway.pid, signal.SIGSTOP)
     try:
         process.send_signal(signal.SIGINT)
         assert process.stderr is not None
@@ -202,12 +220,12 @@ def test_a_second_ctrl_c_does_not_wait(user: User) -> None:
         assert process.wait(BOUND_S) == 130
         assert b"Traceback" not in process.communicate()[1]
     finally:
-        os.kill(user.gateway.pid, signal.SIGCONT)
-    user.gateway.client.delete(f"/tasks/{id}")
+        os.kill(either.gateway.pid, signal.SIGCONT)
+    either.gateway.client.delete(f"/tasks/{id}")
 
 
-def test_output_that_nobody_reads_ends_the_task(user: User) -> None:
-    process, id = user.start("wasm/echo/echo.wasm", "x", "--repeats", "1000", "--delay", "0.02")
+def test_output_that_nobody_reads_ends_the_task(either: User) -> None:
+    process, id = either.start("wasm/echo/echo.wasm", "x", "--repeats", "1000", "--delay", "0.02")
     assert process.stdout is not None
     assert process.stdout.readline() == b"[0] x\n"
     process.stdout.close()
@@ -215,7 +233,7 @@ def test_output_that_nobody_reads_ends_the_task(user: User) -> None:
     assert process.stderr is not None
     assert process.stderr.read() == b"ww: cancelling the task; ctrl-C again leaves it as it is\n"
     process.stderr.close()
-    assert user.gateway.task(id)["status"] == "cancelled"
+    assert either.gateway.task(id)["status"] == "cancelled"
 
 
 def in_shell(user: User, line: str, **variables: str) -> "subprocess.CompletedProcess[bytes]":

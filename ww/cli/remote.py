@@ -1,6 +1,7 @@
-"""What the commands that ask a gateway over HTTP share: its address, the token, and how they show what they get.
+"""What the commands that ask a gateway share: its address, the token, and how they show what they get.
 
-Holds options and the making of a client. Must not import nodes or capabilities: these commands start at once.
+Holds options and the making of a client. Must not import nodes or capabilities: over HTTP these commands start at once.
+What a gateway is reached by as a peer: link.py.
 """
 
 import argparse
@@ -13,19 +14,18 @@ from pathlib import Path
 from typing import Any, Final
 
 from ww import client
+from ww.cli.link import GatewayAction, add_link_options, check_no_link, link_settings, target_of
 from ww.cli.parser import TRUTHS, NotInArgv, Parser, argument
 from ww.cli.streams import say
 from ww.client import AsyncClient, Client, Retry
 from ww.client.call import one_line
-from ww.client.target import is_http
+from ww.client.target import is_http, is_peer
 from ww.client.wire import DEFAULT_URL
 from ww.errors import UsageError
 
 _TOKEN_BYTES_MAX: Final = 4096
 # Nobody wants to wait long to hear that an address is wrong; a gateway that has answered before is waited for.
 _FIRST_RETRIES: Final = 2
-# How peer ids and multiaddrs begin.
-_PEERS: Final = ("12D3KooW", "/")
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,7 +38,8 @@ class Token:
 def add_gateway_options(parser: Parser) -> None:
     """Add which gateway to ask, and how."""
     parser.option(
-        "--gateway", gateway_url, f"address of the gateway's HTTP ({DEFAULT_URL})", default=DEFAULT_URL, metavar="URL",
+        "--gateway", gateway_url, f"the gateway: the address of its HTTP, or its peer id or an address that ends in"
+        f" /p2p/PEER_ID, without HTTP ({DEFAULT_URL})", default=DEFAULT_URL, metavar="URL", action=GatewayAction,
         not_ours=TRUTHS,  # by which cmd/scheduler.py is told to be a gateway
     )  # fmt: skip
     # WW_TOKEN_FILE is a gateway's: the file of all tokens.
@@ -52,23 +53,32 @@ def add_gateway_options(parser: Parser) -> None:
     )  # fmt: skip
     parser.option("--ca", Path, "file of certificates to trust instead of the system's", metavar="FILE")
     parser.flag("--insecure", "send the token over plain HTTP to another machine, too")
+    add_link_options(parser)
     parser.add_argument("--json", action="store_true", help="JSON, as the gateway has it")
 
 
 def connect(arguments: argparse.Namespace, *, retry: Retry | None = None, timeout_s: float = 30.0) -> Client:
     """Make the client that the options ask for."""
-    return client.connect(arguments.gateway, **_settings(arguments, retry, timeout_s))
+    target = target_of(arguments)
+    return client.connect(target, **_settings(arguments, target, retry, timeout_s))
 
 
 def aconnect(arguments: argparse.Namespace, *, retry: Retry | None = None, timeout_s: float = 30.0) -> AsyncClient:
     """Make the same for asyncio."""
-    return client.aconnect(arguments.gateway, **_settings(arguments, retry, timeout_s))
+    target = target_of(arguments)
+    return client.aconnect(target, **_settings(arguments, target, retry, timeout_s))
 
 
-def _settings(arguments: argparse.Namespace, retry: Retry | None, timeout_s: float) -> dict[str, Any]:
+def _settings(arguments: argparse.Namespace, target: str, retry: Retry | None, timeout_s: float) -> dict[str, Any]:
     settings: dict[str, Any] = {"retry": retry or Retry(first_retries=_FIRST_RETRIES), "timeout_s": timeout_s}
-    if not is_http(arguments.gateway):
-        return settings
+    if not is_http(target):
+        for flag, name in (("--token-file", "token_file"), ("--ca", "ca"), ("--insecure", "insecure")):
+            if getattr(arguments, name) != arguments.default_of(name):
+                raise UsageError(
+                    f"{flag}: expected --gateway http://HOST:PORT with it; a peer is known by its key", name
+                )
+        return settings | link_settings(arguments)
+    check_no_link(arguments)
     token: Token | None = arguments.token_file or arguments.token
     return settings | {
         "token": None if token is None else token.secret,
@@ -79,8 +89,9 @@ def _settings(arguments: argparse.Namespace, retry: Retry | None, timeout_s: flo
 
 def gateway_url(text: str) -> str:
     """Read an address of HTTP, or a peer's; the client looks at it more closely."""
-    if not is_http(text) and not text.startswith(_PEERS):
-        raise UsageError(f"{text[:80]!r} is no address of a gateway: expected http://HOST:PORT, or a peer id")
+    if not is_http(text) and not is_peer(text):
+        shown = "that" if "wwt1-" in text else repr(text[:80])
+        raise UsageError(f"{shown} is no address of a gateway: expected http://HOST:PORT, or a peer id")
     return text
 
 

@@ -27,6 +27,8 @@ _OUT_BYTES_MAX: Final = 1 << 30
 _OUT_COUNT_MAX: Final = 65_534
 # Whoever presses ctrl-C does not want to wait long.
 _CANCEL_S: Final = 5.0
+# So long the answer to a task of one run may wait for its end.
+_SHORT_S: Final = 1.0
 _CANCEL_RETRIES: Final = 3
 _CANCEL_PAUSES_S: Final = (0.0, 0.2, 0.5)
 
@@ -89,7 +91,8 @@ def _run(arguments: argparse.Namespace) -> int:
 
 def _follow(client: Client, arguments: argparse.Namespace, id: str, job: Job) -> int:
     if job.runs is None:
-        task = client.submit(job.wasm, **job.fields)
+        wait_s = 0.0 if arguments.detach or job.fields.get("repeats") not in (None, 1) else _SHORT_S
+        task = client.submit(job.wasm, wait_s=wait_s, **job.fields)
     else:
         task = client.submit_batch(job.wasm, job.runs, **job.fields)
     if arguments.detach:
@@ -102,7 +105,9 @@ def _follow(client: Client, arguments: argparse.Namespace, id: str, job: Job) ->
     printer = Printer(is_numbered=task.repeats > 1, is_json=arguments.json)
     code = 0
     try:
-        for each in follow(client, id):
+        # A short run has ended by now, and its result came with the task.
+        known: tuple[Result | Task, ...] = (*reversed(task.results), task)
+        for each in known if task.has_all_results else follow(client, id):
             if isinstance(each, Task):
                 return code or _code_of_task(each)
             printer.print(each)
