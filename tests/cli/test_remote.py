@@ -1,4 +1,4 @@
-"""The commands that ask a gateway over HTTP, without one: usage, addresses, tokens, and what they do not import."""
+"""The commands that ask a gateway, without one: usage, addresses, tokens, and what they do not import."""
 
 import subprocess
 import sys
@@ -8,6 +8,7 @@ import pytest
 
 from tests.cli.test_cli import refused, ww
 from tests.guests import ROOT
+from ww.identity import Identity
 
 NOBODY = "http://127.0.0.1:1"
 SECRET = "wwt-a.secret_token"
@@ -96,6 +97,67 @@ def test_a_token_is_kept(tmp_path: Path) -> None:
 
 def test_certificates_that_are_none(tmp_path: Path) -> None:
     refused(ww(tmp_path, "tasks", "--gateway", "https://127.0.0.1:1", "--ca", "none.pem"), 1, "none.pem: No such file")
+
+
+PEER = str(Identity.generate().peer_id)
+TICKET = "wwt1-0123abcd-secretsecret"
+
+
+def write_secret(path: Path, content: str) -> str:
+    path.write_text(content)
+    path.chmod(0o600)
+    return str(path)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "says"),
+    [
+        (["--gateway", NOBODY, "--lan"], ["--lan: expected --gateway PEER_ID"]),
+        (["--gateway", NOBODY, "--key", "k"], ["--key: expected --gateway PEER_ID"]),
+        (["--gateway", PEER, "--ca", "c"], ["--ca: expected --gateway http://"]),
+        (["--gateway", PEER, "--insecure"], ["--insecure: expected --gateway http://"]),
+        (["--gateway", PEER, "--addr", "x"], ["'x' is no address"]),
+        (["--gateway", PEER, "--discover", "x"], ["'x' is no multicast group"]),
+        (["--gateway", PEER[:-1]], ["peer id"]),
+        (["--gateway", "/ip4/127.0.0.1/tcp/1"], ["expected .../p2p/PEER_ID"]),
+        (["--gateway", PEER, "--no-multicast"], [PEER, "does not answer in namespace 'ww'"]),
+        (["--gateway", f"/ip4/127.0.0.1/tcp/1/p2p/{PEER}", "--no-multicast"], ["127.0.0.1"]),
+        (["--gateway", PEER, "--ticket-file", "none"], ["ticket file none: No such file"]),
+    ],
+)
+def test_what_a_peer_and_http_are_asked_with(tmp_path: Path, arguments: list[str], says: list[str]) -> None:
+    refused(ww(tmp_path, "tasks", *arguments), 1, *says)
+
+
+def test_variables_of_the_other_kind_are_for_others(tmp_path: Path) -> None:
+    refused(ww(tmp_path, "tasks", "--gateway", NOBODY, WW_LAN="1", WW_KEY="k", WW_NS="lab"), 1, "connection refused")
+    refused(ww(tmp_path, "tasks", "--gateway", PEER, WW_NO_MULTICAST="1", WW_TOKEN=SECRET, WW_CA="c"), 1, "not answer")
+
+
+def test_a_ticket_is_no_argument_and_never_repeated(tmp_path: Path) -> None:
+    for text, code in ((f"/p2p/{PEER}/ticket/{TICKET}", 2), (TICKET, 2), (f"x{TICKET}", 2)):
+        done = ww(tmp_path, "tasks", "--gateway", text)
+        refused(done, code, "--gateway")
+        assert "secretsecret" not in done.stderr
+    for text, says in (
+        (f"/p2p/{PEER}x/ticket/{TICKET}", "peer id"),
+        (TICKET, "whose ticket"),
+        (f"x{TICKET}", "expected"),
+    ):
+        done = ww(tmp_path, "tasks", WW_GATEWAY=text)
+        assert (done.returncode, says in done.stderr, done.stderr.count("\n")) in ((1, True, 1), (2, True, 1)), (
+            done.stderr
+        )
+        assert "secretsecret" not in done.stderr
+
+
+def test_a_ticket_file_says_which_gateway(tmp_path: Path) -> None:
+    file = write_secret(tmp_path / "ticket", f"/p2p/{PEER}/ticket/{TICKET}\n")
+    refused(ww(tmp_path, "tasks", "--ticket-file", file, WW_NO_MULTICAST="1"), 1, PEER, "does not answer")
+    for other in (str(Identity.generate().peer_id), NOBODY):
+        refused(ww(tmp_path, "tasks", "--ticket-file", file, "--gateway", other), 1, "the ticket is of", PEER)
+    alone = write_secret(tmp_path / "alone", TICKET)
+    refused(ww(tmp_path, "tasks", "--ticket-file", alone), 1, "ticket file alone: expected .../p2p/PEER_ID/ticket/")
 
 
 @pytest.mark.parametrize("command", ["run", "map", "tasks", "status", "logs", "cancel", "workers"])

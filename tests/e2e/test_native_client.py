@@ -215,3 +215,31 @@ def test_another_peer_at_the_address(cluster: Cluster, tmp_path: Path) -> None:
         client.health()
     with client_of(cluster, str(other), retry=QUICK) as client, pytest.raises(PeerError, match="does not answer"):
         client.health()
+
+
+# The command line.
+
+
+def test_a_user_s_commands_are_known_by_one_key(cluster: Cluster, tmp_path: Path) -> None:
+    gateway = cluster.gateway("--admit", "ticket", "--tasks-admit", "ticket", "--listen", "/ip4/127.0.0.1/tcp/0")
+    for purpose, name in (("work", "worker"), ("tasks", "mine"), ("tasks", "other")):
+        where = str(tmp_path / name)
+        done(cluster, "ticket", "create", "--for", purpose, "--addr", _address(gateway), "--out", where)
+    cluster.program("worker", "--ticket-file", str(tmp_path / "worker"), "--slots", "1").logged("joined gateway")
+    # Of another user, who has none of the gateway's keys.
+    own, others = ("--state", str(tmp_path / "a")), ("--state", str(tmp_path / "b"))
+    ticket = ("--ticket-file", str(tmp_path / "mine"))
+    assert done(cluster, "run", "wasm/noop/noop.wasm", "--input", "4", "--id", "t", *own, *ticket) == "4\n"
+    # By its key alone from now on, and by an address.
+    by_address = ("--gateway", f"{_address(gateway)}/p2p/{gateway.peer_id}")
+    assert "peer:12D3KooW" in done(cluster, "status", "t", *own, *by_address)
+    assert done(cluster, "logs", "t", *own, *by_address) == "4\n"
+    assert "t" in done(cluster, "tasks", *own, *ticket)
+    listed = done(cluster, "tasks", *others, "--ticket-file", str(tmp_path / "other"), "--json")
+    assert listed == "[]\n", "others do not see it"
+    # The gateway's own user sees all.
+    assert '"id": "t"' in done(cluster, "tasks", "--gateway", gateway.peer_id, "--json")
+
+
+def _address(gateway: Gateway) -> str:
+    return f"/ip4/127.0.0.1/tcp/{gateway.peer_port}"
