@@ -19,7 +19,8 @@ struct Peer {
   bytes @3 :UInt64;                 # of those
   slots @4 :UInt32;
   free @5 :UInt32;
-  ticket @6 :Text;                  # by which it was enrolled, if by any
+  ticket @6 :Text;                  # by which it was enrolled to work, if by any
   banned @7 :Bool;
   draining @8 :Bool;
+  tasksTicket @9 :Text;             # by which it was enrolled to give work, if by any
 }

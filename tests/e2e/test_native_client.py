@@ -1,6 +1,7 @@
 """The native client against real gateways and workers: who may come, what survives, how large."""
 
 import asyncio
+import json
 import signal
 import threading
 from pathlib import Path
@@ -237,6 +238,12 @@ def test_a_user_s_commands_are_known_by_one_key(cluster: Cluster, tmp_path: Path
     assert "t" in done(cluster, "tasks", *own, *ticket)
     listed = done(cluster, "tasks", *others, "--ticket-file", str(tmp_path / "other"), "--json")
     assert listed == "[]\n", "others do not see it"
+    rows = json.loads(done(cluster, "peers", "ls", "--json"))
+    assert sorted((bool(row["ticket"]), bool(row["tasks_ticket"])) for row in rows) == [
+        (False, True), (False, True), (True, False),
+    ]  # fmt: skip
+    shown = done(cluster, "peers", "ls")
+    assert (shown.count(" (work) "), shown.count(" (tasks) ")) == (1, 2)
     # The gateway's own user sees all.
     assert '"id": "t"' in done(cluster, "tasks", "--gateway", gateway.peer_id, "--json")
 

@@ -2,6 +2,7 @@
 
 import asyncio
 import contextlib
+import hashlib
 import sqlite3
 import threading
 from pathlib import Path
@@ -156,3 +157,75 @@ def test_a_peer_uses_a_ticket_once(register: Register) -> None:
     ticket = register.create_ticket(60.0, 2, now=0.0)
     assert [register.enrol(PEERS[0], ticket, 1.0) for _ in range(5)] == [None] * 5
     assert register.tickets()[0].uses_left == 1
+
+
+# Files of before tickets had a purpose.
+
+_OLD = """
+CREATE TABLE tickets (id TEXT PRIMARY KEY, hash BLOB NOT NULL, created_at REAL NOT NULL,
+    expires_at REAL NOT NULL, uses_left INTEGER NOT NULL, revoked INTEGER NOT NULL DEFAULT 0);
+CREATE TABLE peers (peer TEXT PRIMARY KEY, ticket TEXT, enrolled_at REAL,
+    banned INTEGER NOT NULL DEFAULT 0, draining INTEGER NOT NULL DEFAULT 0);
+"""
+
+
+@pytest.fixture
+def old(tmp_path: Path) -> Path:
+    """A file with a ticket that has one use left, a peer that came by it, and one that was banned."""
+    path = tmp_path / "peers.db"
+    with contextlib.closing(sqlite3.connect(path)) as database:
+        database.executescript(_OLD)
+        row = ("0123abcd", hashlib.sha256(b"secret").digest(), 0.0, 60.0, 1)
+        database.execute("INSERT INTO tickets (id, hash, created_at, expires_at, uses_left) VALUES (?,?,?,?,?)", row)
+        database.execute("INSERT INTO peers VALUES (?,?,?,?,?)", (str(PEERS[0]), "0123abcd", 1.0, 0, 1))
+        database.execute("INSERT INTO peers VALUES (?,?,?,?,?)", (str(PEERS[1]), None, None, 1, 0))
+        database.commit()
+    return path
+
+
+def test_what_an_older_file_says_holds(old: Path) -> None:
+    for register in (Register(old), Register(old)):
+        (ticket,) = register.tickets()
+        assert (ticket.id, ticket.purpose, ticket.uses_left) == ("0123abcd", "work", 1)
+        assert register.standings() == {
+            PEERS[0]: Standing(ticket="0123abcd", is_draining=True), PEERS[1]: Standing(is_banned=True),
+        }  # fmt: skip
+    assert "one for work, not for tasks" in (register.enrol(PEERS[2], "wwt1-0123abcd-secret", 1.0, "tasks") or "")
+    assert register.enrol(PEERS[2], "wwt1-0123abcd-secret", 1.0) is None
+    assert register.tickets()[0].uses_left == 0
+
+
+def test_a_peer_of_an_older_file_may_get_another_purpose(old: Path) -> None:
+    register = Register(old)
+    assert register.standing(PEERS[0]).ticket_for("tasks") is None
+    ticket = register.create_ticket(60.0, 1, now=0.0, purpose="tasks")
+    assert register.enrol(PEERS[0], ticket, 1.0, "tasks") is None
+    standing = register.standing(PEERS[0])
+    assert (standing.ticket, standing.tasks_ticket, standing.is_draining) == ("0123abcd", ticket.split("-")[1], True)
+    assert {known.purpose for known in register.tickets()} == {"work", "tasks"}
+
+
+def test_an_older_file_is_brought_up_once_however_many_open_it(old: Path) -> None:
+    begin, seen = threading.Barrier(8), list[int]()
+
+    def look() -> None:
+        begin.wait()
+        seen.append(len(Register(old).standings()))
+
+    threads = [threading.Thread(target=look) for _ in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert seen == [2] * 8
+
+
+def test_an_older_file_that_cannot_be_brought_up_stays_as_it_was(old: Path) -> None:
+    with contextlib.closing(sqlite3.connect(old)) as database:
+        database.execute("ALTER TABLE peers ADD COLUMN tasks_ticket TEXT")  # which the second step will stumble over
+    with pytest.raises(StoreError, match="duplicate column"):
+        Register(old).tickets()
+    with contextlib.closing(sqlite3.connect(old)) as database:
+        columns = [row[1] for row in database.execute("PRAGMA table_info(tickets)")]
+        assert "purpose" not in columns
+        assert database.execute("PRAGMA user_version").fetchone() == (0,)

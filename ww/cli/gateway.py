@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Final
 from urllib.parse import urlsplit
 
-from ww.cli.native import add_tasks_options, guests, tasks_admission, tasks_config
+from ww.cli.native import add_tasks_options, guests, tasks_admission, tasks_config, warn_of_open
 from ww.cli.options import add_node_options, node_config
 from ww.cli.parser import Append, Parser, count, seconds, size
 from ww.cli.process import log_to_stderr, look_for_cycles_seldom, on_stop_signals
@@ -350,13 +350,15 @@ async def main(arguments: argparse.Namespace) -> int:
     tasks = tasks_admission(arguments)
     config = _config(arguments, tasks)
     key_file = arguments.key or arguments.state / "gateway.key"
+    of_node = node_config(arguments, key_file, "gateway", guests(tasks))
+    warn_of_open(arguments, of_node.listen)
     stop = asyncio.Event()
     task = asyncio.current_task()
     assert task is not None
     on_stop_signals(stop.set, task.cancel)
     try:
         async with (
-            Node(node_config(arguments, key_file, "gateway", guests(tasks))) as node,
+            Node(of_node) as node,
             serve(node, SystemClock(), config),
         ):
             print(node.peer_id, flush=True)

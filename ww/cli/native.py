@@ -4,14 +4,19 @@ Holds options. Must not know what such a peer does: ww/gateway/native.py.
 """
 
 import argparse
+import logging
+from collections.abc import Iterable
 from typing import Final
 
 from ww.cli.options import admission
 from ww.cli.parser import Parser, count, seconds, size
 from ww.gateway.caller import Quota
 from ww.gateway.native_intake import TasksConfig
+from ww.net.multiaddr import Multiaddr
 from ww.rpc.admission import Admission, Closed, parse_admission
 from ww.rpc.register import Register
+
+log = logging.getLogger("ww.gateway")
 
 _CLOSED: Final = "this gateway takes tasks from its own key alone: see its --tasks-admit"
 
@@ -51,6 +56,12 @@ def tasks_admission(arguments: argparse.Namespace) -> Admission | None:
     if is_open and all(address.is_loopback for address in arguments.listen):
         return None
     return Closed(_CLOSED)
+
+
+def warn_of_open(arguments: argparse.Namespace, listen: Iterable[Multiaddr]) -> None:
+    """Say so in the log when peers of other machines, whoever they are, may have this cluster compute for them."""
+    if arguments.tasks_admit == "open" and (beyond := [address for address in listen if not address.is_loopback]):
+        log.warning("--tasks-admit open: whoever reaches %s may submit tasks", ", ".join(map(str, beyond)))
 
 
 def tasks_config(arguments: argparse.Namespace) -> TasksConfig:

@@ -13,8 +13,9 @@ from ww.errors import UsageError
 from ww.gateway.operator import Operator, PeerRow
 from ww.identity import PeerId
 from ww.rpc.loop import run
+from ww.rpc.register import PURPOSES
 
-_COLUMNS = ("PEER", "STANDING", "TICKET", "SLOTS", "FREE", "CALLS", "BYTES", "FROM")
+_COLUMNS = ("PEER", "STANDING", "TICKETS", "SLOTS", "FREE", "CALLS", "BYTES", "FROM")
 
 
 def add_to(group: Parser) -> None:
@@ -73,8 +74,9 @@ def _standing(row: PeerRow) -> str:
 
 def _row(row: PeerRow) -> tuple[str, ...]:
     numbers = (row.slots, row.free, row.calls, row.bytes)
-    ticket = row.standing.ticket or "-"
-    return (str(row.peer_id), _standing(row), ticket, *map(str, numbers), " ".join(row.remotes) or "-")
+    enrolled = ((purpose, row.standing.ticket_for(purpose)) for purpose in PURPOSES)
+    tickets = " ".join(f"{ticket} ({purpose})" for purpose, ticket in enrolled if ticket is not None) or "-"
+    return (str(row.peer_id), _standing(row), tickets, *map(str, numbers), " ".join(row.remotes) or "-")
 
 
 def _json(row: PeerRow) -> dict[str, Any]:
@@ -87,6 +89,7 @@ def _json(row: PeerRow) -> dict[str, Any]:
         "slots": row.slots,
         "free": row.free,
         "ticket": row.standing.ticket,
+        "tasks_ticket": row.standing.tasks_ticket,
         "banned": row.standing.is_banned,
         "draining": row.standing.is_draining,
     }

@@ -50,7 +50,7 @@ class OperatorServer(schema.operator.Operator.Server):  # type: ignore[misc]
         row.peer = peer_id.public_key
         if (account := self._vat.accounts.get(peer_id)) is not None:
             row.calls, row.bytes = account.calls, account.bytes
-        row.ticket = standing.ticket or ""
+        row.ticket, row.tasksTicket = standing.ticket or "", standing.tasks_ticket or ""
         row.banned, row.draining = standing.is_banned, standing.is_draining
 
     async def ban_context(self, context: Any) -> None:
@@ -104,7 +104,7 @@ class Operator:
         return [
             PeerRow(
                 PeerId(row.peer), tuple(row.remotes), row.calls, row.bytes, row.slots, row.free,
-                Standing(row.ticket or None, row.banned, row.draining),
+                Standing(row.ticket or None, row.banned, row.draining, row.tasksTicket or None),
             )
             for row in answer.peers
         ]  # fmt: skip
