@@ -181,5 +181,7 @@ def serving() -> Iterator[BatchGateway]:
     try:
         yield gateway
     finally:
+        gateway.may_cancel.set()
         server.should_exit = True
         thread.join(10)
+        assert not thread.is_alive(), "it stops"

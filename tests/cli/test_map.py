@@ -37,6 +37,7 @@ class User:
         self.source.mkdir()
         self.environment = {n: v for n, v in os.environ.items() if not n.startswith("WW_")}
         self.environment |= {"WW_GATEWAY": gateway.url}
+        self._started: list[subprocess.Popen[bytes]] = []
 
     def give(self, **files: str) -> None:
         for name, content in files.items():
@@ -46,10 +47,12 @@ class User:
 
     def start(self, *arguments: str, stdin: Any = subprocess.DEVNULL) -> "subprocess.Popen[bytes]":
         folders = [] if "--input" in arguments else ["--input", str(self.source), "--output", str(self.target)]
-        return subprocess.Popen(
+        process = subprocess.Popen(
             [sys.executable, "-m", "ww", "map", MODULE, *folders, *arguments],
             cwd=ROOT, env=self.environment, stdin=stdin, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
+        self._started.append(process)
+        return process
 
     def map(self, *arguments: str, input: bytes | None = None) -> tuple[int, bytes, list[str]]:
         process = self.start(*arguments, stdin=subprocess.DEVNULL if input is None else subprocess.PIPE)
@@ -57,12 +60,28 @@ class User:
         return process.returncode, out, [line.removeprefix("ww: ") for line in err.decode().splitlines()]
 
     def found(self) -> dict[str, str]:
-        return {str(p.relative_to(self.target)): p.read_text() for p in self.target.rglob("*") if p.is_file()}
+        found = {}
+        for path in self.target.rglob("*"):
+            # What was still being written has its own name by now.
+            with contextlib.suppress(FileNotFoundError, IsADirectoryError):
+                found[str(path.relative_to(self.target))] = path.read_text()
+        return found
+
+    def close(self) -> None:
+        """Leave nothing of what was started, though its test failed."""
+        for process in self._started:
+            process.kill()
+            process.wait(BOUND_S)
+            for pipe in (process.stdin, process.stdout, process.stderr):
+                if pipe is not None:
+                    with contextlib.suppress(BrokenPipeError):
+                        pipe.close()
 
 
 @pytest.fixture
-def user(gateway: BatchGateway, tmp_path: Path) -> User:
-    return User(gateway, tmp_path)
+def user(gateway: BatchGateway, tmp_path: Path) -> Iterator[User]:
+    with contextlib.closing(User(gateway, tmp_path)) as user:
+        yield user
 
 
 def batches(gateway: BatchGateway) -> list[int]:
