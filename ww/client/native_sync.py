@@ -7,6 +7,7 @@ Lists and streams come over in groups, so that a thread is not woken for each re
 import asyncio
 import contextlib
 import threading
+import traceback
 import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from itertools import chain
@@ -21,7 +22,7 @@ from ww.client.native_batch import NativeBatch
 from ww.client.native_codec import Run
 from ww.client.native_link import LinkConfig
 from ww.client.submission import Source, Submission, TaskFields, prepare
-from ww.errors import UsageError
+from ww.errors import UsageError, WwError
 from ww.net.transport import Transport
 from ww.rpc.loop import run as run_loop
 
@@ -220,6 +221,18 @@ async def _grouped(each: AsyncIterator[T], most: int) -> AsyncGenerator[list[T],
             yield group
 
 
+async def _leaving_nothing(work: Coroutine[Any, Any, T]) -> T:
+    """Do work; an error of it takes no capability along to another thread, where letting go of one ends the program."""
+    try:
+        return await work
+    except BaseException as error:
+        if not isinstance(error, WwError | asyncio.CancelledError):
+            error.add_note("".join(traceback.format_tb(error.__traceback__)).rstrip())
+        # Frames hold what was under way, and so do those of what it came of.
+        error.__traceback__ = error.__context__ = error.__cause__ = None
+        raise
+
+
 class _Thread:
     """A thread that runs a loop for capabilities."""
 
@@ -246,7 +259,7 @@ class _Thread:
         if threading.current_thread() is self._thread:
             work.close()
             raise UsageError("the client is used in its own thread, which would wait for itself")
-        return asyncio.run_coroutine_threadsafe(work, self._loop)
+        return asyncio.run_coroutine_threadsafe(_leaving_nothing(work), self._loop)
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Have work done there and return what it returns."""
