@@ -182,6 +182,7 @@ def test_a_ticket_for_tasks_is_not_one_for_work(cluster: Cluster, tmp_path: Path
         file = tmp_path / purpose
         done(cluster, "ticket", "create", "--for", purpose, "--out", str(file))
         tickets[purpose] = file.read_text().strip()
+    assert {ticket["for"] for ticket in json.loads(done(cluster, "ticket", "ls", "--json"))} == {"work", "tasks"}
     worker = cluster.program("worker", "--ticket-file", str(tmp_path / "work"), "--slots", "1")
     worker.logged("joined gateway")
     with client_of(cluster, tickets["tasks"]) as client:

@@ -1,4 +1,4 @@
-"""`ww ticket`: make and take back what lets a worker in at a gateway with --admit ticket."""
+"""`ww ticket`: make and take back what lets a peer in at a gateway with --admit ticket, or --tasks-admit ticket."""
 
 import argparse
 import json
@@ -28,8 +28,8 @@ def add_to(group: Parser) -> None:
     create: Parser = kinds.add_parser(
         "create",
         help="make a ticket and print it",
-        description="Make a ticket and print it, inside what a worker dials by. It is a secret, and shown only now: put"
-        " it into a file that only the worker's user can read (ww worker --ticket-file).",
+        description="Make a ticket and print it, inside what a peer dials by. It is a secret, and shown only now: put"
+        " it into a file that only the peer's user can read (ww worker --ticket-file).",
     )
     _add_state(create)
     create.option("--key", Path, "file of the gateway's key pair (gateway.key in the state directory)", metavar="FILE")
@@ -145,6 +145,7 @@ def _when(seconds_since_1970: float) -> str:
 def _json(ticket: Ticket, now: float) -> dict[str, str | int | float]:
     return {
         "ticket": ticket.id,
+        "for": ticket.purpose,
         "state": _state(ticket, now),
         "uses_left": ticket.uses_left,
         "created_at": ticket.created_at,
