@@ -24,8 +24,8 @@ from tests.e2e.processes import BOUND_S, wait_until
 from tests.guests import ROOT
 
 SECTIONS_WITH_COMMANDS = [
-    "Try it", "By hand", "From the command line", "Two machines", "HTTP beyond the machine", "What is kept",
-    "Who is there", "Options",
+    "Try it", "By hand", "From the command line", "Many inputs", "Two machines", "HTTP beyond the machine",
+    "What is kept", "Who is there", "Options",
 ]  # fmt: skip
 PLACEHOLDERS = {"PEER_ID", "WORKER_PEER_ID", "ADDRESS_OF_A"}
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="README.md posts tasks with curl")
@@ -87,6 +87,13 @@ class Shell:
         )  # fmt: skip
         assert done.returncode == 0, f"{line}\n{done.stdout}{done.stderr}"
         return done.stdout
+
+    def run_python(self, program: str) -> str:
+        """Run a program that is README.md's, and return what it printed."""
+        where = self.values.get("localhost:8080", "localhost:8080")
+        program = self._fill_in(program.replace("Client()", f'Client("http://{where}")'))
+        (self.directory / "program.py").write_text(program)
+        return self.run(".venv/bin/python program.py")
 
     def start(self, line: str, ready: str) -> "subprocess.Popen[str]":
         """Start a command that stays, and wait for a line of its log."""
@@ -169,7 +176,8 @@ def test_all_commands_are_in_sections_that_are_run() -> None:
     fences = re.findall(r"^ *(?:```|~~~).*$", readme(), re.MULTILINE)
     known = {"```sh", "```text", "```python", "```"}
     assert set(fences) == known, "commands stand in sh blocks, what they print in text blocks"
-    assert fences.count("```python") == len(blocks("From the command line", "python")), "run by its test"
+    programs = [program for title in ("From the command line", "Many inputs") for program in blocks(title, "python")]
+    assert fences.count("```python") == len(programs), "run by the tests of these sections"
     assert sum(len(blocks(title)) for title in titles) == fences.count("```sh"), "none stands before the first section"
     prose = re.sub(r"^```.*?^```$", "", readme(), flags=re.MULTILINE | re.DOTALL)
     assert re.findall(r"^(?: {4}|\t).*$", prose, re.MULTILINE) == [], "an indented line would be code that nobody runs"
@@ -259,9 +267,52 @@ def test_from_the_command_line(shell: Shell) -> None:
     assert shell.run(logs) == ""
     assert shell.run(workers).startswith("PEER")
     (program,) = blocks("From the command line", "python")
-    where = shell.values.get("localhost:8080", "localhost:8080")
-    (shell.directory / "program.py").write_text(program.replace("Client()", f'Client("http://{where}")'))
-    assert shell.run(".venv/bin/python program.py") == "['2832', '2832', '2832']\n"
+    assert shell.run_python(program) == "['2832', '2832', '2832']\n"
+    shell.press_ctrl_c(worker)
+    shell.press_ctrl_c(gateway)
+
+
+@needs_curl
+@pytest.mark.timeout(120)
+def test_many_inputs(shell: Shell) -> None:
+    make, map_folder, again, place, lines, head, tail, job, *rest = commands("Many inputs")
+    make_lines, post, results, pack, post_zip, run_native, map_native = rest
+    (gateway_line,) = [line for line in commands("By hand") if line.endswith("ww gateway")]
+    (worker_line,) = [line for line in commands("By hand") if line.endswith("ww worker --dial PEER_ID")]
+    gateway = shell.start_gateway(gateway_line)
+    worker = shell.start(worker_line, "joined gateway")
+
+    def files_of(folder: str) -> dict[str, str]:
+        paths = (path for path in (shell.directory / folder).iterdir() if not path.name.startswith(".ww-map"))
+        return {path.name: path.read_text() for path in paths}
+
+    shell.run(make)
+    shell.run(map_folder)
+    assert files_of("outputs") == {f"{n}.txt": f"line {n}\n" for n in (1, 2, 3)}
+    assert "0 succeeded, 0 failed, 3 were there" in shell.run(f"{again} 2>&1")
+    shell.run(place)
+    assert files_of("copies") == {f"{n}.txt": f"cat 0 line {n}\n\n" for n in (1, 2, 3)}
+    found = shell.run(lines).split()
+    assert (len(found), found[0]) == (10, "2832")
+    for line in (head, tail):
+        shell.run(line)
+    assert shell.run(job) == "[0] hello\n[0] a\n[1] bye\n[1] b\n"
+    shell.run(make_lines)
+    assert json.loads(shell.run(post))["batch"] is True
+    told = [json.loads(line) for line in shell.run(results).splitlines() if line]
+    assert [result["run"] for result in told] == list(range(1000)), "in the order of the lines, to the last"
+    assert [result["result"] for result in told[:10]] == found
+    shell.run(pack)
+    task = json.loads(shell.run(post_zip))
+    assert (task["status"], {result["stdout"] for result in task["results"]}) == (
+        "succeeded", {f"line {n}\n" for n in (1, 2, 3)}
+    )  # fmt: skip
+    batch_program, native_program = blocks("Many inputs", "python")
+    assert int(shell.run_python(batch_program)) == sum(int(result["result"]) for result in told)
+    assert shell.run(run_native) == "2832\n"
+    shell.run(map_native)
+    assert files_of("more") == files_of("outputs")
+    assert shell.run_python(native_program) == "['2832']\n"
     shell.press_ctrl_c(worker)
     shell.press_ctrl_c(gateway)
 
