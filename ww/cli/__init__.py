@@ -23,7 +23,7 @@ _COMMANDS: Final = {
     "workers": "list the workers of a gateway",
     "cluster": "see who is a member of the cluster",
     "peers": "see and govern who may come to a gateway",
-    "ticket": "make and take back what lets workers in",
+    "ticket": "make and take back what lets workers and clients in",
     "token": "make and take back what lets clients use a gateway's HTTP",
     "discover": "see the packets by which nodes find each other, or send one",
     "db": "check, copy and restore what a gateway keeps",

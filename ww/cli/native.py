@@ -25,8 +25,8 @@ def add_tasks_options(parser: Parser) -> None:
     """Add what the command takes."""
     parser.option(
         "--tasks-admit", admission, "which peers may submit tasks, whoever else may connect: open, allow:FILE with a"
-        " peer id a line, or ticket (ww ticket create --for tasks). Not given: on loopback, without --admit and"
-        " --token-file, all; else this gateway's own key alone", metavar="POLICY",
+        " peer id a line, or ticket (ww ticket create --for tasks). Not given: on loopback, without --admit, --lan"
+        " and --token-file, all; else this gateway's own key alone", metavar="POLICY",
     )  # fmt: skip
     for name, type, of in (
         ("--peer-tasks-max", count, "tasks of one peer that have not ended (no limit of its own)"),
