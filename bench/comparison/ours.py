@@ -63,7 +63,7 @@ class Ww:
     """A cluster through the client."""
 
     client: Any
-    """Client, or NativeClient, which has `run` beside that."""
+    """Client or NativeClient."""
     rounds_per_s: float = 0.0
     """How many rounds of wasm/spin a processor does in a second, once that is known."""
     guests_s: float = 0.0
@@ -92,10 +92,9 @@ class Ww:
         return [int(result.result or -1) for result in self._batch(NOOP, [{"input": value} for value in values])]
 
     def single(self, value: int) -> int:
-        task = self.client.submit(self._digest(NOOP), input=value)
-        task = self.client.wait(task.id)
-        self.guests_s += task.results[0].cpu_s or 0.0
-        return int(task.results[0].result or -1)
+        (result,) = self.client.run(self._digest(NOOP), input=value)
+        self.guests_s += result.cpu_s or 0.0
+        return int(result.result or -1)
 
     def copy(self, payloads: Sequence[bytes]) -> list[bytes]:
         return [result.stdout for result in self._batch(COPY, payloads, output_bytes=_OUTPUT_BYTES)]
@@ -112,15 +111,6 @@ class Ww:
         return sum(result.cpu_s or 0.0 for result in results)
 
 
-class NativeWw(Ww):
-    """The same by the native client, which submits and takes the results in one call."""
-
-    def single(self, value: int) -> int:
-        (result,) = self.client.run(self._digest(NOOP), input=value)
-        self.guests_s += result.cpu_s or 0.0
-        return int(result.result or -1)
-
-
 class PlainHttp:
     """Single submissions by the standard library's http.client, on one kept connection: curl would be slower."""
 
@@ -133,7 +123,7 @@ class PlainHttp:
 
     def single(self, value: int) -> int:
         body = f'{{"parent": {{"module": "{self._digest}", "input": {value}}}}}'.encode()
-        task = self._client.request("POST", "/tasks", body, "application/json")
+        task = self._client.request("POST", "/tasks?wait=60", body, "application/json")
         while task["status"] != "succeeded":
             task = self._client.request("GET", f"/tasks/{task['id']}?wait=60")
         return int(task["results"][0]["result"])
@@ -150,7 +140,7 @@ def asked(it: Cluster, *, natively: bool) -> Iterator[Ww]:
     """Connect to a cluster."""
     if natively:
         with connect(it.multiaddr) as client:
-            yield NativeWw(client)
+            yield Ww(client)
     else:
         with connect(f"http://{it.http}") as client:
             yield Ww(client)
