@@ -52,6 +52,9 @@ class Recorder:
         self._on_written = on_written
         self._unwritten: list[tuple[Task, RunResult]] = []
         self._unwritten_bytes = 0
+        self._put = 0
+        self._done = 0
+        """How many results were ever put, and how many of them are on disk."""
         self._to_write = asyncio.Event()
         self._written = asyncio.Event()
         self._held: dict[Task, Callable[[], None]] = {}
@@ -77,18 +80,20 @@ class Recorder:
         """Have the ends of runs put on disk."""
         self._unwritten += [(task, result) for result in results]
         self._unwritten_bytes += sum(map(_printed_bytes, results))
+        self._put += len(results)
         self._to_write.set()
 
     async def is_written(self, task: Task, timeout_s: float) -> bool:
-        """Wait until no result of a task is on its way to disk; False when the disk takes too long."""
+        """Wait until the results of a task that are on their way are on disk; False when the disk takes too long."""
+        if not any(other is task for other, _ in self._unwritten):
+            return True
+        # Of a batch there are always further ones: those are not waited for.
+        last = self._put
         with contextlib.suppress(TimeoutError):
             async with asyncio.timeout(timeout_s):
-                while self._waits(task):
+                while self._done < last:
                     await self._next_write()
-        return not self._waits(task)
-
-    def _waits(self, task: Task) -> bool:
-        return any(other is task for other, _ in self._unwritten)
+        return self._done >= last
 
     async def record(self) -> None:
         """Put results on disk, for ever."""
@@ -117,6 +122,7 @@ class Recorder:
             refused = False
             del self._unwritten[: len(results)]
             self._unwritten_bytes -= sum([_printed_bytes(result) for _, result in results])
+            self._done += len(results)
             if self._unwritten:
                 self._to_write.set()
             self._observer.stored(len(results), self._clock.now() - began)
