@@ -16,6 +16,7 @@ from tests.sandbox.test_pool import LIMITS, Sandbox, busiest, children
 from tests.sandbox.test_reactor import MINE, REACTOR
 from ww.errors import UsageError, WwError
 from ww.records import REASONS, Input, RawOutcome, read_outcomes, write_input
+from ww.sandbox.child import Child
 from ww.sandbox.group import SandboxGroup
 from ww.sandbox.inputs import Inputs, Task
 from ww.sandbox.invocation import Invocation, RunLimits
@@ -141,6 +142,37 @@ async def test_short_runs_that_are_cancelled_cost_no_process(sandbox: Sandbox) -
         group.cancel()
         assert set(await seen.all()) == {"ok", "cancelled"}
     assert pids(sandbox) == before
+
+
+async def test_a_process_that_gets_no_processor_is_waited_for_but_not_for_ever(
+    sandbox: Sandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    looks = []
+
+    def is_held_up(child: Child, used_s: float) -> bool:
+        looks.append(used_s)
+        return True
+
+    monkeypatch.setattr(Child, "is_held_up", is_held_up)
+    async with await spins(sandbox, 1, ENDLESS, 1) as group:
+        seen = Seen(group)
+        await seen.until_place(0)
+        group.cancel((1,))
+        assert await seen.all() == ["ok", "cancelled", "ok"]
+    assert len(looks) > 1
+
+
+async def test_only_a_process_that_wants_the_processor_is_held_up(sandbox: Sandbox) -> None:
+    (child,) = sandbox.pool._children - {child for child in sandbox.pool._children if child._role != "executor"}
+    assert not child.is_held_up(child.processor_s()), "it waits for work"
+    async with await spins(sandbox, ENDLESS) as group:
+        under_way = asyncio.ensure_future(group.outcomes())
+        before = child.processor_s()
+        await until(lambda: child.processor_s() > before + 0.1)
+        assert not child.is_held_up(before), "it has had its share"
+        await until(lambda: child.is_held_up(child.processor_s()))
+        group.cancel()
+        await under_way
 
 
 async def test_whoever_stops_asking_may_ask_again(sandbox: Sandbox) -> None:

@@ -41,6 +41,9 @@ _LAST_WORDS_MAX: Final = 2000
 _REPLY_BYTES_MAX: Final = 4 << 20
 _REPLIES_MAX: Final = 256
 
+# A process that had less processor time than this, and wants more, is held up.
+_HELD_UP_S: Final = 0.03
+
 NONSENSE: Final = "it says what no child of ours says"
 
 
@@ -257,6 +260,24 @@ class Child(asyncio.Protocol):
         """Return how much more memory it has than when it had started."""
         return self.private_bytes() - self._first_bytes
 
+    def processor_s(self) -> float:
+        """Return how much processor time it has used; 0 where that cannot be known."""
+        fields = _stat(self._process.pid if self._process is not None else 0)
+        return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK") if fields else 0.0
+
+    def is_held_up(self, used_s: float) -> bool:
+        """Whether it has answered, and nobody looked yet, or would go on and gets no processor: next to none since it
+        had used used_s seconds of it."""
+        if self._said:
+            return True
+        if self._process is None or self.processor_s() - used_s >= _HELD_UP_S:
+            return False
+        try:
+            threads = os.listdir(f"/proc/{self._process.pid}/task")
+        except OSError:
+            return False
+        return any(_stat(self._process.pid, f"task/{thread}/")[:1] == ["R"] for thread in threads)
+
     async def aclose(self) -> str:
         """Kill the process, and say how it had ended if it had by itself. Idempotent."""
         self._fail(ChildDied("it is gone"))
@@ -358,6 +379,15 @@ def _read_ready(data: bytes) -> Sequence[Protection]:
     except Exception:
         # Of another ww, which was installed in place of this one while it ran.
         raise ChildDied(NONSENSE) from None
+
+
+def _stat(pid: int, of: str = "") -> list[str]:
+    """Return what /proc says of a process, or a thread of it, from its state on; nothing where that cannot be known."""
+    try:
+        with open(f"/proc/{pid}/{of}stat", "rb", buffering=0) as file:
+            return file.read(1000).decode(errors="replace").rpartition(")")[2].split()
+    except OSError:
+        return []
 
 
 def _how(returncode: int | None) -> str:

@@ -25,9 +25,9 @@ from ww.sandbox.limits import SandboxLimits
 _FROZEN_S: Final = 0.5
 _FILES_GRACE_S: Final = 5.0
 _FILES_BYTES_PER_S: Final = 20 << 20
-# A run that is not to go on ends its child when the child does not come past it by itself within that: runs that are
-# shorter cost no process.
-_PASS_WITHIN_S: Final = 0.05
+# A run that is not to go on ends its child when that does not come past it by itself within the first time, or, when it
+# gets no processor, the second: runs that are shorter cost no process, and starting one takes more than they do.
+_PASS_WITHIN_S, _PASS_AT_LAST_S = 0.05, 1.0
 # How often in turn a module may be compiled anew without a run of it.
 _MISSING_MAX: Final = 1
 _CANCELLED: Final = Result(reason="cancelled")
@@ -230,15 +230,19 @@ class SandboxGroup:
     def _see_past(self) -> None:
         """End the child when it does not come past a run that is not to go on."""
         if self._passing is None and self._child is not None and self._next in self._cancelled:
-            loop = asyncio.get_running_loop()
-            self._passing = loop.call_later(_PASS_WITHIN_S, self._end_if_at, self._next, self._child)
+            self._look_past(self._next, self._child, self._child.processor_s(), time.monotonic() + _PASS_AT_LAST_S)
 
-    def _end_if_at(self, place: int, child: Child) -> None:
+    def _look_past(self, *at: Any) -> None:
+        self._passing = asyncio.get_running_loop().call_later(_PASS_WITHIN_S, self._end_if_at, *at)
+
+    def _end_if_at(self, place: int, child: Child, used_s: float, until: float) -> None:
         self._passing = None
-        if child is self._child and self._next == place:
-            child.kill()
-        else:
+        if child is not self._child or self._next != place:
             self._see_past()
+        elif time.monotonic() < until and child.is_held_up(used_s):
+            self._look_past(place, child, used_s, until)
+        else:
+            child.kill()
 
     # What is asked.
 
