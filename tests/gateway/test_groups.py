@@ -12,6 +12,7 @@ from tests.gateway.scheduling import Gateway, next_run, open_gateway
 from tests.gateway.scripted_worker import Run, ScriptedWorker
 from ww.errors import PeerError
 from ww.gateway.inputs import InputsWriter
+from ww.gateway.patience import FIRST_S
 from ww.gateway.task import RunState, Task
 from ww.records import Input, write_input
 
@@ -134,6 +135,22 @@ async def test_what_waits_behind_a_long_run_in_its_group_goes_elsewhere(gateway:
     assert runs[0].cancels == 0
     runs[0].end()
     assert {result.attempts for result in await gateway.ended("a")} == {1}
+
+
+@pytest.mark.parametrize(("wall_s", "is_given_time"), [(0.0001, True), (1.0, False)])
+async def test_a_worker_that_was_held_up_is_given_time(gateway: Gateway, wall_s: float, is_given_time: bool) -> None:
+    """Short runs are not sent elsewhere and done twice for ever, when it takes long until anything is heard of them."""
+    _, runs = await grouped(gateway, 9)
+    waited_s = 0.0
+    async with asyncio.timeout(10):
+        while waited_s < 1.0 or not runs[1].cancels:
+            await gateway.pass_time(0.05)
+            waited_s += 0.05
+    runs[0].end(wall_s=wall_s)
+    await succeeded(gateway, 2)
+    ((entry, _),) = gateway.scheduler.pool.workers()
+    patience_s = gateway.scheduler.dispatcher.patience.of(entry.peer.peer_id, gateway.clock.now())
+    assert (patience_s > FIRST_S) == is_given_time
 
 
 async def test_a_worker_that_answers_twice_for_a_run_loses_the_group(gateway: Gateway) -> None:

@@ -20,6 +20,7 @@ from ww.gateway.inputs import Inputs, Record
 from ww.gateway.lease import Ended, Lease, RemoteGroup
 from ww.gateway.modules import ModuleStore
 from ww.gateway.observer import Observer
+from ww.gateway.patience import Patience
 from ww.gateway.pool import WorkerPool
 from ww.gateway.recorder import Recorder
 from ww.gateway.spread import Spreading
@@ -98,6 +99,8 @@ class Dispatcher:
         self._spreading = Spreading(pool)
         self.shared = asyncio.Event()
         """Set when runs wait behind another one on a slot."""
+        self.patience = Patience()
+        """With slots that seem stuck."""
         self.late_outcomes = 0
         """Outcomes that came when their attempt did not count any more."""
 
@@ -301,6 +304,8 @@ class Dispatcher:
         now, wall = self._clock.now(), self._clock.wall()
         results: list[RunResult] = []
         well, wall_s = 0, 0.0
+        if slot.stuck_at is not None:
+            self._judge_stuck(group, ended, now)
         for place, outcome, _ in ended:
             attempt = left.pop(place)
             del groups[attempt]
@@ -320,6 +325,14 @@ class Dispatcher:
         # What brings files along or back is long on its way.
         slot.is_short = ended[-1].outcome.wall_s < _SHORT_S and not (task.spec.files or task.spec.artifacts)
         return results
+
+    def _judge_stuck(self, group: Group, ended: Sequence[Ended], now: float) -> None:
+        """See whether the run that a slot seemed stuck at did take long."""
+        slot = group.slot
+        for place, outcome, _ in ended:
+            if group.left[place] is slot.stuck_at:
+                slot.stuck_at = None
+                self.patience.judge(slot.lease.peer_id, now - slot.oldest_since, outcome.wall_s, now)
 
     def _end_otherwise(self, slot: Slot, attempt: Attempt, outcome: Outcome) -> Effects:
         """Take an outcome that is not well, or does not count any more."""

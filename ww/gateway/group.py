@@ -33,6 +33,10 @@ class Slot:
     groups: list["Group"] = field(default_factory=list)
     """Under way, in the order in which the worker runs them."""
     oldest_seen: Attempt | None = None
+    oldest_since: float = 0.0
+    """Since when (monotonic) that is the oldest, as far as anybody looked."""
+    stuck_at: Attempt | None = None
+    """The run for which those behind it were sent elsewhere."""
 
     def is_shared(self) -> bool:
         """Whether runs wait behind another one."""

@@ -11,6 +11,7 @@ from ww.clock import Clock
 from ww.gateway.agenda import Agenda
 from ww.gateway.dispatch import DispatchConfig, Dispatcher
 from ww.gateway.group import Slot
+from ww.gateway.patience import FIRST_S
 from ww.gateway.pool import WorkerPool
 from ww.gateway.recorder import Recorder
 from ww.gateway.spec import Need, Spread
@@ -19,8 +20,7 @@ from ww.gateway.watch import Watches
 
 log = logging.getLogger("ww.gateway")
 
-# A slot that did not end its oldest run between two looks is stuck.
-_LOOK_EVERY_S: Final = 0.05
+_LOOK_EVERY_S: Final = FIRST_S
 # Of the needs that go next, those that may have slots kept for them.
 _RESERVING_MAX: Final = 16
 # A straggler takes longer than this many times what runs of its task take, and than this many seconds.
@@ -73,17 +73,22 @@ class Oversight:
                 continue
             # A look that comes late says that this process was held up, and nothing of the workers.
             is_late = self._clock.now() - looked_at > 2 * _LOOK_EVERY_S
-            looked_at = self._clock.now()
+            now = looked_at = self._clock.now()
             for slot in shared:
                 oldest = slot.oldest()
-                if oldest is not None and oldest is slot.oldest_seen and not is_late:
+                if oldest is not slot.oldest_seen or is_late:
+                    slot.oldest_seen, slot.oldest_since = oldest, now
+                elif oldest is not None and now - slot.oldest_since >= self._patience_with(slot, now):
                     self._send_back(slot)
-                slot.oldest_seen = oldest
             await self._clock.sleep(_LOOK_EVERY_S)
+
+    def _patience_with(self, slot: Slot, now: float) -> float:
+        # A little less, since a sum of such times may be a little less.
+        return 0.9 * self._dispatcher.patience.of(slot.lease.peer_id, now)
 
     def _send_back(self, slot: Slot) -> None:
         """Put all but a slot's oldest run back into the queue."""
-        slot.is_short = False
+        slot.is_short, slot.stuck_at = False, slot.oldest_seen
         behind = [attempt for group in slot.groups for attempt in group.left.values()][1:]
         behind = [attempt for attempt in behind if attempt.task.is_active(attempt)]
         self._dispatcher.stop(behind)
