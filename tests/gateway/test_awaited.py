@@ -3,11 +3,12 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 
 from tests.conftest import until
-from tests.gateway.scheduling import Gateway, next_run, open_gateway
+from tests.gateway.scheduling import FlakyStore, Gateway, next_run, open_gateway
 from ww.errors import Conflict, StoreError
 from ww.gateway import scheduler
 from ww.gateway.task import RunState
@@ -74,6 +75,52 @@ async def test_when_the_disk_refuses_there_is_no_such_task_and_its_run_is_stoppe
     assert gateway.scheduler.task("a") is None
     await until(lambda: all(run.cancels for run in worker.runs))
     assert gateway.scheduler.queue_length() == 0
+
+
+async def test_what_is_left_of_a_refused_task_is_never_anothers(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    housekeep = FlakyStore.housekeep
+
+    async def later(_: FlakyStore) -> None:
+        return
+
+    monkeypatch.setattr(FlakyStore, "housekeep", later)
+    async with open_gateway(tmp_path) as gateway:
+        await gateway.worker(is_quick=True)
+        await gateway.submit("a")
+        await gateway.ended("a")
+        with pytest.raises(Conflict):
+            await gateway.submit("a", input=8, is_awaited=True)
+        await until(lambda: not gateway.scheduler.recorder._unwritten)
+    async with open_gateway(tmp_path) as gateway:
+        await gateway.worker(is_quick=True)
+        await gateway.submit("b")
+        (before,) = await gateway.ended("b")
+        await housekeep(gateway.store)
+        assert await gateway.ended("b") == [before]
+
+
+async def test_nobody_is_told_of_a_task_that_is_on_its_way_to_the_disk(gateway: Gateway) -> None:
+    add, reached, goes_on = gateway.store.add_task, asyncio.Event(), asyncio.Event()
+
+    async def slow(*given: Any) -> int:
+        reached.set()
+        await goes_on.wait()
+        return await add(*given)
+
+    gateway.store.add_task = slow  # type: ignore[method-assign]
+    first = asyncio.ensure_future(gateway.submit("a", is_awaited=True))
+    await reached.wait()
+    first.cancel()
+    second = asyncio.ensure_future(gateway.submit("a", is_awaited=True))
+    done, _ = await asyncio.wait((first, second), timeout=0.05)
+    assert not done
+    goes_on.set()
+    await second
+    with pytest.raises(asyncio.CancelledError):
+        await first
+    assert await gateway.store.task("a") is not None
 
 
 async def test_who_gives_up_waiting_leaves_the_task_there(gateway: Gateway) -> None:

@@ -167,7 +167,12 @@ class Scheduler:
         timer = loop.call_later(_HOLD_S, self.recorder.release, task)
         self._take_up(task)
         try:
-            error = await refusal
+            error = await asyncio.shield(refusal)
+        except asyncio.CancelledError:
+            # Until it is on disk nobody may be told that it is there.
+            self.recorder.release(task)
+            await refusal
+            raise
         finally:
             timer.cancel()
             self.recorder.release(task)
@@ -184,8 +189,13 @@ class Scheduler:
         except StoreError as refused:
             error = refused
             self._take_back(task)
-        if not refusal.done():
-            refusal.set_result(error)
+        except asyncio.CancelledError:
+            error = StoreError("the gateway is stopping")
+            self._forget(task)
+            raise
+        finally:
+            if not refusal.done():
+                refusal.set_result(error)
 
     def _take_back(self, task: Task) -> None:
         """Have a task not there: it could not be put on disk."""

@@ -49,8 +49,11 @@ _ADD_ENDED: Final = (
     " iif(finished_at IS NULL AND succeeded + ?1 + failed + ?2 = repeats, ?3, finished_at) WHERE number = ?4"
 )
 _SELECT_RUN: Final = f"SELECT {', '.join(RUN_COLUMNS)} FROM runs"
-# Of any task that ever was: a number is never used twice.
-_SELECT_LAST: Final = "SELECT coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'tasks'), 0)"
+# Of any task that ever was: a number is never used twice. Of one that was refused only results may be there.
+_SELECT_LAST: Final = (
+    "SELECT max(coalesce((SELECT seq FROM sqlite_sequence WHERE name = 'tasks'), 0),"
+    " coalesce((SELECT max(task) FROM forgetting), 0))"
+)
 _SELECT_PLACED: Final = _SELECT_RUN.replace("SELECT ", "SELECT position, ", 1)
 _SELECT_TASK: Final = f"SELECT {', '.join(TASK_COLUMNS)} FROM tasks"
 
