@@ -137,6 +137,22 @@ async def test_what_waits_behind_a_long_run_in_its_group_goes_elsewhere(gateway:
     assert {result.attempts for result in await gateway.ended("a")} == {1}
 
 
+async def test_nothing_more_goes_behind_a_long_run(gateway: Gateway) -> None:
+    worker, runs = await grouped(gateway, 200)
+    async with asyncio.timeout(10):
+        while any(not run.cancels for run in worker.runs if run is not runs[0] and not run.is_told):
+            await gateway.pass_time(0.05)
+    await until(lambda: all(run.is_told for run in worker.runs if run is not runs[0]))
+    count = len(worker.groups)
+    for _ in range(20):
+        await gateway.pass_time(0.05)
+    assert len(worker.groups) == count
+    assert gateway.scheduler.queue_length() == 198
+    worker.is_quick = True
+    runs[0].end(wall_s=30.0)
+    assert {result.state for result in await gateway.ended("a")} == {RunState.SUCCEEDED}
+
+
 @pytest.mark.parametrize(("wall_s", "is_given_time"), [(0.0001, True), (1.0, False)])
 async def test_a_worker_that_was_held_up_is_given_time(gateway: Gateway, wall_s: float, is_given_time: bool) -> None:
     """Short runs are not sent elsewhere and done twice for ever, when it takes long until anything is heard of them."""

@@ -31,7 +31,12 @@ class Agenda:
 
     def put(self, task: Task) -> None:
         """Put a task where its next run is waited for."""
-        if (due := task.next_due()) is None or task in self.ready:
+        if (due := task.next_due()) is None:
+            return
+        if task in self.ready:
+            # Some of its runs may have come back.
+            self._uncount(task)
+            self._count(task)
             return
         if due > self._clock.now():
             self._timers.set(task, due)

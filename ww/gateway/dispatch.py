@@ -322,9 +322,17 @@ class Dispatcher:
         if well:
             self._account(slot, task, wall_s, well)
             self._observer.attempt_ended("ok", well)
-        # What brings files along or back is long on its way.
-        slot.is_short = ended[-1].outcome.wall_s < _SHORT_S and not (task.spec.files or task.spec.artifacts)
+        self._note_length(slot, task, ended[-1].outcome)
         return results
+
+    @staticmethod
+    def _note_length(slot: Slot, task: Task, latest: Outcome) -> None:
+        """Note whether the runs on a slot are short; of what was stopped, that says nothing."""
+        if slot.stuck_at is not None:
+            slot.is_short = False
+        elif latest.reason != "cancelled":
+            # What brings files along or back is long on its way.
+            slot.is_short = latest.wall_s < _SHORT_S and not (task.spec.files or task.spec.artifacts)
 
     def _judge_stuck(self, group: Group, ended: Sequence[Ended], now: float) -> None:
         """See whether the run that a slot seemed stuck at did take long."""
