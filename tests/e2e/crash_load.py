@@ -4,7 +4,9 @@ Holds what is posted, what its answer must be, and the log. Must not know who is
 posts follows from the seed and n alone; to which earlier task another call goes depends on who was answered first.
 """
 
+import base64
 import contextlib
+import json
 import queue
 import random
 import threading
@@ -20,6 +22,8 @@ from tests.guests import UNREACHABLE, guest
 # Inputs and difficulties of the hash puzzle, and their answers.
 HASHES: Final = {(0, 1): 3, (0, 2): 563, (0, 3): 2832, (1, 1): 25, (1, 2): 467, (7, 1): 19, (7, 2): 198}
 REPEATS_MAX: Final = 20
+# Enough for groups, and for several of them at once on a slot.
+BATCH_MAX: Final = 300
 PATIENCE_S: Final = 60.0
 
 
@@ -32,14 +36,53 @@ class Order:
     fields: dict[str, Any]
     expected: dict[str, Any]
     """Of each of its results."""
+    runs: tuple[dict[str, Any], ...] = ()
+    """Of a batch: what each run is given."""
+    differs: tuple[dict[str, Any], ...] = ()
+    """And what is expected of each beside that."""
 
     @property
     def repeats(self) -> int:
-        return int(self.fields["repeats"])
+        return len(self.runs) or int(self.fields["repeats"])
+
+    def expected_of(self, run: int) -> dict[str, Any]:
+        """Return what is expected of a run's result."""
+        return self.expected | self.differs[run] if self.differs else self.expected
+
+    @property
+    def request(self) -> dict[str, Any]:
+        """How it is posted."""
+        if not self.runs:
+            return {"data": self.fields, "files": {"wasm": ("guest.wasm", self.wasm)}}
+        parent = self.fields | {"wasm_base64": base64.b64encode(self.wasm).decode()}
+        lines = "".join(json.dumps(each) + "\n" for each in ({"parent": parent}, *self.runs))
+        return {"content": lines, "headers": {"Content-Type": "application/x-ndjson"}}
+
+
+def batch_of(id: str, source: random.Random) -> Order:
+    """Make up a batch, each of whose runs has an input of its own: most are short, some take a while, some fail."""
+    count, kind = source.randint(1, BATCH_MAX), source.choice(("noop", "spin", "echo"))
+    well = {"state": "succeeded", "reason": None}
+    fields: dict[str, Any] = {"id": id, "spread": source.choice(("pull", "pull", "roundrobin", "random"))}
+    if kind == "echo":
+        texts = [f"{id} {run} {source.randrange(1 << 40)}" for run in range(count)]
+        # Some go by reference.
+        inputs = ["x" * (source.choice((0, 10, 100_000)) if run % 20 == 0 else 5) for run in range(count)]
+        runs = tuple({"args": [text], "stdin": given} for text, given in zip(texts, inputs, strict=True))
+        differs = tuple({"stdout": f"{text}\n{given}"} for text, given in zip(texts, inputs, strict=True))
+        return Order(id, guest("echo"), fields | {"output": 200_000}, well, runs, differs)
+    if kind == "spin":
+        numbers = [source.choice((1, 1, 1, 2, 3, 60)) for _ in range(count // 4 + 1)]
+    else:
+        numbers = [source.randrange(1 << 40) for _ in range(count)]
+    runs = tuple({"input": number} for number in numbers)
+    return Order(id, guest(kind), fields, well, runs, tuple({"result": str(number)} for number in numbers))
 
 
 def order_of(id: str, source: random.Random) -> Order:
-    """Make up a small task: now or in a moment, at once or one run after the other."""
+    """Make up a small task: now or in a moment, at once or one run after the other; or a batch."""
+    if source.random() < 0.25:
+        return batch_of(id, source)
     fields: dict[str, Any] = {"id": id, "repeats": source.randint(1, REPEATS_MAX)}
     if source.random() < 0.25:
         fields |= {"delay": round(source.uniform(0.001, 0.05), 3), "start": round(source.uniform(0, 0.3), 3)}
@@ -167,9 +210,7 @@ class Load:
         self, client: httpx.Client, method: str, path: str, order: Order | None = None
     ) -> tuple[httpx.Response, bool]:
         """Ask until there is an answer that is not "later", and say whether it is that to the first try."""
-        form: dict[str, Any] = {}
-        if order is not None:
-            form = {"data": order.fields, "files": {"wasm": ("guest.wasm", order.wasm)}}
+        form: dict[str, Any] = {} if order is None else order.request
         end, is_first = time.monotonic() + PATIENCE_S, True
         while True:
             try:

@@ -5,6 +5,7 @@ the machine's.
 """
 
 import contextlib
+import json
 import os
 import random
 import sqlite3
@@ -101,7 +102,8 @@ def check(gateway: Gateway, load: Load) -> int:
     for id, (order, created_at) in load.log.accepted.items():
         ended[id] = task = gateway.ended(id, BOUND_S)
         assert (task["id"], task["created_at"]) == (id, created_at)
-        check_task(task, order, may_be_cancelled=id in load.log.asked_to_cancel)
+        whole = task | {"results": all_results(gateway, id)} if order.runs else task
+        check_task(whole, order, may_be_cancelled=id in load.log.asked_to_cancel)
     for id, before in load.log.ended.items():
         assert unchanging(ended[id]) == before, f"{id} has ended and changed"
     with httpx.Client(base_url=f"http://{gateway.http}", timeout=BOUND_S) as client:
@@ -112,6 +114,15 @@ def check(gateway: Gateway, load: Load) -> int:
     return sum(result["attempts"] > 1 for task in ended.values() for result in task["results"])
 
 
+def all_results(gateway: Gateway, id: str) -> list[Any]:
+    """Return the results of all runs of a task, of which the task itself shows the latest."""
+    answer = gateway.client.get(f"/tasks/{id}/results", params={"follow": "false"})
+    found = [json.loads(line) for line in answer.text.splitlines() if line]
+    positions = [result["position"] for result in found]
+    assert positions == sorted(set(positions)), id
+    return found
+
+
 def check_task(task: Any, order: Order, *, may_be_cancelled: bool) -> None:
     """Hold a task that has ended against what was posted."""
     results = task["results"]
@@ -120,9 +131,10 @@ def check_task(task: Any, order: Order, *, may_be_cancelled: bool) -> None:
     wrong = [
         result
         for result in results
-        if result["state"] != "cancelled" and any(result[name] != value for name, value in order.expected.items())
+        if result["state"] != "cancelled"
+        and any(result[name] != value for name, value in order.expected_of(result["run"]).items())
     ]
-    assert not wrong, f"{task['id']}: expected {order.expected}, got {wrong[0]}"
+    assert not wrong, f"{task['id']}: expected {order.expected_of(wrong[0]['run'])}, got {wrong[0]}"
     succeeded = sum(result["state"] == "succeeded" for result in results)
     assert task["completions"] == task["runs"]["succeeded"] == succeeded
     if task["status"] == "cancelled":
