@@ -15,11 +15,15 @@ pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop")]
 
 GPU = (("gpu", "yes"),)
 LARGE = Need(cpus=2.0)
+# The clock ticks while the disk is waited for, however long that takes here.
+AGES_S = 1e9
 
 
 @pytest.fixture
 async def gateway(tmp_path: Path) -> AsyncIterator[Gateway]:
-    async with open_gateway(tmp_path, config={"tasks_max": 100, "breaker": BreakerConfig(1, 100.0)}) as gateway:
+    async with open_gateway(
+        tmp_path, config={"tasks_max": 100, "breaker": BreakerConfig(1, AGES_S, AGES_S)}
+    ) as gateway:
         yield gateway
 
 
