@@ -8,13 +8,16 @@ from typing import Any
 import pytest
 
 from tests.conftest import until
+from tests.gateway import scripted_worker
 from tests.gateway.scheduling import Gateway, next_run, open_gateway
 from tests.gateway.scripted_worker import Run, ScriptedWorker
+from ww.caps.blob import BytesBlobServer
 from ww.errors import PeerError
 from ww.gateway.inputs import InputsWriter
 from ww.gateway.patience import FIRST_S
 from ww.gateway.task import RunState, Task
-from ww.records import Input, write_input
+from ww.records import Input, write_input, write_outcome
+from ww.sandbox.invocation import Result
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop")]
 
@@ -204,3 +207,46 @@ async def test_a_worker_that_leaves_out_a_run_has_lost_it(gateway: Gateway) -> N
     worker.is_quick = True
     results = await gateway.ended("a")
     assert {result.state for result in results} == {RunState.SUCCEEDED}
+
+
+async def test_a_worker_that_answers_and_says_nothing_has_lost_the_group(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked = []
+
+    async def say_nothing(_: Any, context: Any) -> None:
+        asked.append(context.results.ended)
+
+    monkeypatch.setattr(scripted_worker._Group, "more_context", say_nothing)
+    await gateway.worker()
+    await submit_batch(gateway, "a", [Input(arguments=(n, 0)) for n in range(3)])
+    await until(lambda: bool(asked))
+    monkeypatch.undo()
+    await gateway.worker(is_quick=True)
+    assert {result.state for result in await gateway.ended("a")} == {RunState.SUCCEEDED}
+    assert len(asked) == 1, "it is not asked for ever"
+
+
+async def test_large_outcomes_are_recorded_as_they_are_fetched(
+    gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Gone(BytesBlobServer):
+        async def size_context(self, context: Any) -> None:
+            raise PeerError("it is gone")
+
+    async def say_large(group: Any, context: Any) -> None:
+        ended = [Result(value=run.argument, wall_s=0.0001) for run in group._runs]
+        records = [write_outcome(place, each, memory_limit_bytes=0) for place, each in enumerate(ended)]
+        context.results.large = [BytesBlobServer(records[0]), *map(Gone, records[1:])]
+        context.results.ended = True
+
+    monkeypatch.setattr(scripted_worker._Group, "more_context", say_large)
+    worker = await gateway.worker()
+    await submit_batch(gateway, "a", [Input(arguments=(n, 0)) for n in range(9)])
+    assert (await succeeded(gateway, 2)).succeeded == 2
+    monkeypatch.undo()
+    worker.is_quick = True
+    other = await gateway.worker(is_quick=True)
+    results = await gateway.ended("a")
+    assert [result.outcome.result for result in results] == [str(n) for n in range(9)]
+    assert not {0, 1} & {run.argument for run in other.runs}, "what was read is not done again"

@@ -204,6 +204,8 @@ class RemoteGroup:
         self._group = promise.group
         self._spec = spec
         self._left = set(range(count))
+        self._large: list[Any] = []
+        """Outcomes that are to be fetched, the next one last."""
         self._is_begun = False
         self._has_ended = False
 
@@ -214,23 +216,31 @@ class RemoteGroup:
         """
         found: list[Ended] = []
         while not found and self._left:
+            if self._large:
+                return await self._fetch(self._large.pop())
             if self._has_ended:
                 raise PeerError(f"the worker does not say how {len(self._left)} of its runs ended")
             answer = await call(self._promise if not self._is_begun else self._group.more())
-            self._is_begun = True
-            found = await self._read(answer)
+            found = self._read(answer.outcomes)
+            self._large = [*listed("large", answer.large, len(self._left))][::-1]
             self._has_ended = answer.ended
+            if self._is_begun and not (found or self._large or self._has_ended):
+                raise PeerError("the worker answers that further runs have ended, and says of none how")
+            self._is_begun = True
         return found
 
-    async def _read(self, answer: Any) -> list[Ended]:
+    async def _fetch(self, blob: Any) -> list[Ended]:
+        """Read a large outcome: one at a time, since all together may be more than memory holds."""
+        pieces = fetch(blob, bytes_max=self._record_bytes_max)
+        if not (found := self._read(b"".join([piece async for piece in pieces]))):
+            raise PeerError("the worker's large outcome is empty")
+        return found
+
+    def _read(self, records: bytes) -> list[Ended]:
         try:
-            found = [self._take(raw) for raw in read_outcomes(answer.outcomes)]
-            for blob in listed("large", answer.large, len(self._left)):
-                pieces = fetch(blob, bytes_max=self._record_bytes_max)
-                found += [self._take(raw) for raw in read_outcomes(b"".join([piece async for piece in pieces]))]
+            return [self._take(raw) for raw in read_outcomes(records)]
         except ValueError as error:
             raise PeerError(f"the worker's outcomes cannot be read: {error}") from None
-        return found
 
     @property
     def _record_bytes_max(self) -> int:
