@@ -156,8 +156,18 @@ async def test_nothing_more_goes_behind_a_long_run(gateway: Gateway) -> None:
     assert {result.state for result in await gateway.ended("a")} == {RunState.SUCCEEDED}
 
 
-@pytest.mark.parametrize(("wall_s", "is_given_time"), [(0.0001, True), (1.0, False)])
-async def test_a_worker_that_was_held_up_is_given_time(gateway: Gateway, wall_s: float, is_given_time: bool) -> None:
+@pytest.mark.parametrize(
+    ("outcome", "is_given_time"),
+    [
+        ({"wall_s": 0.0001}, True),
+        ({"wall_s": 0.9}, False),
+        ({"wall_s": 0.0001, "compile_s": 0.9}, False),
+        ({"wall_s": 0.0, "reason": "cancelled"}, False),
+    ],
+)
+async def test_a_worker_that_was_held_up_is_given_time(
+    gateway: Gateway, outcome: dict[str, Any], is_given_time: bool
+) -> None:
     """Short runs are not sent elsewhere and done twice for ever, when it takes long until anything is heard of them."""
     _, runs = await grouped(gateway, 9)
     waited_s = 0.0
@@ -165,10 +175,11 @@ async def test_a_worker_that_was_held_up_is_given_time(gateway: Gateway, wall_s:
         while waited_s < 1.0 or not runs[1].cancels:
             await gateway.pass_time(0.05)
             waited_s += 0.05
-    runs[0].end(wall_s=wall_s)
-    await succeeded(gateway, 2)
+    runs[0].end(**outcome)
+    dispatcher = gateway.scheduler.dispatcher
+    await until(lambda: all(slot.stuck_at is None for slot in dispatcher.slots))
     ((entry, _),) = gateway.scheduler.pool.workers()
-    patience_s = gateway.scheduler.dispatcher.patience.of(entry.peer.peer_id, gateway.clock.now())
+    patience_s = dispatcher.patience.of(entry.peer.peer_id, gateway.clock.now())
     assert (patience_s > FIRST_S) == is_given_time
 
 

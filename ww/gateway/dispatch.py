@@ -340,7 +340,9 @@ class Dispatcher:
         for place, outcome, _ in ended:
             if group.left[place] is slot.stuck_at:
                 slot.stuck_at = None
-                self.patience.judge(slot.lease.peer_id, now - slot.oldest_since, outcome.wall_s, now)
+                if outcome.reason != "cancelled":
+                    took_s = outcome.compile_s + outcome.wall_s
+                    self.patience.judge(slot.lease.peer_id, now - slot.oldest_since, took_s, now)
 
     def _end_otherwise(self, slot: Slot, attempt: Attempt, outcome: Outcome) -> Effects:
         """Take an outcome that is not well, or does not count any more."""

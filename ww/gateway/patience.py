@@ -35,10 +35,10 @@ class Patience:
         self._set(peer_id, patience_s, since)
         return patience_s
 
-    def judge(self, peer_id: PeerId, waited_s: float, wall_s: float, now: float) -> None:
-        """Note that a run that seemed to take long took wall_s, and was waited for waited_s."""
+    def judge(self, peer_id: PeerId, waited_s: float, took_s: float, now: float) -> None:
+        """Note that a run that seemed to take long took took_s there, and was waited for waited_s."""
         patience_s = self.of(peer_id, now)
-        if wall_s < waited_s / 2:
+        if took_s < waited_s / 2:
             self._set(peer_id, min(_MAX_S, patience_s * 2), now)
         else:
             self._set(peer_id, patience_s / 2, now)
