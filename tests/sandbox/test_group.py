@@ -164,7 +164,7 @@ async def test_a_process_that_gets_no_processor_is_waited_for_but_not_for_ever(
 
 async def test_only_a_process_that_wants_the_processor_is_held_up(sandbox: Sandbox) -> None:
     (child,) = sandbox.pool._children - {child for child in sandbox.pool._children if child._role != "executor"}
-    assert not child.is_held_up(child.processor_s()), "it waits for work"
+    await until(lambda: not child.is_held_up(child.processor_s()))  # it waits for work
     async with await spins(sandbox, ENDLESS) as group:
         under_way = asyncio.ensure_future(group.outcomes())
         before = child.processor_s()
