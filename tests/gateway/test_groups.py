@@ -140,6 +140,16 @@ async def test_what_waits_behind_a_long_run_in_its_group_goes_elsewhere(gateway:
     assert {result.attempts for result in await gateway.ended("a")} == {1}
 
 
+async def test_who_was_held_up_itself_looks_again_before_it_sends_runs_elsewhere(gateway: Gateway) -> None:
+    _, runs = await grouped(gateway, 9)
+    await until(lambda: any(slot.oldest_seen is not None for slot in gateway.scheduler.dispatcher.slots))
+    await gateway.pass_time(5.0)
+    assert not runs[1].cancels
+    for _ in range(3):  # and even if it is held up for ever, it does
+        await gateway.pass_time(5.0)
+    await until(lambda: runs[1].cancels == 1)
+
+
 async def test_nothing_more_goes_behind_a_long_run(gateway: Gateway) -> None:
     worker, runs = await grouped(gateway, 200)
     async with asyncio.timeout(10):

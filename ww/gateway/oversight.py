@@ -71,14 +71,19 @@ class Oversight:
             if not shared:
                 self._dispatcher.shared.clear()
                 continue
-            # A look that comes late says that this process was held up, and nothing of the workers.
-            is_late = self._clock.now() - looked_at > 2 * _LOOK_EVERY_S
-            now = looked_at = self._clock.now()
+            # A look that comes late says that this process was held up, and nothing of the workers: what they said
+            # meanwhile may not have been read yet.
+            now = self._clock.now()
+            gap_s = now - looked_at
+            looked_at, late_s = now, gap_s - _LOOK_EVERY_S if gap_s > 2 * _LOOK_EVERY_S else 0.0
             for slot in shared:
                 oldest = slot.oldest()
-                if oldest is not slot.oldest_seen or is_late:
+                if oldest is not slot.oldest_seen:
                     slot.oldest_seen, slot.oldest_since = oldest, now
-                elif oldest is not None and now - slot.oldest_since >= self._patience_with(slot, now):
+                    continue
+                slot.oldest_since += late_s
+                enough_s = self._patience_with(slot, now) + (_LOOK_EVERY_S if late_s else 0.0)
+                if oldest is not None and now - slot.oldest_since >= enough_s:
                     self._send_back(slot)
             await self._clock.sleep(_LOOK_EVERY_S)
 
