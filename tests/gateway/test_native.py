@@ -369,6 +369,8 @@ async def test_batches_have_bounds(tmp_path: Path) -> None:
             await client.submit_batch(ECHO, [bytes(600)] * 2)
         with pytest.raises(UsageError, match="repeats: given beside"):
             await client.submit_batch(ECHO, [b""], repeats=2)
+        with pytest.raises(UsageError, match="spread: everywhere is one run on each worker"):
+            await client.submit_batch(ECHO, [b""], spread="everywhere")
         with pytest.raises(UsageError, match=r"tasks\[0\].memory: no field of one run"):
             await client.submit_batch(ECHO, [{"memory": 1}])
         await until(lambda: not native.intake._arriving)

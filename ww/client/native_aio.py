@@ -177,7 +177,7 @@ class AsyncNativeClient:
         self, *, status: str | None = None, limit: int | None = None, after: str | None = None
     ) -> AsyncIterator[Task]:
         """List tasks, newest first: see AsyncClient.tasks."""
-        left = math.inf if limit is None else limit
+        left = math.inf if limit is None else _whole("limit", limit)
         while left > 0:
             size = int(min(_PAGE, left))
             wanted = {"status": status or "", "limit": size, "after": after or ""}
@@ -211,7 +211,7 @@ class AsyncNativeClient:
 
     async def results(self, id: str, *, after: int | None = None, limit: int | None = None) -> AsyncIterator[Result]:
         """List a task's results by run number, from the run behind after."""
-        left = math.inf if limit is None else limit
+        left = math.inf if limit is None else _whole("limit", limit)
         async with aclosing(self.stream_groups(id, order="known", after=after)) as groups:
             async for group in groups:
                 for result in group:
@@ -232,7 +232,9 @@ class AsyncNativeClient:
     ) -> AsyncGenerator[list[Result], None]:
         """Give them as they arrive, some at a time; order may be known too: those that there are."""
         if order not in ("completion", "input", "known"):
-            raise UsageError(f"order: {order[:40]!r} is neither completion nor input", "order")
+            raise UsageError(f"order: {str(order)[:40]!r} is not one of completion input", "order")
+        if after is not None and (not isinstance(after, int) or isinstance(after, bool)):
+            raise UsageError(f"after: expected a whole number, not {type(after).__name__}", "after")
         place = after if after is not None else 0 if order == "completion" else -1
 
         def ask_for(place: int) -> "asyncio.Task[Any]":

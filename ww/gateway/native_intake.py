@@ -20,7 +20,7 @@ from ww.gateway.caller import EVERYBODY, Caller, Quota, Scope
 from ww.gateway.events import Reader
 from ww.gateway.modules import ModuleStore
 from ww.gateway.perimeter import Perimeter
-from ww.gateway.request import RequestLimits, Submission, read_fields
+from ww.gateway.request import RequestLimits, Submission, check_spread, read_fields
 from ww.gateway.results import Told
 from ww.gateway.scheduler import Scheduler
 from ww.gateway.storage import Storage, TaskRow
@@ -166,8 +166,7 @@ class NativeIntake:
         self.require_serving()
         self.perimeter.require_room()
         fields, stdin, wanted = read_pairs(params.fields), params.stdin, read_digest(params.module)
-        if is_batch and any(name == "repeats" for name, _ in fields):
-            raise UsageError("repeats: given beside the runs of a batch; expected one of them", "repeats")
+        check_spread(dict(fields), is_batch)
         limits = self.limits
         zipped = None
         if params._has("files"):

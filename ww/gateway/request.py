@@ -171,7 +171,7 @@ def read_fields(
         else:
             single[name] = text
     _check_sizes(fields, stdin, files_size, limits)
-    _check_spread(single, is_batch)
+    check_spread(single, is_batch)
     paths = {name: _read_paths(name, repeated[name]) for name in ("dirs", "artifacts")}
     module = _read_module(single.pop("module", None), has_wasm)
     return Submission(
@@ -189,7 +189,8 @@ def read_fields(
     )
 
 
-def _check_spread(single: Mapping[str, str], is_batch: bool) -> None:
+def check_spread(single: Mapping[str, str], is_batch: bool) -> None:
+    """Refuse what says how many runs there are beside what else does."""
     if is_batch and "repeats" in single:
         raise UsageError("repeats: given beside runs of a batch, which are as many as they are", "repeats")
     if single.get("spread") == Spread.EVERYWHERE and (is_batch or "repeats" in single):
