@@ -24,7 +24,7 @@ from ww.cli.ledger import Ledger
 from ww.cli.mapping import Course, Recipe
 from ww.cli.parser import Parser, argument, count, seconds, size
 from ww.cli.progress import Progress, duration_text
-from ww.cli.remote import aconnect, add_gateway_options, print_json, tell
+from ww.cli.remote import aconnect, add_gateway_options, print_json, run_client, tell
 from ww.cli.results import FolderSink, Sink, StdoutSink
 from ww.cli.streams import is_end_of_output
 from ww.client import Retry
@@ -98,7 +98,10 @@ def main(parser: Parser, arguments: argparse.Namespace) -> int:
     except KeyboardInterrupt:
         return _CODES[signal.SIGINT]
     try:
-        return asyncio.run(_Map(arguments, module, folder, ledger).run())
+        return run_client(arguments, _Map(arguments, module, folder, ledger).run)
+    except WwError as error:
+        tell(str(error))
+        return _OURS
     finally:
         ledger.close()
 

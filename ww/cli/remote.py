@@ -5,9 +5,11 @@ What a gateway is reached by as a peer: link.py.
 """
 
 import argparse
+import asyncio
+import importlib
 import json
 import os
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from pathlib import Path
@@ -67,6 +69,14 @@ def aconnect(arguments: argparse.Namespace, *, retry: Retry | None = None, timeo
     """Make the same for asyncio."""
     target = target_of(arguments)
     return client.aconnect(target, **_settings(arguments, target, retry, timeout_s))
+
+
+def run_client(arguments: argparse.Namespace, main: Callable[[], Coroutine[Any, Any, int]]) -> int:
+    """Run what uses aconnect, on a loop that is fit for the client that the options ask for."""
+    if is_http(target_of(arguments)):
+        return asyncio.run(main())
+    code: int = importlib.import_module("ww.rpc.loop").run(main)
+    return code
 
 
 def _settings(arguments: argparse.Namespace, target: str, retry: Retry | None, timeout_s: float) -> dict[str, Any]:

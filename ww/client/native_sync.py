@@ -242,7 +242,9 @@ class _Thread:
         self._stop: asyncio.Event
         self.is_stopped = False
         # Not waited for when the program ends without close: that is seen to by finalize, which comes before.
-        self._thread = threading.Thread(target=lambda: run_loop(self._main), name="ww-native-client", daemon=True)
+        self._thread = threading.Thread(
+            target=lambda: run_loop(self._main, is_program=False), name="ww-native-client", daemon=True
+        )
         self._thread.start()
         self._started.wait()
 

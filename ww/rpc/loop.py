@@ -5,9 +5,11 @@ facts.md.
 """
 
 import asyncio
+import gc
 import logging
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, nullcontext
 from dataclasses import dataclass
 from typing import Any, Final, TypeVar
 from weakref import WeakKeyDictionary
@@ -19,10 +21,18 @@ T = TypeVar("T")
 log = logging.getLogger("ww.rpc")
 
 _MMAP_THRESHOLD_BYTES: Final = 31 << 20
+# How often it is looked whether the garbage collector is due.
+_LOOK_S: Final = 0.05
+# Looking through everything takes at most a hundredth of the time, and waits this long at least.
+_FULL_SHARE: Final = 100
+_FULL_S: Final = 10.0
 
 
-def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
-    """Run main to its end on a loop fit for capabilities, and return what it returns."""
+def run(main: Callable[[], Coroutine[Any, Any, T]], *, is_program: bool = True) -> T:
+    """Run main to its end on a loop fit for capabilities, and return what it returns.
+
+    is_program says that this is all that the process is for; where it is a thread of another, that one's settings hold.
+    """
 
     async def wrapped() -> T:
         # glibc raises its mmap threshold to the largest block freed so far; without this every message of a megabyte is
@@ -31,10 +41,46 @@ def run(main: Callable[[], Coroutine[Any, Any, T]]) -> T:
         del block
         asyncio.get_running_loop().set_exception_handler(_log_in_one_line)
         async with capnp.kj_loop():
-            return await main()
+            with _collecting_here() if is_program else nullcontext():
+                return await main()
 
     with asyncio.Runner(loop_factory=asyncio.new_event_loop) as runner:
         return runner.run(wrapped())
+
+
+@contextmanager
+def _collecting_here() -> Iterator[None]:
+    """Have Python's garbage collector run in this thread alone.
+
+    By itself it runs in whichever thread makes one object too many. A promise of pycapnp's in a cycle that it finds
+    there (errors are in cycles with what was under way) ends the process: "No event loop is running on this thread".
+    """
+    loop = asyncio.get_running_loop()
+    next_full = time.monotonic() + _FULL_S
+    timer: asyncio.TimerHandle | None = None
+
+    def look() -> None:
+        nonlocal next_full, timer
+        young, middle, old = (count > most > 0 for count, most in zip(gc.get_count(), gc.get_threshold(), strict=True))
+        if young:
+            begin = time.monotonic()
+            is_full = old and begin >= next_full
+            gc.collect(2 if is_full else 1 if middle else 0)
+            if is_full:
+                end = time.monotonic()
+                next_full = end + max(_FULL_S, _FULL_SHARE * (end - begin))
+        timer = loop.call_later(_LOOK_S, look)
+
+    was_enabled = gc.isenabled()
+    gc.disable()
+    timer = loop.call_later(_LOOK_S, look)
+    try:
+        yield
+    finally:
+        if timer is not None:
+            timer.cancel()
+        if was_enabled:
+            gc.enable()
 
 
 @asynccontextmanager
