@@ -17,6 +17,8 @@ from tests.cli.batch_gateway import BatchGateway, serving
 from tests.cli.test_cli import refused, ww
 from tests.e2e.processes import BOUND_S, wait_until
 from tests.guests import ROOT
+from ww.cli.results import FolderSink
+from ww.client import Result
 
 MODULE = str(ROOT / "wasm" / "echo" / "echo.wasm")
 LEDGER = ".ww-map.json"
@@ -375,6 +377,30 @@ def test_lines_are_taken_as_they_come(gateway: BatchGateway, user: User) -> None
     process.send_signal(signal.SIGINT)
     assert process.wait(BOUND_S) == 130
     process.communicate()
+
+
+def test_a_result_and_an_old_failure_are_never_there_together(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    sink = FolderSink(tmp_path)
+    sink.take("a", Result(run=0, state="failed", reason="trap"))
+    seen = []
+    rename = Path.rename
+
+    def watched(self: Path, target: Path) -> Path:
+        seen.append([(tmp_path / name).exists() for name in ("a", "a.error")])
+        return rename(self, target)
+
+    monkeypatch.setattr(Path, "rename", watched)
+    sink.take("a", Result(run=0, state="succeeded"))
+    assert seen == [[False, False]]
+    assert sink.has("a")
+
+
+def test_a_folder_that_cannot_be_written_is_one_line(gateway: BatchGateway, user: User) -> None:
+    user.give(a="x")
+    (user.target / f"{LEDGER}.part").mkdir(parents=True)
+    code, out, err = user.map()
+    assert (code, out, err) == (125, b"", [f"output: {user.target / LEDGER}: Is a directory"])
+    assert not gateway.tasks
 
 
 def test_results_that_nobody_reads_end_it(gateway: BatchGateway, user: User) -> None:

@@ -8,7 +8,7 @@ import contextlib
 import fcntl
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -41,12 +41,16 @@ class Ledger:
             self.entries = _read(self._path)
 
     def add(self, entry: Entry) -> None:
-        """Note a task that will be sent."""
+        """Note a task that will be sent. UsageError when that cannot be written: then it is not to be."""
         self.entries[entry.id] = entry
-        self._write()
+        try:
+            self._write()
+        except UsageError:
+            del self.entries[entry.id]
+            raise
 
     def remove(self, id: str) -> None:
-        """Forget a task."""
+        """Forget a task. UsageError when that cannot be written: a later start finds it."""
         if self.entries.pop(id, None) is not None:
             self._write()
 
@@ -59,19 +63,28 @@ class Ledger:
     def _write(self) -> None:
         if self._path is None:
             return
-        if not self.entries:
-            self._path.unlink(missing_ok=True)
-            return
-        said = {
-            "version": _VERSION,
-            "tasks": [{"id": e.id, "made_of": e.made_of, "names": list(e.names)} for e in self.entries.values()],
-        }
         new = self._path.with_name(f"{LEDGER_NAME}.part")
-        with new.open("w", encoding="utf-8") as file:
-            json.dump(said, file)
-            file.flush()
-            os.fsync(file.fileno())
-        new.replace(self._path)
+        try:
+            if self.entries:
+                _replace(self._path, new, self.entries.values())
+            else:
+                self._path.unlink(missing_ok=True)
+        except OSError as error:
+            with contextlib.suppress(OSError):
+                new.unlink()
+            raise UsageError(f"output: {self._path}: {error.strerror}", "output") from None
+
+
+def _replace(path: Path, new: Path, entries: Iterable[Entry]) -> None:
+    said = {
+        "version": _VERSION,
+        "tasks": [{"id": e.id, "made_of": e.made_of, "names": list(e.names)} for e in entries],
+    }
+    with new.open("w", encoding="utf-8") as file:
+        json.dump(said, file)
+        file.flush()
+        os.fsync(file.fileno())
+    new.replace(path)
 
 
 def _lock(folder: Path) -> int:

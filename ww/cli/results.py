@@ -63,9 +63,10 @@ class FolderSink:
         flaw = flaw_of(result)
         try:
             if flaw is None:
-                _write(path, output_of(result))
+                # First: who is killed between the two finds none of them, and does it again.
                 with contextlib.suppress(FileNotFoundError):
                     os.unlink(f"{path}{ERROR}")
+                _write(path, output_of(result))
             else:
                 stderr = b"\n" + result.stderr if result.stderr else b""
                 _write(path.with_name(path.name + ERROR), flaw.encode() + b"\n" + stderr)
