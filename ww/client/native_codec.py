@@ -338,8 +338,9 @@ def _json_of(result: Result, task: str) -> dict[str, Any]:
 
 
 def _output_json(name: str, data: bytes, truncated: bool) -> dict[str, Any]:
-    text = data.decode(errors="replace")
-    said: dict[str, Any] = {name: text, f"{name}_bytes": len(data), f"{name}_truncated": truncated}
-    if text.encode() != data:
+    said: dict[str, Any] = {name: "", f"{name}_bytes": len(data), f"{name}_truncated": truncated}
+    try:
+        said[name] = data.decode()
+    except UnicodeDecodeError:
         said[f"{name}_base64"] = base64.b64encode(data).decode()
     return said

@@ -19,6 +19,7 @@ INLINE_BYTES_MAX: Final = 16 << 10
 RESULT_BYTES: Final = 256
 
 _OUTCOME: Final = Outcome._fields
+_CUT: Final = tuple(_OUTCOME.index(f"{stream}_truncated") for stream in ("stdout", "stderr"))
 _SPEC: Final = tuple(f.name for f in fields(Spec))
 _spec_fields: Final = attrgetter(*_SPEC)
 RUN_COLUMNS: Final = (
@@ -152,13 +153,12 @@ def ended_sums(results: Sequence[tuple[int, RunResult]]) -> list[tuple[int, int,
 def row_to_result(row: tuple[Any, ...]) -> RunResult:
     """Make a result of the values of RUN_COLUMNS, its output being in the row."""
     _, run, state, worker, attempts, queued_at, started_at, finished_at, *outcome, _, _ = row
-    values = dict(zip(_OUTCOME, outcome, strict=True))
-    for name in ("stdout_truncated", "stderr_truncated"):
-        values[name] = bool(values[name])
+    for place in _CUT:
+        outcome[place] = bool(outcome[place])
     return RunResult(
         run=run,
         state=RunState(state),
-        outcome=Outcome(**values),
+        outcome=Outcome._make(outcome),
         worker=worker,
         attempts=attempts,
         queued_at=queued_at,

@@ -3,14 +3,18 @@
 Holds the rendering alone. Must not know HTTP, nor ask anybody: it is given what it renders. Shapes: docs/http.md.
 """
 
-import base64
+from binascii import b2a_base64
 from datetime import UTC, datetime
-from typing import Any
+from functools import lru_cache
+from typing import Any, Final
 from urllib.parse import quote
 
 from ww.gateway.results import Told
 from ww.gateway.rows import TaskRow
 from ww.gateway.task import RunResult, RunState, Spec
+
+# The results of one answer are of few seconds.
+_SECONDS_KEPT: Final = 256
 
 
 def counts_of_ended(row: TaskRow) -> dict[RunState, int]:
@@ -103,16 +107,22 @@ def told_json(told: Told, task: str) -> dict[str, Any]:
 
 
 def _output_json(name: str, data: bytes, truncated: bool) -> dict[str, Any]:
-    """Render output as text, and as base64 too when it is not UTF-8."""
-    rendered: dict[str, Any] = {
-        name: data.decode(errors="replace"),
-        f"{name}_bytes": len(data),
-        f"{name}_truncated": truncated,
-    }
-    if rendered[name].encode() != data:
-        rendered[f"{name}_base64"] = base64.b64encode(data).decode()
+    """Render output as text, or as base64 where it is not UTF-8: both would be larger than what it says."""
+    rendered: dict[str, Any] = {name: "", f"{name}_bytes": len(data), f"{name}_truncated": truncated}
+    try:
+        rendered[name] = data.decode()
+    except UnicodeDecodeError:
+        rendered[f"{name}_base64"] = b2a_base64(data, newline=False).decode()
     return rendered
 
 
 def time_text(seconds: float | None) -> str | None:
-    return None if seconds is None else datetime.fromtimestamp(seconds, UTC).isoformat(timespec="milliseconds")
+    if seconds is None:
+        return None
+    whole, rest = divmod(round(seconds * 1e6) // 1000, 1000)
+    return f"{_second_text(whole)}.{rest:03}+00:00"
+
+
+@lru_cache(_SECONDS_KEPT)
+def _second_text(seconds: int) -> str:
+    return datetime.fromtimestamp(seconds, UTC).isoformat()[:19]
