@@ -261,6 +261,14 @@ def test_a_refusal_names_the_file(gateway: BatchGateway, user: User) -> None:
     assert not (user.target / LEDGER).exists()
 
 
+@pytest.mark.parametrize(("status", "code"), [(422, "bad_module"), (401, "not_allowed")])
+def test_what_was_refused_is_not_under_way(gateway: BatchGateway, user: User, status: int, code: str) -> None:
+    gateway.refusal = {"status": status, "code": code, "detail": "not that"}
+    user.give(a="x")
+    assert user.map() == (125, b"", ["not that"])
+    assert not (user.target / LEDGER).exists()
+
+
 def test_two_at_a_time_do_not_write_into_one_folder(gateway: BatchGateway, user: User) -> None:
     gateway.may_end = False
     user.give(a="wait")

@@ -17,7 +17,7 @@ from ww.cli.remote import tell
 from ww.cli.results import Sink
 from ww.client import AsyncClient, Task
 from ww.client.results import Order
-from ww.errors import Conflict, NotFound, UsageError, WwError
+from ww.errors import Conflict, GuestError, NotAllowed, NotFound, UsageError, WwError
 from ww.uuid7 import uuid7
 
 _TASKS_AHEAD: Final = 2
@@ -128,6 +128,9 @@ class Course:
         except UsageError as error:
             self.ledger.remove(entry.id)
             raise UsageError(_named(str(error), entry.names), error.field) from None
+        except (GuestError, NotAllowed):
+            self.ledger.remove(entry.id)
+            raise
 
     async def _collect(self, entry: Entry, *, is_earlier: bool = False) -> tuple[Sequence[str], Task]:
         """Take a task's results; return the names that it has none for."""
