@@ -14,6 +14,7 @@ from tests.gateway.test_http import Gateway, open_gateway
 from ww.errors import StoreError
 from ww.gateway.http import HttpConfig
 from ww.gateway.query import AFTER_RESULT
+from ww.gateway.streams import Streams
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop")]
 
@@ -140,3 +141,25 @@ async def test_inputs_that_are_gone_are_said_where_one_result_is_asked(gateway: 
         path.unlink()
     problem = await gateway.json("/tasks/t/runs", 503)
     assert problem["code"] == StoreError.code
+
+
+async def test_one_reader_is_rendered_for_in_one_round_of_the_loop() -> None:
+    streams, rounds = Streams(count_max=1, timeout_s=1), [0]
+
+    async def reader() -> list[int]:
+        seen = []
+        for _ in range(3):
+            async with streams.turn():
+                seen.append(rounds[0])
+        return seen
+
+    def begun() -> None:
+        rounds[0] += 1
+        if not all(each.done() for each in readers):
+            loop.call_soon(begun)
+
+    loop = asyncio.get_running_loop()
+    readers = [asyncio.ensure_future(reader()) for _ in range(20)]
+    loop.call_soon(begun)
+    seen = [each for one in await asyncio.wait_for(asyncio.gather(*readers), 5) for each in one]
+    assert len(set(seen)) == len(seen) == 60

@@ -8,7 +8,7 @@ import asyncio
 import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import contextmanager
+from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
 from starlette.requests import Request
@@ -44,6 +44,7 @@ class Streams:
         self._count_max = count_max
         self._timeout_s = timeout_s
         self.count = 0
+        self._turn = asyncio.Lock()
 
     @contextmanager
     def place(self) -> Iterator[None]:
@@ -55,6 +56,16 @@ class Streams:
             yield
         finally:
             self.count -= 1
+
+    @asynccontextmanager
+    async def turn(self) -> AsyncIterator[None]:
+        """Wait for a turn at what takes milliseconds. One reader has it in one round of the loop.
+
+        So what others ask meanwhile is answered as soon with many readers as with one.
+        """
+        async with self._turn:
+            await asyncio.sleep(0)
+            yield
 
     async def send(self, scope: Scope, send: Send, message: Message) -> None:
         """Send, and cut the connection of a client that does not take it in time. OSError when it is gone."""
@@ -117,7 +128,13 @@ class EventStream(_Stream):
 
     async def _bodies(self, watch: Watch) -> AsyncIterator[bytes]:
         async for events in self._reader.events(watch, idle_s=_IDLE_S):
-            yield b"".join(map(_lines, events)) if events else b":\n\n"
+            if not events:
+                yield b":\n\n"
+                continue
+            async with self._streams.turn():
+                body = b"".join(map(_lines, events))
+            del events
+            yield body
 
 
 class ResultStream(_Stream):
@@ -140,7 +157,13 @@ class ResultStream(_Stream):
 
     async def _bodies(self, watch: Watch) -> AsyncIterator[bytes]:
         async for page in self._reader.pages(watch, idle_s=_IDLE_S):
-            yield b"".join(_line(told_json(told, self._id)) for told in page) if page else b"\n"
+            if not page:
+                yield b"\n"
+                continue
+            async with self._streams.turn():
+                body = b"".join([_line(told_json(told, self._id)) for told in page])
+            del page
+            yield body
 
     def _cut(self, scope: Scope) -> None:
         if (abort := scope.get("extensions", {}).get(ABORT)) is not None:
