@@ -8,6 +8,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any, Final
 
+import orjson
 from starlette.exceptions import HTTPException
 from starlette.requests import ClientDisconnect, Request
 from starlette.responses import JSONResponse, Response
@@ -153,7 +154,7 @@ class Json(JSONResponse):
     """JSON that ends its line, as a terminal likes it."""
 
     def render(self, content: Any) -> bytes:
-        return super().render(content) + b"\n"
+        return orjson.dumps(content, option=orjson.OPT_APPEND_NEWLINE)
 
 
 class _Nothing(Response):

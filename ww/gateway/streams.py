@@ -5,12 +5,12 @@ what is told: events.py and results.py. Source: HTML Living Standard, 9.2, Serve
 """
 
 import asyncio
-import json
 import logging
 from collections.abc import AsyncIterator, Awaitable, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from typing import Any, Final
 
+import orjson
 from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import Message, Receive, Scope, Send
@@ -190,12 +190,11 @@ async def until_gone(work: Awaitable[None], receive: Receive) -> None:
 
 
 def _line(value: dict[str, Any]) -> bytes:
-    return json.dumps(value, ensure_ascii=False, separators=(",", ":")).encode() + b"\n"
+    return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
 
 
 def _lines(event: Event) -> bytes:
-    data = json.dumps(event.data, ensure_ascii=False, separators=(",", ":"))
-    return f"event: {event.kind}\nid: {event.position}\ndata: {data}\n\n".encode()
+    return b"event: %b\nid: %d\ndata: %b\n\n" % (event.kind.encode(), event.position, orjson.dumps(event.data))
 
 
 def position_of(request: Request) -> tuple[int | None, bool]:
