@@ -324,7 +324,11 @@ async def test_a_batch_over_a_limit(tmp_path: Path) -> None:
         many = lines(tiny, [{}] * 4)
         await refused(gateway, "tasks: more than 3 runs are given, the limit (--max-runs)", content=many, headers=LINES)
         long = lines(tiny, [{}, {"stdin": "x" * 20_000}])
-        await refused(gateway, "more than 20000 bytes (--line-max)", content=long, headers=LINES)
+        says = "tasks[1]: the line has more than 20000 bytes (--line-max)"
+        await refused(gateway, says, content=long, headers=LINES)
+        await refused(gateway, says, files=[*form(COMMAND), ("tasks", ("t", long.partition(b"\n")[2]))])
+        says = "parent: the line has more than 20000 bytes (--line-max)"
+        await refused(gateway, says, content=lines(tiny | {"name": "x" * 20_000}, [{}]), headers=LINES)
         await refused(
             gateway, "larger than 100000 bytes, the limit (--batch-max)", 413, content=bytes(100_001), headers=LINES
         )

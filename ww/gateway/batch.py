@@ -302,8 +302,10 @@ def bytes_of(name: str, value: Any) -> bytes:
 class Lines:
     """Takes bytes apart into lines, of which none is longer than may be. Blank ones are none."""
 
-    def __init__(self, bytes_max: int) -> None:
+    def __init__(self, bytes_max: int, parents: int = 0) -> None:
+        """parents: how many lines come before the first run's."""
         self._bytes_max = bytes_max
+        self._parents = parents
         self._rest = bytearray()
         self.count = 0
         """Lines that were given."""
@@ -313,13 +315,13 @@ class Lines:
         first, newline, rest = data.partition(b"\n")
         self._rest += first
         if not newline:
-            self._check(len(self._rest))
+            self._check([self._rest])
             return []
         *others, last = rest.split(b"\n")
         found = [bytes(self._rest), *others]
         self._rest = bytearray(last)
-        for line in (*found, last) if len(data) + len(found[0]) > self._bytes_max else ():
-            self._check(len(line))
+        if len(data) + len(found[0]) > self._bytes_max:
+            self._check([*found, last])
         return self._given(found)
 
     def end(self) -> list[bytes]:
@@ -332,7 +334,11 @@ class Lines:
         self.count += len(lines)
         return lines
 
-    def _check(self, length: int) -> None:
-        if length > self._bytes_max:
-            most = self._bytes_max
-            raise UsageError(f"a line behind the first {self.count} has more than {most} bytes (--line-max)", "tasks")
+    def _check(self, lines: Sequence[bytes | bytearray]) -> None:
+        """Refuse a line that is too long, of those that come next."""
+        run = self.count - self._parents
+        for line in lines:
+            if len(line) > self._bytes_max:
+                where = f"tasks[{run}]" if run >= 0 else "parent"
+                raise UsageError(f"{where}: the line has more than {self._bytes_max} bytes (--line-max)", where)
+            run += bool(line) and not line.isspace()

@@ -114,7 +114,7 @@ class Posting:
         limits = self._limits
         async with AsyncExitStack() as stack:
             async with self._intake.stream(request, limits.batch_bytes_max, "--batch-max") as body:
-                lines = Lines(limits.line_bytes_max)
+                lines = Lines(limits.line_bytes_max, parents=1)
                 first, *others = await _first_lines(body, lines)
                 given = await _sized(first, _json_of, first, "the first line")
                 if not isinstance(given, dict) or "parent" not in given:
