@@ -373,6 +373,11 @@ async def test_a_batch_that_breaks_off_or_takes_too_long_leaves_nothing(tmp_path
         assert (await sending).status_code == 408
         assert gateway.module_files() == set()
 
+    async with open_gateway(tmp_path, http=HttpConfig(upload_timeout_s=0.2, batches_max=1)) as gateway:
+        for _ in range(2):
+            await refused(gateway, "nothing of the body came for 0.2 s", 408, content=stuck(), headers=LINES)
+        assert gateway.module_files() == set()
+
     async def leaving(*_: Any) -> dict[str, Any]:
         return messages.pop(0)
 

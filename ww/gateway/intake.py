@@ -42,7 +42,7 @@ class HttpConfig:
     batches_max: int = 64
     """Batches read at a time; a further one is asked to try again."""
     batch_timeout_s: float = 3600.0
-    """Seconds a batch may take to arrive as lines."""
+    """Seconds a batch may take to arrive as lines; it may be silent for upload_timeout_s."""
 
 
 class Intake:
@@ -107,7 +107,7 @@ class Intake:
             async with self._in_time(self._config.batch_timeout_s):
                 body = body_of(request, bytes_max, option)
                 try:
-                    yield body
+                    yield _not_silent(body, self._config.upload_timeout_s)
                 except (WwError, HTTPException):
                     await _drop(body)
                     raise
@@ -147,6 +147,19 @@ class Intake:
             if self._is_stopping:
                 raise HTTPException(503, "this gateway is stopping") from None
             raise HTTPException(408, f"the body took longer than {timeout_s:g} s") from None
+
+
+async def _not_silent(body: AsyncIterator[bytes], timeout_s: float) -> AsyncIterator[bytes]:
+    """Give a body on while something comes. Else a few that stand still had all places, as long as a batch may take."""
+    while True:
+        try:
+            async with asyncio.timeout(timeout_s):
+                chunk = await anext(body)
+        except StopAsyncIteration:
+            return
+        except TimeoutError:
+            raise HTTPException(408, f"nothing of the body came for {timeout_s:g} s") from None
+        yield chunk
 
 
 async def _drop(body: AsyncIterator[bytes]) -> None:
