@@ -15,6 +15,7 @@ from tests.conftest import until
 from tests.gateway.test_http import open_gateway
 from tests.guests import function, guest, wat, zipped
 from ww.errors import BadModule, NotFound, Overloaded, StoreError, UsageError, WwError
+from ww.gateway import content
 from ww.gateway.modules import ModuleStore
 from ww.gateway.store import Store
 from ww.gateway.task import Spec
@@ -389,6 +390,21 @@ def refuse(patch: pytest.MonkeyPatch, call: str) -> None:
         patch.setattr(os, "fsync", full)
     else:
         patch.setattr(os, "fdopen", lambda fd, *_, **__: Full(fd, "w+b"))
+
+
+async def test_what_arrives_stops_before_the_reserve_of_the_disk(
+    modules: Modules, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(content, "_free_bytes", lambda _: (4 << 20) - parts(modules))
+    store = ModuleStore(modules.directory, quota_bytes=1 << 30, disk_reserve_bytes=3 << 20)
+    with store.upload_inputs(modules._in_use) as upload:
+        upload.write(bytes(1 << 20))
+        await upload.flush()
+        upload.write(b"x")
+        says = r"^tasks: the inputs cannot be stored: of 3145728 bytes that are free on the disk 3145728 are kept "
+        with pytest.raises(StoreError, match=says):
+            await upload.flush()
+    assert modules.files == set()
 
 
 async def test_a_disk_that_refuses_after_room_was_made_is_the_same_error(tmp_path: Path) -> None:

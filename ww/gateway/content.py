@@ -38,10 +38,14 @@ class Sort:
 class ContentStore:
     """A folder of files, `<sha256 hex><suffix>` each."""
 
-    def __init__(self, directory: Path, *, quota_bytes: int) -> None:
-        """Keep files in directory, which is made when it is not there, and at most quota_bytes of them."""
+    def __init__(self, directory: Path, *, quota_bytes: int, disk_reserve_bytes: int = 0) -> None:
+        """Keep files in directory, which is made when it is not there, and at most quota_bytes of them.
+
+        What arrives leaves disk_reserve_bytes of the disk free.
+        """
         self.directory = directory
         self._quota_bytes = quota_bytes
+        self._disk_reserve_bytes = disk_reserve_bytes
         self._lock = asyncio.Lock()
         self._kept: set[str] = set()
         self._bytes: int | None = None
@@ -69,8 +73,10 @@ class ContentStore:
         """Count size bytes as arriving: `release` ends that.
 
         Past the quota, what is not among the digests in_use returns is removed first. Raises Overloaded when that does
-        not help, StoreError when the disk refuses.
+        not help, StoreError when the disk refuses, or would be fuller than it may.
         """
+        with refusals_of_the_disk(sort):
+            self._check_disk(size, sort)
         if self._has_room(size):
             self._arriving_bytes += size
             return
@@ -133,6 +139,11 @@ class ContentStore:
         finally:
             self._is_removing = False
 
+    def _check_disk(self, size: int, sort: Sort) -> None:
+        if self._disk_reserve_bytes and (free := _free_bytes(self.directory)) - size < self._disk_reserve_bytes:
+            kept = f"{self._disk_reserve_bytes} are kept for what was accepted (--disk-reserve)"
+            raise StoreError(f"{sort.label} cannot be stored: of {free} bytes that are free on the disk {kept}")
+
     def _has_room(self, size: int) -> bool:
         return self._bytes is not None and self._bytes + self._arriving_bytes + size <= self._quota_bytes
 
@@ -175,6 +186,12 @@ class ContentStore:
         for path in self.directory.iterdir():
             if path.suffix != PART and path.stem not in digests:
                 path.unlink(missing_ok=True)
+
+
+def _free_bytes(directory: Path) -> int:
+    """Return how many bytes may still be written to the disk that directory is on."""
+    status = os.statvfs(directory)
+    return status.f_bavail * status.f_frsize
 
 
 @contextmanager

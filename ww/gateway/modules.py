@@ -31,9 +31,12 @@ _INPUTS: Final = Sort(".inputs", "tasks: the inputs")
 class ModuleStore:
     """A folder of modules, `<sha256 hex>.wasm` each, and of zips and inputs beside them."""
 
-    def __init__(self, directory: Path, *, quota_bytes: int) -> None:
-        """Keep modules and files in directory, which is made when it is not there: at most quota_bytes together."""
-        self._content = ContentStore(directory, quota_bytes=quota_bytes)
+    def __init__(self, directory: Path, *, quota_bytes: int, disk_reserve_bytes: int = 0) -> None:
+        """Keep modules and files in directory, which is made when it is not there: at most quota_bytes together.
+
+        What arrives leaves disk_reserve_bytes of the disk free: a batch may be larger than that, and come for an hour.
+        """
+        self._content = ContentStore(directory, quota_bytes=quota_bytes, disk_reserve_bytes=disk_reserve_bytes)
         self._guests: dict[tuple[str, str | None], Guest] = {}
 
     def path(self, digest: str) -> Path:

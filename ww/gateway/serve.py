@@ -91,7 +91,8 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
     """Be a gateway on this node while the context is open. UsageError when the port or the state is in use."""
     directory = config.state_directory / "gateway"
     with _alone_in(directory), listening(config.server.host, config.server.port) as sock:
-        modules = ModuleStore(directory / "modules", quota_bytes=config.modules_bytes_max)
+        most = {"quota_bytes": config.modules_bytes_max, "disk_reserve_bytes": config.disk_reserve_bytes}
+        modules = ModuleStore(directory / "modules", **most)
         artifacts = ArtifactStore(directory / "artifacts", quota_bytes=config.artifacts_bytes_max)
         metrics = Metrics()
         async with (
