@@ -17,6 +17,7 @@ from tests.cli.batch_gateway import BatchGateway, serving
 from tests.cli.test_cli import refused, ww
 from tests.e2e.processes import BOUND_S, wait_until
 from tests.guests import ROOT
+from ww.cli.inputs import PART
 from ww.cli.results import FolderSink
 from ww.client import Result
 
@@ -318,6 +319,28 @@ def test_names_that_are_no_paths_of_guests(user: User) -> None:
     assert user.map()[0] == 0
     code, _, err = user.map("{}")
     assert (code, err) == (2, ["the path 'a\\\\b' has a backslash in it"])
+
+
+@pytest.mark.parametrize("name", ["../stolen", "/stolen", "a/../../stolen", ""])
+def test_a_ledger_from_elsewhere_leads_nowhere_else(user: User, name: str) -> None:
+    user.target.mkdir()
+    task = {"id": "t", "made_of": "m", "names": ["a", name]}
+    (user.target / LEDGER).write_text(json.dumps({"version": 1, "tasks": [task]}))
+    code, _, err = user.map()
+    assert (code, len(err)) == (2, 1)
+    assert err[0].endswith("is not what ww map left there: remove it to begin anew")
+
+
+def test_nothing_is_written_through_a_link(gateway: BatchGateway, user: User) -> None:
+    user.give(a="x")
+    other = user.folder / "other"
+    other.write_text("mine")
+    user.target.mkdir()
+    (user.target / PART).symlink_to(other)
+    code, _, err = user.map()
+    assert code == 125
+    assert err[0].startswith(f"output: {user.target / 'a'}: Too many levels of symbolic links")
+    assert other.read_text() == "mine"
 
 
 def test_folders_that_cannot_be(gateway: BatchGateway, user: User) -> None:

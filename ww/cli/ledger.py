@@ -107,10 +107,18 @@ def _read(path: Path) -> dict[str, Entry]:
         said: Any = json.loads(content)
         if said["version"] != _VERSION or len(content) > _BYTES_MAX:
             raise ValueError
-        entries = [Entry(_text(e["id"]), _text(e["made_of"]), [_text(n) for n in e["names"]]) for e in said["tasks"]]
+        entries = [Entry(_text(e["id"]), _text(e["made_of"]), [_name(n) for n in e["names"]]) for e in said["tasks"]]
     except (ValueError, KeyError, TypeError, RecursionError):
         raise UsageError(f"output: {path} is not what ww map left there: remove it to begin anew", "output") from None
     return {entry.id: entry for entry in entries}
+
+
+def _name(value: Any) -> str:
+    """Read a result's name. The folder may have come from anywhere: none leads out of it."""
+    name = _text(value)
+    if not name or name.startswith("/") or ".." in name.split("/") or "\0" in name:
+        raise ValueError
+    return name
 
 
 def _text(value: Any) -> str:

@@ -8,13 +8,16 @@ import json
 import os
 import sys
 from pathlib import Path
-from typing import Protocol
+from typing import Final, Protocol
 
 from ww.cli.inputs import ERROR, PART
 from ww.cli.output import why
 from ww.cli.remote import tell
 from ww.client import Result
 from ww.errors import UsageError
+
+# Not through a link: what it leads to is none of ours.
+_WRITING: Final = os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_NOFOLLOW | os.O_CLOEXEC
 
 
 class Sink(Protocol):
@@ -78,10 +81,10 @@ class FolderSink:
 def _write(path: Path, content: bytes) -> None:
     part = path.with_name(PART)
     try:
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(part, _WRITING, 0o666)
     except FileNotFoundError:
         path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor = os.open(part, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o666)
+        descriptor = os.open(part, _WRITING, 0o666)
     try:
         left = memoryview(content)
         while left:
