@@ -19,7 +19,7 @@ from ww.errors import PeerError, UsageError
 from ww.records import NOTHING, Input, write_input
 from ww.results import ResultRecord, read_results
 
-CHUNK_BYTES: Final = 64 << 10
+CHUNK_BYTES: Final = 512 << 10
 """Of records that are sent together; a longer record is cut."""
 ADD_BYTES_MAX: Final = 1 << 20
 _STDIN_HEAD: Final = struct.Struct("<IBI")
