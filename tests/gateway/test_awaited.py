@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -60,7 +61,26 @@ async def test_the_same_again_is_the_same_and_another_is_refused(gateway: Gatewa
     assert len(await gateway.ended("a")) == 1
     await gateway.submit("b", is_awaited=True)
     await gateway.ended("b")
-    assert len(worker.runs) <= 4
+    assert len(worker.runs) == 2, "what is there is not run again"
+
+
+async def test_an_id_that_is_said_to_be_new_and_is_not(gateway: Gateway) -> None:
+    worker = await gateway.worker(is_quick=True)
+    spec = await gateway.submit("a")
+    await gateway.ended("a")
+
+    async def keep() -> None:
+        pass
+
+    assert await gateway.scheduler.submit(spec, keep, is_new=True, is_awaited=True) == 0
+    with pytest.raises(Conflict):
+        await gateway.scheduler.submit(replace(spec, input=8), keep, is_new=True, is_awaited=True)
+    worker.is_quick = False
+    spec = await gateway.submit("b")
+    run = await next_run(worker, len(worker.runs) + 1 if not worker.open_runs else len(worker.runs))
+    assert await gateway.scheduler.submit(spec, keep, is_new=True, is_awaited=True) == 0
+    run.end()
+    assert len(await gateway.ended("b")) == 1
 
 
 async def test_when_the_disk_refuses_there_is_no_such_task_and_its_run_is_stopped(gateway: Gateway) -> None:

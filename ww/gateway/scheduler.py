@@ -140,10 +140,9 @@ class Scheduler:
         self._being_added[spec.id] = (spec, added)
         self._tasks_bytes += spec.size_bytes
         try:
-            number = self._store.reserve() if is_awaited and spec.repeats == 1 and spec.id not in self._tasks else None
-            # With a number of its own the task's row says, when it is written, whether the id was used.
-            if number is None and not is_new and await self.is_there(spec):
+            if (not is_new or spec.id in self._tasks) and await self.is_there(spec):
                 return 0
+            number = self._store.reserve() if is_awaited and spec.repeats == 1 else None
             self._check_room(spec)
             await keep_module()
             wall = self._clock.wall()
