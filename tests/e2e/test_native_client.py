@@ -1,6 +1,7 @@
 """The native client against real gateways and workers: who may come, what survives, how large."""
 
 import asyncio
+import gc
 import json
 import signal
 import threading
@@ -251,3 +252,54 @@ def test_a_user_s_commands_are_known_by_one_key(cluster: Cluster, tmp_path: Path
 
 def _address(gateway: Gateway) -> str:
     return f"/ip4/127.0.0.1/tcp/{gateway.peer_port}"
+
+
+def test_a_forked_process_is_told_to_make_its_own(cluster: Cluster, gateway: Gateway) -> None:
+    program = f"""
+import os, sys
+from ww.client.native import LinkConfig, NativeClient
+from ww.errors import UsageError
+
+config = LinkConfig(state_directory={str(cluster.state)!r}, multicast=False)
+client = NativeClient({gateway.peer_id!r}, config)
+client.health()
+if not (child := os.fork()):
+    try:
+        client.health()
+    except UsageError as error:
+        assert "forked" in str(error)
+        with NativeClient({gateway.peer_id!r}, config) as own:
+            own.health()
+        sys.exit(7)
+assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 7
+client.health()
+"""
+    assert cluster.program(program, command=("-c",)).wait() == 0
+
+
+def test_what_is_collected_in_the_client_s_own_thread_does_not_wait_for_itself(
+    cluster: Cluster, gateway: Gateway
+) -> None:
+    client = client_of(cluster, gateway.peer_id)
+    thread = client._thread
+    stream = client.stream(client.submit(NOOP, repeats=2000).id)
+    next(stream)
+    circle: list[Any] = [client, stream]
+    circle.append(circle)
+    gc.disable()
+    try:
+        del client, stream, circle
+        thread._loop.call_soon_threadsafe(gc.collect)
+        thread._thread.join(5)
+    finally:
+        gc.enable()
+    assert not thread._thread.is_alive()
+
+
+def test_a_client_that_cannot_have_a_loop_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_loop(main: Any) -> None:
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr("ww.client.native_sync.run_loop", no_loop)
+    with pytest.raises(OSError, match="Too many"):
+        NativeClient(str(Identity.generate().peer_id))

@@ -5,7 +5,9 @@ Lists and streams come over in groups, so that a thread is not woken for each re
 """
 
 import asyncio
+import concurrent.futures
 import contextlib
+import os
 import threading
 import traceback
 import weakref
@@ -55,12 +57,12 @@ class NativeClient:
             return AsyncNativeClient(target, config, retry=retry, timeout_s=timeout_s, transport=made)
 
         try:
-            self._client = self._thread.do(make())
+            self._client = self._thread.client = self._thread.do(make())
         except BaseException:
-            self._thread.stop(None)
+            self._thread.stop()
             raise
         # Also when it is not closed: at the latest when the program ends.
-        self._close = weakref.finalize(self, _Thread.stop, self._thread, self._client)
+        self._close = weakref.finalize(self, _Thread.stop, self._thread)
 
     def submit(self, wasm: Source, *, wait_s: float = 0.0, **fields: Unpack[TaskFields]) -> Task:
         """Submit a task: see Client.submit."""
@@ -203,8 +205,7 @@ class NativeClient:
             while (group := self._do(next_group())) is not None:
                 yield from group
         finally:
-            if not self._thread.is_stopped:
-                self._do(close())
+            self._thread.end(close)
 
 
 async def _grouped(each: AsyncIterator[T], most: int) -> AsyncGenerator[list[T], None]:
@@ -240,28 +241,60 @@ class _Thread:
         self._started = threading.Event()
         self._loop: asyncio.AbstractEventLoop
         self._stop: asyncio.Event
-        self.is_stopped = False
+        self.client: AsyncNativeClient | None = None
+        """Closed at the end. In a forked process it is held by frames of a thread that is not there, for ever: letting
+        go of capabilities would end the program."""
+        self._failure: BaseException | None = None
+        self._pid = os.getpid()
+        # What is begun comes before the end, so that it is cancelled and not forgotten. A client may be collected, and
+        # with that stopped, while its thread is in here.
+        self._order = threading.RLock()
+        self._was_stopped = False
         # Not waited for when the program ends without close: that is seen to by finalize, which comes before.
-        self._thread = threading.Thread(
-            target=lambda: run_loop(self._main, is_program=False), name="ww-native-client", daemon=True
-        )
+        self._thread = threading.Thread(target=self._run, name="ww-native-client", daemon=True)
         self._thread.start()
         self._started.wait()
+        if self._failure is not None:
+            raise self._failure
+
+    @property
+    def is_stopped(self) -> bool:
+        """Whether nothing can be done there any more: in a process that was forked it never was."""
+        return self._was_stopped or os.getpid() != self._pid
+
+    def _run(self) -> None:
+        try:
+            run_loop(self._main, is_program=False)
+        except Exception as error:
+            if self._started.is_set():
+                raise
+            self._failure = error.with_traceback(None)
+        finally:
+            self._started.set()
 
     async def _main(self) -> None:
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         self._started.set()
         await self._stop.wait()
+        if self.client is not None:
+            with contextlib.suppress(Exception):
+                async with asyncio.timeout(_CLOSE_S):
+                    await self.client.aclose()
 
     def begin(self, work: Coroutine[Any, Any, T]) -> "asyncio.futures.Future[T] | Any":
         """Have work done there; return a future of threads."""
-        if self.is_stopped:
-            work.close()
-            raise UsageError("the client is closed")
-        if threading.current_thread() is self._thread:
-            work.close()
-            raise UsageError("the client is used in its own thread, which would wait for itself")
-        return asyncio.run_coroutine_threadsafe(_leaving_nothing(work), self._loop)
+        problem = ""
+        if os.getpid() != self._pid:
+            problem = "the client was made before this process was forked; expected one that is made in it"
+        elif threading.current_thread() is self._thread:
+            problem = "the client is used in its own thread, which would wait for itself"
+        else:
+            with self._order:
+                if not self._was_stopped:
+                    return asyncio.run_coroutine_threadsafe(_leaving_nothing(work), self._loop)
+                problem = "the client is closed"
+        work.close()
+        raise UsageError(problem)
 
     def do(self, work: Coroutine[Any, Any, T]) -> T:
         """Have work done there and return what it returns."""
@@ -269,17 +302,30 @@ class _Thread:
         try:
             result: T = future.result()
             return result
+        except concurrent.futures.CancelledError:
+            if not self._was_stopped:
+                raise
+            raise UsageError("the client is closed") from None
         except BaseException:
             future.cancel()
             raise
 
-    def stop(self, client: AsyncNativeClient | None) -> None:
-        """Close a client and end the thread."""
+    def end(self, close: Callable[[], Coroutine[Any, Any, None]]) -> None:
+        """Have something closed there, while there is such a place; waits, unless this is that thread."""
         if self.is_stopped:
             return
-        with contextlib.suppress(Exception):
-            if client is not None:
-                asyncio.run_coroutine_threadsafe(client.aclose(), self._loop).result(_CLOSE_S)
-        self.is_stopped = True
-        self._loop.call_soon_threadsafe(self._stop.set)
-        self._thread.join(_CLOSE_S)
+        if threading.current_thread() is self._thread:
+            # Nobody used it any more, and it was collected where there was occasion.
+            asyncio.run_coroutine_threadsafe(_leaving_nothing(close()), self._loop)
+        else:
+            self.do(close())
+
+    def stop(self) -> None:
+        """Close the client and end the thread; waits, unless this is that thread. Idempotent."""
+        with self._order:
+            if self.is_stopped:
+                return
+            self._was_stopped = True
+            self._loop.call_soon_threadsafe(self._stop.set)
+        if threading.current_thread() is not self._thread:
+            self._thread.join(2 * _CLOSE_S)
