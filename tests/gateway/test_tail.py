@@ -83,3 +83,11 @@ def test_it_says_what_a_store_would_or_nothing(commits: list[list[int]], data: s
             [(position, each) for number, position, each in stored if number == task and position > after],
             False,
         )
+
+
+def test_what_was_submitted_before_a_gap_may_have_results_in_it() -> None:
+    tail = Tail(bytes_max=1 << 20)
+    tail.put(1, [(1, result(0))])
+    mark = tail.count
+    tail.put(3, [(1, result(2))])  # the one at 2 is of the task that was submitted at mark
+    assert tail.since(2, 0, mark=mark, **MANY) is None

@@ -60,6 +60,7 @@ class Tail:
             # Something was committed that nobody told of: what is held is no stretch any more.
             self._commits.clear()
             self._bytes = 0
+            self.count += 1  # of that: whoever came before it has not all of his here
         commit = _Commit(first, results)
         self._commits.append(commit)
         self._bytes += commit.size_bytes
