@@ -474,3 +474,28 @@ async def test_the_store_may_refuse(tmp_path: Path) -> None:
         with pytest.raises(StoreError, match="full"):
             await client.submit(NOOP)
         native.intake.perimeter.readiness = None
+
+
+async def test_who_names_a_task_of_another_does_not_hide_it(tmp_path: Path) -> None:
+    async with native_gateway(tmp_path) as native, native.client() as client, native.client() as other:
+        await native.gateway.worker(is_quick=True)
+        await client.submit(NOOP, id="a", input=1)
+        await client.wait("a")
+
+        async def name() -> None:
+            with pytest.raises(Conflict):
+                await anext(other.run(NOOP, id="a", input=2))
+
+        naming = [asyncio.ensure_future(name()) for _ in range(20)]
+        while not all(each.done() for each in naming):
+            assert (await client.task("a")).status == "succeeded"
+        await asyncio.gather(*naming)
+
+
+async def test_an_order_that_has_no_name_is_refused(tmp_path: Path) -> None:
+    async with native_gateway(tmp_path) as native, native.client() as client:
+        await client.submit(NOOP, id="a", input=1)
+        asked = (await client._link.tasks()).task(id="a").task.results_request()
+        asked.order = 7
+        with pytest.raises(UsageError, match="order: expected"):
+            await call(asked.send())

@@ -28,6 +28,7 @@ from ww.gateway.tail import Tail
 from ww.gateway.task import Spec
 from ww.gateway.upload import Upload
 from ww.identity import PeerId
+from ww.uuid7 import is_recent
 from ww.wasm_inspect import Guest
 
 _LATEST_MAX: Final = 10_000
@@ -226,7 +227,9 @@ class NativeIntake:
         mark is what the tail's count was before that; is_awaited says that results are asked for at once.
         """
         self.require_serving()
-        is_new = prepared.submission.is_id_made or (fresh and self.scheduler.task(spec.id) is None)
+        # Whoever names a task of another by its id does not get past the look at what is there.
+        is_fresh = fresh and is_recent(spec.id) and self.scheduler.task(spec.id) is None
+        is_new = prepared.submission.is_id_made or is_fresh
 
         async def keep() -> None:
             if prepared.wasm is None:

@@ -21,6 +21,8 @@ from ww.results import write_result
 
 _WAIT_MAX_S: Final = 60.0
 _IDLE_S: Final = 15.0
+# By their numbers: others have no name.
+_ORDERS: Final = {number: name for name, number in schema.tasks.Order.schema.enumerants.items()}
 # Between two looks for runs that others have to end before: it doubles from the first to the last.
 _GAP_MIN_S: Final = 0.002
 _GAP_MAX_S: Final = 0.1
@@ -39,12 +41,14 @@ class TaskServer(schema.tasks.Task.Server):  # type: ignore[misc]
 
     async def results_context(self, context: Any) -> None:
         params = context.params
-        await self.give(context.results, params.after, str(params.order), params.waitSeconds)
+        await self.give(context.results, params.after, _ORDERS.get(params.order.raw, ""), params.waitSeconds)
 
     async def give(self, message: Any, after: int, order: str, wait_s: float) -> None:
         """Write results beyond after into a message, once there are any or that time is over."""
         until = _until(wait_s)
-        read = {"completion": self._as_they_ended, "input": self._by_input, "known": self._that_are_known}[order]
+        read = {"completion": self._as_they_ended, "input": self._by_input, "known": self._that_are_known}.get(order)
+        if read is None:
+            raise UsageError("order: expected completion, input or known", "order")
         with self._intake.scheduler.watches.open(self._id) as watch:
             gap_s = 0.0
             while True:

@@ -29,6 +29,7 @@ from ww.gateway.spec import Spread
 from ww.gateway.storage import Storage
 from ww.gateway.task import Demand, Need, Policy, Spec, Task
 from ww.gateway.watch import Watches
+from ww.uuid7 import is_recent
 
 log = logging.getLogger("ww.gateway")
 
@@ -140,9 +141,12 @@ class Scheduler:
         self._being_added[spec.id] = (spec, added)
         self._tasks_bytes += spec.size_bytes
         try:
-            if (not is_new or spec.id in self._tasks) and await self.is_there(spec):
-                return 0
             number = self._store.reserve() if is_awaited and spec.repeats == 1 else None
+            # With a number of its own the task's row says, when it is written, whether the id was used. Until then it
+            # would hide a task that has ended: so only where that is not to be expected.
+            is_likely_new = is_new or (number is not None and is_recent(spec.id))
+            if (spec.id in self._tasks or not is_likely_new) and await self.is_there(spec):
+                return 0
             self._check_room(spec)
             await keep_module()
             wall = self._clock.wall()
