@@ -415,11 +415,13 @@ class AsyncNativeClient:
         """Do something over a connection, again while it may help; raise what is left of a failure."""
         retries = 0
         while True:
+            tasks = None
             try:
-                answer = await attempt(await self._link.tasks())
+                tasks = await self._link.tasks()
+                answer = await attempt(tasks)
             except WwError as error:
                 if isinstance(error, PeerError) and type(error) in (PeerError, Disconnected):
-                    self._link.drop()
+                    self._link.drop(tasks)
                 if not self._may_retry(error, retries):
                     raise _with_field(error) from None
                 pause_s = self._retry.pause_s(retries, error.retry_after_s if isinstance(error, Overloaded) else 0.0)

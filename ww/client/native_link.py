@@ -174,8 +174,10 @@ class NativeLink:
                         return await found
         return ()
 
-    def drop(self) -> None:
-        """Let go of the connection: the next call makes another."""
+    def drop(self, tasks: Any = None) -> None:
+        """Let go of the connection: the next call makes another. With tasks only if those came over it."""
+        if tasks is not None and tasks is not self._tasks:
+            return  # another call did so, and what there is now has not failed
         connection, self._connection, self._tasks = self._connection, None, None
         if connection is not None:
             # Others' calls under way are to fail now, and not when their time is over.
