@@ -1,6 +1,7 @@
 """What peers may do with a gateway's tasks: two vats in one process, and a worker whose answers are the test's."""
 
 import asyncio
+from collections.abc import Awaitable, Callable
 from contextlib import aclosing
 from pathlib import Path
 from typing import Any
@@ -499,3 +500,31 @@ async def test_an_order_that_has_no_name_is_refused(tmp_path: Path) -> None:
         asked.order = 7
         with pytest.raises(UsageError, match="order: expected"):
             await call(asked.send())
+
+
+async def test_what_reads_the_store_while_the_gateway_stops_is_told_so(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    async with native_gateway(tmp_path) as native, native.client(retries=0) as client:
+        await native.gateway.worker(is_quick=True)
+        await client.submit(NOOP, id="a", input=1)
+        await client.wait("a")
+        native.intake.latest.clear()
+
+        async def closed(*_: object, **__: object) -> None:
+            raise StoreError("the database cannot be read: it is closed")
+
+        for name in ("task", "tasks", "results"):
+            monkeypatch.setattr(native.gateway.store, name, closed)
+        asked: list[Callable[[], Awaitable[object]]] = [
+            lambda: client.task("a"),
+            lambda: anext(client.results("a")),
+            lambda: anext(client.tasks()),
+        ]
+        for ask in asked:
+            with pytest.raises(StoreError):
+                await ask()
+        native.gateway.scheduler.watches.close()
+        for ask in asked:
+            with pytest.raises(Draining):
+                await ask()

@@ -30,13 +30,16 @@ class TasksServer(schema.tasks.Tasks.Server):  # type: ignore[misc]
         self._caller = caller
 
     async def submit_context(self, context: Any) -> None:
-        id, created = await self._submit(context.params)
+        with self._intake.serving():
+            id, created = await self._submit(context.params)
+            shown = await self._intake.desk.task_json(id)
         results = context.results
-        results.shown = dumps(await self._intake.desk.task_json(id))
+        results.shown = dumps(shown)
         results.task, results.created = TaskServer(self._intake, self._caller, id), created
 
     async def run_context(self, context: Any) -> None:
-        id, _ = await self._submit(context.params, is_awaited=True)
+        with self._intake.serving():
+            id, _ = await self._submit(context.params, is_awaited=True)
         task, results = TaskServer(self._intake, self._caller, id), context.results
         await task.give(results, 0, "completion", context.params.waitSeconds)
         if not results.ended:
@@ -66,7 +69,8 @@ class TasksServer(schema.tasks.Tasks.Server):  # type: ignore[misc]
 
     async def task_context(self, context: Any) -> None:
         id = context.params.id
-        await self._intake.desk.see(id, self._caller)
+        with self._intake.serving():
+            await self._intake.desk.see(id, self._caller)
         context.results.task = TaskServer(self._intake, self._caller, id)
 
     async def list_context(self, context: Any) -> None:
@@ -74,7 +78,8 @@ class TasksServer(schema.tasks.Tasks.Server):  # type: ignore[misc]
         query = {"limit": str(params.limit)}
         query |= {name: text for name in ("status", "after") if (text := getattr(params, name))}
         status, limit, after = STATUS.read(query), LIMIT.read(query), query.get("after")
-        tasks = await self._intake.desk.list_json(self._caller, status, limit, after)
+        with self._intake.serving():
+            tasks = await self._intake.desk.list_json(self._caller, status, limit, after)
         context.results.shown = dumps(tasks)
 
     async def workers_context(self, context: Any) -> None:

@@ -160,6 +160,15 @@ class NativeIntake:
         if self.scheduler.watches.is_closed:
             raise Draining("the gateway is stopping")
 
+    @contextmanager
+    def serving(self) -> Iterator[None]:
+        """Have what reads the store, which is closed at the end, fail as Draining when the gateway is stopping."""
+        try:
+            yield
+        except StoreError:
+            self.require_serving()
+            raise
+
     # Submitting.
 
     async def prepare(self, params: Any, caller: Caller, stack: ExitStack, *, is_batch: bool = False) -> Prepared:

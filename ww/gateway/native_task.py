@@ -49,7 +49,7 @@ class TaskServer(schema.tasks.Task.Server):  # type: ignore[misc]
         read = {"completion": self._as_they_ended, "input": self._by_input, "known": self._that_are_known}.get(order)
         if read is None:
             raise UsageError("order: expected completion, input or known", "order")
-        with self._intake.scheduler.watches.open(self._id) as watch:
+        with self._intake.serving(), self._intake.scheduler.watches.open(self._id) as watch:
             gap_s = 0.0
             while True:
                 # In this order: what had ended at the look is there when it is read.
@@ -126,17 +126,16 @@ class TaskServer(schema.tasks.Task.Server):  # type: ignore[misc]
 
     async def status_context(self, context: Any) -> None:
         wait_s = _wait(context.params.waitSeconds)
-        await self._see()
-        if wait_s > 0:
-            await self._intake.scheduler.wait_ended(self._id, wait_s)
-        context.results.shown = dumps(await self._intake.desk.task_json(self._id))
+        with self._intake.serving():
+            await self._intake.desk.see(self._id, self._caller)
+            if wait_s > 0:
+                await self._intake.scheduler.wait_ended(self._id, wait_s)
+            context.results.shown = dumps(await self._intake.desk.task_json(self._id))
 
     async def cancel_context(self, context: Any) -> None:
-        await self._intake.desk.cancel(self._id, self._caller)
-        context.results.shown = dumps(await self._intake.desk.task_json(self._id))
-
-    async def _see(self) -> None:
-        await self._intake.desk.see(self._id, self._caller)
+        with self._intake.serving():
+            await self._intake.desk.cancel(self._id, self._caller)
+            context.results.shown = dumps(await self._intake.desk.task_json(self._id))
 
     # Its runs.
 
@@ -180,6 +179,7 @@ class EventsServer(schema.tasks.Events.Server):  # type: ignore[misc]
     """What happens to a task, told when it is asked for."""
 
     def __init__(self, intake: NativeIntake, caller: Caller, id: str, reader: Reader) -> None:
+        self._intake = intake
         self._stack = ExitStack()
         self._stack.enter_context(intake.streaming(caller))
         self._watch = self._stack.enter_context(intake.scheduler.watches.open(id))
@@ -191,7 +191,8 @@ class EventsServer(schema.tasks.Events.Server):  # type: ignore[misc]
             raise UsageError("next: asked again before it was answered; expected one call at a time")
         self._is_asked = True
         try:
-            events = await anext(self._events, None)
+            with self._intake.serving():
+                events = await anext(self._events, None)
         finally:
             self._is_asked = False
         if events is None:
