@@ -58,7 +58,11 @@ async def test_a_task_is_on_disk_when_it_is_taken_and_its_result_comes(tmp_path:
         ended = await client.wait("a")
         assert (ended.status, ended.results[0].result) == ("succeeded", "4")
         # And again, from the store, by those who come late.
-        assert [each.result async for each in client.results("a")] == ["4"]
+        for found in (
+            [each async for each in client.results("a")],
+            [each async for each in client.stream("a", order="input")],
+        ):
+            assert [(each.result, each.position) for each in found] == [("4", result.position)]
         assert (await client.result("a", 0)).result == "4"
         assert [each.run async for each in client.stream("a", order="input")] == [0]
 
@@ -514,7 +518,7 @@ async def test_what_reads_the_store_while_the_gateway_stops_is_told_so(
         async def closed(*_: object, **__: object) -> None:
             raise StoreError("the database cannot be read: it is closed")
 
-        for name in ("task", "tasks", "results"):
+        for name in ("task", "tasks", "results_by_run"):
             monkeypatch.setattr(native.gateway.store, name, closed)
         asked: list[Callable[[], Awaitable[object]]] = [
             lambda: client.task("a"),

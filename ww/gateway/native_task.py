@@ -110,8 +110,8 @@ class TaskServer(schema.tasks.Task.Server):  # type: ignore[misc]
     async def _that_are_known(self, known: Known, after: int, is_over: bool) -> "tuple[list[_Placed], bool]":
         config = self._intake.config
         most = {"limit": config.page_results, "output_bytes_max": config.page_bytes}
-        found = await self._intake.store.results(known.number, after=max(after, -1), **most)
-        return [(0, result) for result in found], bool(found)
+        found = await self._intake.store.results_by_run(known.number, after=max(after, -1), **most)
+        return found, bool(found)
 
     async def _names(self, inputs: str, results: "Sequence[_Placed]") -> list[str]:
         """Return the names of those runs, empty where they have none."""
@@ -142,8 +142,7 @@ class TaskServer(schema.tasks.Task.Server):  # type: ignore[misc]
     async def run_context(self, context: Any) -> None:
         run, desk = context.params.run, self._intake.desk
         row = await desk.row(self._id, self._caller)
-        if run >= row.spec.repeats:
-            raise NotFound(f"task {self._id!r} has no run {run}: expected 0 to {row.spec.repeats - 1}")
+        self._require_run(run, row.spec.repeats)
         task = self._intake.scheduler.task(self._id)
         told = await desk.told(row, run)
         if told is not None:
@@ -153,10 +152,15 @@ class TaskServer(schema.tasks.Task.Server):  # type: ignore[misc]
         else:
             context.results.state = RunState.CANCELLED
 
+    def _require_run(self, run: int, count: int) -> None:
+        if run >= count:
+            raise NotFound(f"task {self._id!r} has no run '{run}': expected 0 to {count - 1}")
+
     async def artifacts_context(self, context: Any) -> None:
         run, desk = context.params.run, self._intake.desk
         row = await desk.row(self._id, self._caller)
-        told = await desk.told(row, run) if run < row.spec.repeats else None
+        self._require_run(run, row.spec.repeats)
+        told = await desk.told(row, run)
         if told is None:
             raise NotFound(f"run {run} of task {self._id!r} has not ended, or never ran")
         if not told.result.outcome.artifacts:
