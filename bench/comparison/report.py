@@ -279,7 +279,7 @@ _COSTS: Final = """\
 Microseconds a run; wall is what a run takes of a batch, or one after the other, the rest processor time. executors are
 the sandbox's processes without guests. Of the gateway's and the worker's threads it was looked where they are at each
 tick: `loop` is asyncio, sockets and Cap'n Proto, `other_threads` the database's writer and polling. Looking slows them
-a little, so a batch takes longer here than above.
+a little, so a batch takes longer here than above. What bounds it, and what was tried: [limits.md](limits.md).
 """
 _SCALE: Final = """\
 One gateway, without HTTP, and workers that only wait, each with a connection of its own and one slot, in a process
