@@ -297,7 +297,7 @@ def test_what_is_collected_in_the_client_s_own_thread_does_not_wait_for_itself(
 
 
 def test_a_client_that_cannot_have_a_loop_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
-    def no_loop(main: Any) -> None:
+    def no_loop(main: Any, **_: Any) -> None:
         raise OSError(24, "Too many open files")
 
     monkeypatch.setattr("ww.client.native_sync.run_loop", no_loop)
