@@ -11,7 +11,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-from tests.gateway.stored import LARGE, add, change, end, ids, result, spec
+from tests.gateway.stored import LARGE, add, change, end, ids, result, results_of, spec
 from ww.errors import StoreError
 from ww.gateway.integrity import defects
 from ww.gateway.store import Store, StoreConfig
@@ -79,7 +79,7 @@ async def through(directory: Path, begin: Callable[[], object], stop: Callable[[
                 continue
             raise AssertionError("it was taken")
         assert await ids(store) == ["first"], "what is there can be read"
-        assert await store.results(number, limit=9, after=-1) == before
+        assert await results_of(store, number, limit=9, after=-1) == before
         stop()
         await healthy(store)
         await holds(killed_copy(directory), ["first"], before)
@@ -93,7 +93,7 @@ async def holds(directory: Path, expected: list[str], results: list[RunResult]) 
     """Check what a store has at its next start."""
     async with Store(directory / "ww.db", CONFIG) as store:
         assert await ids(store) == expected
-        assert await store.results(1, limit=9, after=-1) == results
+        assert await results_of(store, 1, limit=9, after=-1) == results
     found = [line for line in defects(directory) if not line.startswith("modules/")]
     assert not found, found
 

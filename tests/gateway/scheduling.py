@@ -8,6 +8,7 @@ from typing import Any
 
 from tests.conftest import until
 from tests.gateway.scripted_worker import Run, ScriptedWorker
+from tests.gateway.stored import results_of
 from tests.gateway.storing import store_files, store_module
 from tests.guests import digest_of, guest
 from ww.clock import ManualClock
@@ -132,7 +133,7 @@ class Gateway:
                 await self.pass_time(0.01)
         row = await self.store.task(id)
         assert row is not None
-        return await self.store.results(row.number, limit=1000, after=-1)
+        return await results_of(self.store, row.number, limit=1000, after=-1)
 
     def artifact_files(self) -> set[str]:
         return {path.name for path in (self.directory / "artifacts").iterdir()}

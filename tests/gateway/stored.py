@@ -37,6 +37,14 @@ async def add(store: Storage, *specs: Spec) -> list[int]:
     return await asyncio.gather(*(store.add_task(each, WALL) for each in specs))
 
 
+async def results_of(
+    store: Storage, task: int, *, limit: int, after: int, output_bytes_max: int | None = None
+) -> list[RunResult]:
+    """Return results of a task by run number, without their positions."""
+    found = await store.results_by_run(task, limit=limit, after=after, output_bytes_max=output_bytes_max)
+    return [result for _, result in found]
+
+
 async def end(store: Storage, number: int, *results: RunResult) -> None:
     await store.add_results([(number, each) for each in results])
 

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.stored import LARGE, add, change, end, ids, result, rows, spec
+from tests.gateway.stored import LARGE, add, change, end, ids, result, results_of, rows, spec
 from ww.cli import main
 from ww.errors import StoreError, UsageError
 from ww.gateway.backup import backup, restore
@@ -95,7 +95,7 @@ async def test_a_backup_of_a_running_gateway_is_all_of_it_at_one_moment(
         kept = await ids(again)
         assert kept[-2:] == ["two", "one"]
         assert kept[:-2] == [f"more{i}" for i in reversed(range(len(kept) - 2))]
-        assert await again.results(1, limit=99, after=-1) == await store.results(1, limit=99, after=-1)
+        assert await results_of(again, 1, limit=99, after=-1) == await results_of(store, 1, limit=99, after=-1)
         assert (await again.task("two")) == (await store.task("two"))
         await end(again, (await add(again, spec("new")))[0], result(stdout=b"n" * LARGE))
     assert newest_backup(gateway / "ww.db") == tmp_path / "b"

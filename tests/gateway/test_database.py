@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from tests.gateway.stored import LARGE, WALL, add, change, end, ids, result, rows, spec
+from tests.gateway.stored import LARGE, WALL, add, change, end, ids, result, results_of, rows, spec
 from ww.errors import StoreError
 from ww.gateway.store import Store
 from ww.gateway.task import Outcome, Spec
@@ -142,7 +142,7 @@ async def test_an_older_database_keeps_its_tasks_and_goes_on(path: Path, tmp_pat
             assert [row.spec for row in await store.tasks(limit=10)] == [program, called]
             (task,) = await store.open_tasks(0.0, WALL)
             assert (task.spec.id, task.spec.argv, task.failed) == ("open", ("1", "x"), 1)
-            (first,) = await store.results(1, limit=10, after=-1)
+            (first,) = await results_of(store, 1, limit=10, after=-1)
             assert first.outcome == Outcome(
                 result="12", stdout=b"\0\xff", stderr_truncated=True, wall_s=0.5, cpu_s=0.25, memory_bytes=65536,
                 memory_limit_bytes=1 << 20,
@@ -186,7 +186,7 @@ async def test_a_database_of_version_2_keeps_its_tasks_and_goes_on(path: Path, t
             assert [row.spec.id for row in await store.tasks(limit=9, owner="")] == ["ended"]
             (task,) = await store.open_tasks(0.0, WALL)
             assert (task.spec.labels, task.failed) == ((("a", "b"),), 1)
-            first, second = await store.results(1, limit=9, after=-1)
+            first, second = await results_of(store, 1, limit=9, after=-1)
             assert first.outcome == Outcome(
                 result="12", stdout=b"\0\xff", stderr_truncated=True, wall_s=0.5, cpu_s=0.25, memory_bytes=65536,
                 memory_limit_bytes=1 << 20, fuel=7, queue_s=0.5, compile_s=0.25, instantiate_s=0.125, files_bytes=9,
@@ -304,7 +304,7 @@ async def test_damaged_output_hides_no_other_result_from_a_list(path: Path) -> N
         assert shown == [(LARGE, False), (0, True)]
         assert latest[number][1].outcome.stderr == b"e" * LARGE
         with pytest.raises(StoreError, match="a payload is damaged"):
-            await store.results(number, limit=9, after=-1)
+            await results_of(store, number, limit=9, after=-1)
 
 
 async def test_a_damaged_task_that_has_not_ended_is_refused_with_the_newest_backup(path: Path) -> None:

@@ -13,7 +13,7 @@ import pytest
 
 from tests.gateway.faults import Faults, small_disk, why_no_mount, why_no_shim
 from tests.gateway.faulty_store import through
-from tests.gateway.stored import ids, spec
+from tests.gateway.stored import ids, results_of, spec
 from tests.guests import ROOT
 from ww.gateway.integrity import defects
 from ww.gateway.segments import directory_of
@@ -80,7 +80,7 @@ async def test_a_store_that_is_killed_has_what_it_acknowledged_and_nothing_half(
                 there = await store.task(id)
                 assert there is not None
                 assert there.spec.stdin == id.encode() * 5000
-                (found,) = await store.results(there.number, limit=9, after=-1)
+                (found,) = await results_of(store, there.number, limit=9, after=-1)
                 assert (found.outcome.stdout, found.outcome.stderr) == (id.encode() * 5000, id.encode())
         assert [line for line in defects(tmp_path) if not line.startswith("modules/")] == []
         for file in (path, path.with_name("ww.db-wal"), path.with_name("ww.db-shm")):

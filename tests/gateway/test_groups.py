@@ -11,6 +11,7 @@ from tests.conftest import until
 from tests.gateway import scripted_worker
 from tests.gateway.scheduling import Gateway, next_run, open_gateway
 from tests.gateway.scripted_worker import Run, ScriptedWorker
+from tests.gateway.stored import results_of
 from ww.caps.blob import BytesBlobServer
 from ww.errors import PeerError
 from ww.gateway.inputs import InputsWriter
@@ -88,7 +89,7 @@ async def test_outcomes_are_recorded_as_they_come(gateway: Gateway) -> None:
         run.end(wall_s=0.0001)
     task = await succeeded(gateway, 4)
     assert not any(run.cancels for run in runs)
-    assert [result.run for result in await gateway.store.results(task.number, limit=9, after=-1)] == [0, 1, 2, 3]
+    assert [result.run for result in await results_of(gateway.store, task.number, limit=9, after=-1)] == [0, 1, 2, 3]
 
 
 async def test_a_lost_worker_costs_only_the_runs_without_an_outcome(gateway: Gateway) -> None:

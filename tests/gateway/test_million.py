@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 
 from bench.simulated import SimulatedWorker
+from tests.gateway.stored import results_of
 from tests.gateway.storing import store_module
 from tests.guests import digest_of, guest
 from ww.clock import SystemClock
@@ -91,7 +92,7 @@ async def test_a_million_runs_of_one_task_drain_with_flat_memory(tmp_path: Path)
         # On a busy machine some are given back from behind one that looks stuck, and run again: one result counts.
         again = worker.runs - RUNS
         assert again >= 0
-        last = await store.results(row.number, limit=10, after=RUNS - 3)
+        last = await results_of(store, row.number, limit=10, after=RUNS - 3)
         assert [(result.run, result.outcome.result) for result in last] == [(RUNS - 2, "7"), (RUNS - 1, "7")]
         assert scheduler.queue_length() == 0
     print(f"{RUNS} runs, {again} of them again: {grown >> 10} KiB more than after {WARM_RUNS}")  # noqa: T201

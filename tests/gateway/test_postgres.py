@@ -14,7 +14,7 @@ import pytest
 from tests.e2e.test_http_perimeter import write_certificate
 from tests.gateway.places import PostgresPlace, until_rows
 from tests.gateway.postgres_server import PASSWORD, Server, running_server, why_no_server
-from tests.gateway.stored import LARGE, WALL, add, end, ids, result, spec
+from tests.gateway.stored import LARGE, WALL, add, end, ids, result, results_of, spec
 from ww.errors import StoreError, UsageError
 from ww.gateway.postgres import tables
 from ww.gateway.postgres.address import PostgresAddress, read_address
@@ -192,7 +192,7 @@ async def test_a_commit_that_got_no_answer_is_looked_up(
             await healthy(store)
             outcomes = [await store.add_task(spec("doubtful"), WALL), await end(store, number, result(0), result(1))]
         assert await ids(store) == ["doubtful", "before"]
-        assert [each.run for each in await store.results(number, limit=9, after=-1)] == [0, 1]
+        assert [each.run for each in await results_of(store, number, limit=9, after=-1)] == [0, 1]
         await healthy(store)
 
 
@@ -242,16 +242,16 @@ async def test_what_the_server_refuses_changes_nothing_and_may_be_tried_again(pl
             "UPDATE ON tasks": lambda: store.cancel_task(number, WALL),
         }
         for action, write in writes.items():
-            before = list(await store.tasks(limit=10)), await store.results(number, limit=10, after=-1)
+            before = list(await store.tasks(limit=10)), await results_of(store, number, limit=10, after=-1)
             await place.refuse(action, "no space left in base/1/2", "53100")
             with pytest.raises(StoreError, match=r"^the database cannot be written: the disk of its server is full$"):
                 await write()
             assert "full" in store.health()
-            assert (list(await store.tasks(limit=10)), await store.results(number, limit=10, after=-1)) == before
+            assert (list(await store.tasks(limit=10)), await results_of(store, number, limit=10, after=-1)) == before
             await place.take(action)
             await write()
             assert store.health() == ""
-            assert (list(await store.tasks(limit=10)), await store.results(number, limit=10, after=-1)) != before
+            assert (list(await store.tasks(limit=10)), await results_of(store, number, limit=10, after=-1)) != before
 
 
 async def test_a_server_that_is_read_only_is_noticed_and_tried_until_it_is_not(mortal: Server) -> None:
@@ -278,7 +278,7 @@ async def test_texts_that_postgresql_does_not_take_are_made_ones_that_it_does(pl
         row = await store.task("t")
         assert row is not None
         assert (row.spec.description, row.spec.args, row.spec.stdin) == ("a\0b", ("\ud800",), b"\0")
-        (found,) = await store.results(number, limit=9, after=-1)
+        (found,) = await results_of(store, number, limit=9, after=-1)
         assert found.outcome.detail == "zero \ufffd and half ? of one"
         assert await store.task("no\0body") is None
 
@@ -295,7 +295,7 @@ async def test_large_payloads_are_the_same_after_a_restart(place: PostgresPlace)
         found = await store.task(submitted.id)
         assert found is not None
         assert found.spec == submitted
-        assert await store.results(number, limit=9, after=-1) == outcomes
+        assert await results_of(store, number, limit=9, after=-1) == outcomes
         latest = await store.latest_results((number,), limit=9, output_bytes_max=LARGE)
         assert latest == {number: outcomes[1:]}
 
@@ -352,7 +352,7 @@ async def test_a_server_that_is_killed_under_load_has_what_was_acknowledged(mort
         there = {row.spec.id: row for row in await store.tasks(limit=100_000)}
         for id in acknowledged:
             assert there[id].status == RunState.SUCCEEDED
-            (found,) = await store.results(there[id].number, limit=9, after=-1)
+            (found,) = await results_of(store, there[id].number, limit=9, after=-1)
             assert found.outcome.stdout == id.encode() * 100
     assert [line async for line in check(place.address, Path("/nonexistent")) if not line.startswith("modules/")] == []
 

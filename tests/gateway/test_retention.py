@@ -9,7 +9,7 @@ import pytest
 
 from tests.conftest import until
 from tests.gateway.places import Place, SqlitePlace, until_rows
-from tests.gateway.stored import LARGE, WALL, add, end, ids, result, spec
+from tests.gateway.stored import LARGE, WALL, add, end, ids, result, results_of, spec
 from ww.clock import ManualClock
 from ww.errors import StoreError
 from ww.gateway.segments import directory_of, numbers_in, shared
@@ -77,7 +77,7 @@ async def test_by_size_the_first_to_end_are_forgotten(place: Place) -> None:
         await ended(store, *(f"t{i}" for i in range(12)), stdout=b"x" * 49_000)
         await store.housekeep()
         assert await ids(store) == [*(f"t{i}" for i in range(11, 3, -1)), "open"]
-        assert len(await store.results(numbers[0], limit=9, after=-1)) == 1
+        assert len(await results_of(store, numbers[0], limit=9, after=-1)) == 1
 
 
 async def test_whoever_waits_for_a_large_task_can_read_it_first(place: Place) -> None:
@@ -147,7 +147,7 @@ async def test_segments_that_nobody_names_are_removed_and_the_others_are_moved_t
         assert set(numbers_in(directory)) == {5}
         assert await ids(store) == [f"t{i}" for i in range(35, -1, -5)]
         for index in range(0, 40, 5):
-            (found,) = await store.results(numbers[index], limit=9, after=-1)
+            (found,) = await results_of(store, numbers[index], limit=9, after=-1)
             assert found.outcome.stdout == bytes([index]) * LARGE
 
 

@@ -12,6 +12,7 @@ import pytest
 from tests.conftest import until
 from tests.gateway.scheduling import NOOP, Gateway, next_run, open_gateway
 from tests.gateway.scripted_worker import ScriptedWorker
+from tests.gateway.stored import results_of
 from tests.guests import digest_of, zipped
 from ww.errors import BadModule, Conflict, Draining, NotFound, Overloaded, RemoteError, UsageError, WwError
 from ww.gateway import recorder
@@ -215,7 +216,7 @@ async def test_cancelling_stops_the_guest_and_drops_its_outcome(gateway: Gateway
     await until(lambda: run.cancels == 1)
     await until(lambda: worker.leases_ended == 1)
     assert gateway.scheduler.late_outcomes == 1
-    (result,) = await gateway.store.results(row.number, limit=10, after=-1)
+    (result,) = await results_of(gateway.store, row.number, limit=10, after=-1)
     assert result.state is RunState.CANCELLED
     assert len(worker.runs) == 1
     await gateway.cancel("a")
@@ -237,7 +238,7 @@ async def test_a_run_that_has_ended_stays_so_when_its_task_is_cancelled(gateway:
     async with asyncio.timeout(10):
         while not cancelling.done():
             await gateway.pass_time(0.2)
-    states = [r.state for r in await gateway.store.results(task.number, limit=10, after=-1)]
+    states = [r.state for r in await results_of(gateway.store, task.number, limit=10, after=-1)]
     assert sorted(states) == ["cancelled", "succeeded"]
 
 

@@ -7,7 +7,7 @@ from dataclasses import replace
 import pytest
 
 from tests.gateway.places import Place
-from tests.gateway.stored import LARGE, WALL, add, end, ids, result, spec
+from tests.gateway.stored import LARGE, WALL, add, end, ids, result, results_of, spec
 from ww.errors import StoreError
 from ww.gateway.storage import Storage, StoreConfig
 from ww.gateway.task import RunState
@@ -74,7 +74,7 @@ async def test_results_are_the_same_after_a_restart(place: Place) -> None:
         (number,) = await add(store, spec(repeats=2))
         await end(store, number, full, bare)
     async with place.open() as store:
-        assert await store.results(number, limit=10, after=-1) == [bare, full]
+        assert await results_of(store, number, limit=10, after=-1) == [bare, full]
         row = await store.task("t")
         assert row is not None
         assert (row.succeeded, row.failed, row.status, row.finished_at) == (1, 1, "failed", WALL)
@@ -95,7 +95,7 @@ async def test_results_of_many_tasks_may_come_together(store: Storage) -> None:
     await store.add_results([(number, result(run)) for run in range(3) for number in numbers])
     assert {(row.succeeded, row.finished_at) for row in await store.tasks(limit=100)} == {(3, WALL)}
     for number in numbers:
-        assert [each.run for each in await store.results(number, limit=10, after=-1)] == [0, 1, 2]
+        assert [each.run for each in await results_of(store, number, limit=10, after=-1)] == [0, 1, 2]
 
 
 async def test_after_a_restart_unfinished_tasks_go_on_where_they_were(place: Place) -> None:
@@ -159,7 +159,7 @@ async def test_a_run_has_one_result_whatever_comes_later(store: Storage) -> None
     for late in ([result(0, result="2")], [result(1), result(0, RunState.FAILED, reason="trap")], [result(2)] * 2):
         with pytest.raises(StoreError, match="cannot be written"):
             await end(store, number, *late)
-    assert [each.outcome.result for each in await store.results(number, limit=10, after=-1)] == ["1"]
+    assert [each.outcome.result for each in await results_of(store, number, limit=10, after=-1)] == ["1"]
     row = await store.task("t")
     assert row is not None
     assert (row.succeeded, row.failed, row.finished_at) == (1, 0, None)
@@ -177,7 +177,7 @@ async def test_one_callers_trouble_is_not_the_others(store: Storage) -> None:
         return_exceptions=True,
     )
     assert [isinstance(outcome, StoreError) for outcome in outcomes] == [False, True, True, False, False]
-    assert [each.run for each in await store.results(number, limit=10, after=-1)] == [0, 1, 2]
+    assert [each.run for each in await results_of(store, number, limit=10, after=-1)] == [0, 1, 2]
     assert await ids(store) == ["u", "t"]
 
 
@@ -205,7 +205,7 @@ async def test_a_cancelled_task_keeps_what_it_had_and_ends(store: Storage) -> No
         1,
         0,
     )
-    states = [(each.run, each.state) for each in await store.results(number, limit=10, after=-1)]
+    states = [(each.run, each.state) for each in await results_of(store, number, limit=10, after=-1)]
     assert states == [(0, "succeeded"), (1, "cancelled"), (2, "cancelled")]
     assert await store.open_tasks(0.0, WALL) == []
 
@@ -233,7 +233,7 @@ async def test_one_callers_trouble_leaves_the_others_payloads(store: Storage) ->
         return_exceptions=True,
     )
     assert [isinstance(outcome, StoreError) for outcome in outcomes] == [False, True, False, False]
-    assert await store.results(number, limit=9, after=0) == [large[0], large[2], large[3]]
+    assert await results_of(store, number, limit=9, after=0) == [large[0], large[2], large[3]]
     assert store.health() == ""
 
 
@@ -321,7 +321,7 @@ async def test_results_come_by_run_or_latest_first(store: Storage) -> None:
     for run in (3, 0, 7, 5):
         await end(store, one, result(run))
     await end(store, two, result(1))
-    assert [each.run for each in await store.results(one, limit=2, after=0)] == [3, 5]
+    assert [each.run for each in await results_of(store, one, limit=2, after=0)] == [3, 5]
     latest = await store.latest_results((one, two, none), limit=3, output_bytes_max=1)
     assert {number: [each.run for each in found] for number, found in latest.items()} == {
         one: [5, 7, 0],
@@ -334,9 +334,9 @@ async def test_a_page_of_results_is_cut_when_their_output_is_large_but_never_emp
     (number,) = await add(store, spec(repeats=9))
     await end(store, number, *(result(run, stdout=b"x" * 60, stderr=b"y" * 40) for run in range(5)))
     for most, runs in ((300, [1, 2, 3]), (299, [1, 2]), (1, [1])):
-        page = await store.results(number, limit=100, after=0, output_bytes_max=most)
+        page = await results_of(store, number, limit=100, after=0, output_bytes_max=most)
         assert [each.run for each in page] == runs
-    assert await store.results(number, limit=100, after=4, output_bytes_max=1) == []
+    assert await results_of(store, number, limit=100, after=4, output_bytes_max=1) == []
     placed = await store.results_by_run(number, limit=100, after=0, output_bytes_max=299)
     assert [each.run for _, each in placed] == [1, 2]
     since = await store.results_since(number, position=0, limit=100, output_bytes_max=299)

@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.gateway.stored import LARGE, WALL, add, end, ids, result, rows, spec
+from tests.gateway.stored import LARGE, WALL, add, end, ids, result, results_of, rows, spec
 from ww.errors import StoreError, UsageError
 from ww.gateway.store import Store
 
@@ -57,7 +57,7 @@ async def test_a_gateway_that_is_killed_loses_nothing_it_has_told(store: Store, 
     async with Store(killed / "ww.db") as again:
         assert len(await again.tasks(limit=100)) == 50
         assert await again.open_tasks(0.0, WALL) == []
-        assert (await again.results(numbers[7], limit=9, after=-1))[0].outcome.stdout == b"x" * LARGE
+        assert (await results_of(again, numbers[7], limit=9, after=-1))[0].outcome.stdout == b"x" * LARGE
 
 
 # Payloads.
@@ -81,7 +81,7 @@ async def test_large_payloads_are_in_segments_and_the_same_after_a_restart(path:
         found = [await store.task(row.spec.id) for row in await store.tasks(limit=9)]
         assert [row.spec for row in found if row is not None] == [wordy, submitted]
         assert (await store.open_tasks(0.0, WALL))[0].spec == wordy
-        assert await store.results(number, limit=9, after=-1) == outcomes
+        assert await results_of(store, number, limit=9, after=-1) == outcomes
         assert [each for _, each in await store.results_since(number, position=0, limit=9)] == outcomes
         latest = await store.latest_results((number,), limit=9, output_bytes_max=1 << 30)
         assert latest[number] == outcomes[::-1]
@@ -95,8 +95,8 @@ async def test_a_damaged_payload_is_told_and_nothing_else_is_touched(store: Stor
     (segment,) = path.with_name("ww.db-payloads").glob("*.seg")
     segment.write_bytes(b"y" + segment.read_bytes()[1:])
     with pytest.raises(StoreError, match=r"^a payload is damaged: ww db check says which$"):
-        await store.results(number, limit=9, after=-1)
-    assert [each.run for each in await store.results(number, limit=9, after=0)] == [1]
+        await results_of(store, number, limit=9, after=-1)
+    assert [each.run for each in await results_of(store, number, limit=9, after=0)] == [1]
 
 
 # Reading.
@@ -119,7 +119,7 @@ async def test_what_the_disk_refuses_changes_nothing_and_may_be_tried_again(
     store: Store, path: Path, action: str
 ) -> None:
     (number,) = await add(store, spec(repeats=2))
-    before = list(await store.tasks(limit=10)), await store.results(number, limit=10, after=-1)
+    before = list(await store.tasks(limit=10)), await results_of(store, number, limit=10, after=-1)
     writes = {
         "INSERT ON tasks": lambda: add(store, spec("new")),
         "INSERT ON runs": lambda: end(store, number, result()),
@@ -128,9 +128,9 @@ async def test_what_the_disk_refuses_changes_nothing_and_may_be_tried_again(
     with refusing(path, action):
         with pytest.raises(StoreError, match=r"^the database cannot be written: disk full$"):
             await writes[action]()
-        assert (list(await store.tasks(limit=10)), await store.results(number, limit=10, after=-1)) == before
+        assert (list(await store.tasks(limit=10)), await results_of(store, number, limit=10, after=-1)) == before
     await writes[action]()
-    assert (list(await store.tasks(limit=10)), await store.results(number, limit=10, after=-1)) != before
+    assert (list(await store.tasks(limit=10)), await results_of(store, number, limit=10, after=-1)) != before
 
 
 async def test_a_read_only_database_is_read_and_refuses_writes(path: Path) -> None:

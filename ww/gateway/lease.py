@@ -61,10 +61,9 @@ class Offer:
 class _Prepared:
     """The invocation of a task's runs: repeats say the same each time, whoever runs them, and it may be large."""
 
-    __slots__ = ("__weakref__", "message", "task")
+    __slots__ = ("__weakref__", "message")
 
-    def __init__(self, task: int, message: Any) -> None:
-        self.task = task
+    def __init__(self, message: Any) -> None:
         self.message = message
 
 
@@ -90,7 +89,7 @@ class Invocations:
                 # Of a deterministic run nothing may depend on those before it.
                 identity = task.number.to_bytes(8, "big") + task.spec.id.encode()
                 message.context = hashlib.sha256(self._secret + identity).digest()
-            prepared = self._prepared[task.number] = _Prepared(task.number, message)
+            prepared = self._prepared[task.number] = _Prepared(message)
         return prepared
 
 

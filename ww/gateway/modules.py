@@ -89,19 +89,6 @@ class ModuleStore:
         """Read an uploaded zip, storing nothing. UsageError when it is not to be unpacked."""
         await asyncio.to_thread(_examine_files, upload, bytes_max, count_max)
 
-    async def keep(self, source: BinaryIO, digest: str, in_use: InUse) -> None:
-        """Store a module that did not arrive as an upload: see Upload.keep."""
-        await self._keep(source, _MODULE, digest, in_use)
-
-    async def keep_files(self, source: BinaryIO, digest: str, in_use: InUse) -> None:
-        """Store such a zip, likewise."""
-        await self._keep(source, _FILES, digest, in_use)
-
-    async def _keep(self, source: BinaryIO, sort: Sort, digest: str, in_use: InUse) -> None:
-        source.seek(0)
-        with Upload.whole(self._content, sort, in_use, source.read(), digest) as upload:
-            await upload.keep()
-
     async def require(self, digest: str) -> None:
         """Raise NotFound unless the module is here, and not being removed."""
         if not await self._content.has(digest, _MODULE):

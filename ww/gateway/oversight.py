@@ -65,9 +65,7 @@ class Oversight:
         looked_at = self._clock.now()
         while True:
             await self._dispatcher.shared.wait()
-            shared = [
-                slot for slot in self._dispatcher.slots if slot.lanes > 1 or any(len(g.left) > 1 for g in slot.groups)
-            ]
+            shared = [slot for slot in self._dispatcher.slots if slot.is_shared()]
             if not shared:
                 self._dispatcher.shared.clear()
                 continue

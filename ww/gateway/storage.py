@@ -89,21 +89,16 @@ class Storage(Protocol):
         """Return the latest results of each of those tasks, latest first.
 
         At most limit of each, and fewer once the output of all together passes output_bytes_max. Of output that is
-        damaged nothing is left here, so that one run's does not hide all others: `results` says what is wrong.
-        """
-
-    async def results(
-        self, task: int, *, limit: int, after: int, output_bytes_max: int | None = None
-    ) -> list[RunResult]:
-        """Return up to limit results of a task by run number, those beyond run number after.
-
-        Fewer, but one, once their output passes output_bytes_max.
+        damaged nothing is left here, so that one run's does not hide all others: `results_by_run` says what is wrong.
         """
 
     async def results_by_run(
         self, task: int, *, limit: int, after: int, output_bytes_max: int | None = None
     ) -> list[tuple[int, RunResult]]:
-        """Return what `results` does, each with its position."""
+        """Return up to limit results of a task by run number, those beyond run number after, each with its position.
+
+        Fewer, but one, once their output passes output_bytes_max.
+        """
 
     async def results_since(
         self, task: int, *, position: int, limit: int, output_bytes_max: int | None = None

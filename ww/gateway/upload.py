@@ -107,11 +107,6 @@ class Upload:
             self._hash.update(self._pending)  # a tenth of a millisecond: less than a thread costs
         self.digest = self._hash.hexdigest()
 
-    @property
-    def in_memory(self) -> bytes | None:
-        """All of it, when it is small."""
-        return bytes(self._pending) if self.size <= MEMORY_BYTES_MAX and self._refusal is None else None
-
     def open(self) -> BinaryIO:
         """Open what came to read it, from its beginning. Raises what it was dropped for."""
         if self._path is not None:

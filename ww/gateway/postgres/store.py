@@ -200,16 +200,10 @@ class PostgresStore:
             found[row[0]].append(_result_of(row))
         return found
 
-    async def results(
-        self, task: int, *, limit: int, after: int, output_bytes_max: int | None = None
-    ) -> list[RunResult]:
-        """Return up to limit results of a task by run number, fewer where they are large; see Storage."""
-        return [result for _, result in await self._results("run", task, after, limit, output_bytes_max)]
-
     async def results_by_run(
         self, task: int, *, limit: int, after: int, output_bytes_max: int | None = None
     ) -> list[tuple[int, RunResult]]:
-        """Return what `results` does, each with its position."""
+        """Return up to limit results of a task by run number, each with its position; see Storage."""
         return await self._results("run", task, after, limit, output_bytes_max)
 
     async def results_since(
