@@ -6,9 +6,10 @@ writes them. What all runs have in common is a Submission (request.py); records:
 
 import base64
 import binascii
-from collections.abc import Iterable, Mapping, Sequence
+import struct
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
-from typing import Any, Final, NamedTuple
+from typing import Any, Final, NamedTuple, TypeVar
 
 from ww import archive
 from ww.errors import UsageError
@@ -18,6 +19,7 @@ from ww.gateway.limits import RequestLimits
 from ww.gateway.request import (
     NEEDS_OF_FILES,
     Submission,
+    check_arguments,
     check_kind,
     check_texts,
     read_arguments,
@@ -26,11 +28,16 @@ from ww.gateway.request import (
 )
 from ww.gateway.spec import Spec
 from ww.gateway.strict_json import NoJson, read_json
-from ww.records import NOTHING, Input, write_input
+from ww.records import NOTHING, Input, read_input, write_input
 from ww.wasm_inspect import Guest, Kind
 
+T = TypeVar("T")
+
 _NUMBERS: Final = frozenset({"input", "difficulty", "seed"})
-_SHOWN_CHARACTERS: Final = 60
+_ARGUMENTS_FLAG: Final = 1
+_STDIN_FLAG: Final = 8
+_LENGTH: Final = struct.Struct("<I")
+_I32_LOW, _I32_HIGH = -(2**31), 2**31 - 1
 
 
 class RunFields(NamedTuple):
@@ -74,6 +81,11 @@ class BatchReader:
         assert isinstance(env, tuple)
         self._env: dict[str, str] = dict(env)
         self._has_files = False
+        count = len(guest.parameters)
+        # What most records of functions are is told by their first bytes and their length.
+        self._numbers_head = bytes((_ARGUMENTS_FLAG, count & 255, count >> 8))
+        self._numbers = struct.Struct(f"<{count}q")
+        self._narrow = [place for place, kind in enumerate(guest.parameters) if kind == "i32"]
         self.count = 0
         """Runs that were read."""
 
@@ -96,23 +108,27 @@ class BatchReader:
 
     def read_runs(self, runs: Iterable[RunFields]) -> list[bytes]:
         """Return the records of those runs."""
-        return [self._next(run) for run in runs]
+        return [self._next(self._record, run) for run in runs]
+
+    def read_records(self, records: Iterable[bytes]) -> list[bytes]:
+        """Return the records of runs that are records already, of which a function's args may be numbers as text."""
+        return [self._next(self._own_record, record) for record in records]
 
     def _read_object(self, value: Any) -> bytes:
         if value == {}:
-            return self._next(_PLAIN)
+            return self._next(self._record, _PLAIN)
         try:
             run = fields_of_run(value, self._limits)
         except UsageError as error:
             raise self._at(error) from None
-        return self._next(run)
+        return self._next(self._record, run)
 
-    def _next(self, run: RunFields) -> bytes:
+    def _next(self, read: Callable[[T], bytes], given: T) -> bytes:
         if self.count >= self._limits.runs_max:
             most = self._limits.runs_max
             raise UsageError(f"tasks: more than {most} runs are given, the limit (--max-runs)", "tasks")
         try:
-            record = self._record(run)
+            record = read(given)
         except UsageError as error:
             raise self._at(error) from None
         self.count += 1
@@ -127,7 +143,40 @@ class BatchReader:
         if run is _PLAIN and self._refusal is None:
             return NOTHING
         check_run(run, self._limits)
-        arguments, args = self._arguments_of(run)
+        return self._written(run, *self._arguments_of(run))
+
+    def _own_record(self, record: bytes) -> bytes:
+        if self._is_plain(record):
+            return record
+        try:
+            given = read_input(record)
+        except ValueError as error:
+            raise UsageError(str(error)) from None
+        env = None if given.env is None else dict(given.env)
+        if env is not None and given.env is not None and len(env) < len(given.env):
+            raise UsageError("env: a name is given more than once", "env")
+        run = RunFields(given.args, env, given.stdin, given.files, seed=given.seed, name=given.name)
+        check_run(run, self._limits)
+        return self._written(run, *self._arguments_in(given))
+
+    def _is_plain(self, record: bytes) -> bool:
+        """Whether a record is nothing but stdin, or a function's numbers, and fit to be stored."""
+        size, flags = len(record) - 4, record[4] if len(record) > 4 else 0
+        if flags == _ARGUMENTS_FLAG:
+            if size != 3 + self._numbers.size or not record.startswith(self._numbers_head, 4):
+                return False
+            values = self._numbers.unpack_from(record, 7)
+            for place in self._narrow:
+                if not _I32_LOW <= values[place] <= _I32_HIGH:
+                    return False
+            return self._guest.kind is Kind.FUNCTION
+        if self._refusal is not None or flags != _STDIN_FLAG or size < 5:
+            return False
+        (length,) = _LENGTH.unpack_from(record, 5)
+        return bool(length == size - 5 and length <= self._limits.stdin_max_bytes)
+
+    def _written(self, run: RunFields, arguments: Sequence[int] | None, args: Sequence[str] | None) -> bytes:
+        """Return the record of a run that was checked, but for what its batch has to say."""
         if run.seed is not None and not self._values["deterministic"]:
             raise UsageError("seed: given without deterministic=true in parent, whose random numbers it is of", "seed")
         env = None if run.env is None else list({**self._env, **run.env}.items())
@@ -152,6 +201,22 @@ class BatchReader:
             is_named = given.entry is not None
             return read_arguments(self._guest, input, difficulty, args, is_named=is_named), run.args
         return None, [*(str(number) for number in (input, difficulty) if number is not None), *args]
+
+    def _arguments_in(self, given: Input) -> tuple[Sequence[int] | None, Sequence[str] | None]:
+        """Return the same of a record: args are all that a command gets, and a function's parameters as text."""
+        if self._guest.kind is not Kind.FUNCTION:
+            if given.arguments is not None:
+                raise UsageError("arguments: the guest is no function; expected args", "arguments")
+            return None, given.args
+        if given.args is not None:
+            if given.arguments is not None:
+                raise UsageError("arguments: given beside args; expected one of them", "arguments")
+            return read_arguments(self._guest, None, None, given.args, is_named=True), None
+        if given.arguments is not None:
+            return check_arguments(self._guest, given.arguments), None
+        if self._refusal is not None:
+            raise self._refusal
+        return None, None
 
     def _check_files(self, data: bytes) -> None:
         limits, most = self._limits, self._submission.files_bytes_of_runs

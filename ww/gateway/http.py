@@ -130,11 +130,12 @@ class HttpGateway:
     async def post_task(self, request: Request) -> Response:
         self._perimeter.require_room()
         wait_s = WAIT.read(request.query_params)
-        id, created = await self._posting.take(request, is_awaited=wait_s > 0)
+        taken = await self._posting.take(request, is_awaited=wait_s > 0)
+        id = taken.spec.id
         location = {"Location": task_path(id)}
         if wait_s > 0 and not self._is_stopping:
             await self._scheduler.wait_ended(id, wait_s)
-        return Json(await self._task_json(id), 201 if created else 200, location)
+        return Json(await self._task_json(id), 201 if taken.is_new else 200, location)
 
     async def get_tasks(self, request: Request) -> Response:
         status, limit = STATUS.read(request.query_params), LIMIT.read(request.query_params)

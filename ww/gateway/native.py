@@ -14,6 +14,7 @@ from ww.gateway.native_batch import BatchServer
 from ww.gateway.native_intake import NativeIntake, dumps, read_digest
 from ww.gateway.native_task import TaskServer
 from ww.gateway.query import LIMIT, STATUS
+from ww.gateway.submit import Taken
 from ww.rpc.exports import Peer
 
 
@@ -31,30 +32,30 @@ class TasksServer(schema.tasks.Tasks.Server):  # type: ignore[misc]
 
     async def submit_context(self, context: Any) -> None:
         with self._intake.serving():
-            id, created = await self._submit(context.params)
-            shown = await self._intake.desk.task_json(id)
+            taken = await self._submit(context.params)
+            shown = await self._intake.desk.task_json(taken.spec.id)
         results = context.results
         results.shown = dumps(shown)
-        results.task, results.created = TaskServer(self._intake, self._caller, id), created
+        results.task, results.created = TaskServer(self._intake, self._caller, taken.spec.id), taken.is_new
 
     async def run_context(self, context: Any) -> None:
         with self._intake.serving():
-            id, _ = await self._submit(context.params, is_awaited=True)
-        task, results = TaskServer(self._intake, self._caller, id), context.results
+            taken = await self._submit(context.params, is_awaited=True)
+        task, results = TaskServer(self._intake, self._caller, taken.spec.id), context.results
         await task.give(results, 0, "completion", context.params.waitSeconds)
         if not results.ended:
             results.task = task
 
-    async def _submit(self, params: Any, *, is_awaited: bool = False) -> tuple[str, bool]:
-        """Take a task on, which is on disk on return: its id, and False when it was there already."""
+    async def _submit(self, params: Any, *, is_awaited: bool = False) -> Taken:
+        """Take a task on, which is on disk on return."""
         intake, caller = self._intake, self._caller
         mark = intake.tail.count
         with ExitStack() as stack:
-            prepared = await intake.prepare(params, caller, stack)
-            spec = prepared.submission.spec(prepared.digest, prepared.guest, prepared.files, owner=caller.name)
-            fresh = params.fresh
-            number = await intake.take(spec, prepared, caller, None, mark, fresh=fresh, is_awaited=is_awaited)
-        return spec.id, bool(number)
+            arrived = await intake.arrive(params, caller, stack)
+            intake.require_serving()
+            taken = await intake.submitter.submit(*arrived, caller, is_fresh=params.fresh, is_awaited=is_awaited)
+        intake.note(taken, mark)
+        return taken
 
     async def batch_context(self, context: Any) -> None:
         params, results = context.params, context.results

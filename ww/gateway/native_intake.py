@@ -1,7 +1,7 @@
 """How what a peer submits over capabilities becomes a task: what all of native.py's servers share.
 
-Holds the order in which things are looked at, as submit.py does for HTTP, and what one peer may have on its way in.
-Must not know who may come. A peer's tasks are its own, as a token's are.
+Holds what arrives of a submission, and what one peer may have on its way in; submit.py takes it on. Must not know who
+may come. A peer's tasks are its own, as a token's are.
 """
 
 import asyncio
@@ -14,22 +14,20 @@ from typing import Any, Final, Protocol
 
 from ww.caps.blob import fetch
 from ww.clock import Clock
-from ww.errors import BadModule, Draining, NotFound, Overloaded, StoreError, UsageError
+from ww.errors import BadModule, Draining, Overloaded, StoreError, UsageError
 from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.caller import EVERYBODY, Caller, Quota, Scope
 from ww.gateway.events import Reader
 from ww.gateway.modules import ModuleStore
 from ww.gateway.perimeter import Perimeter
-from ww.gateway.request import RequestLimits, Submission, check_spread, read_fields
+from ww.gateway.request import RequestLimits
 from ww.gateway.results import Told
 from ww.gateway.scheduler import Scheduler
 from ww.gateway.storage import Storage, TaskRow
+from ww.gateway.submit import Submitter, Taken
 from ww.gateway.tail import Tail
-from ww.gateway.task import Spec
 from ww.gateway.upload import Upload
 from ww.identity import PeerId
-from ww.uuid7 import is_recent
-from ww.wasm_inspect import Guest
 
 _LATEST_MAX: Final = 10_000
 _SCOPES: Final = frozenset({Scope.READ, Scope.SUBMIT})
@@ -84,21 +82,8 @@ class Known:
     """What the tail's count was before it was submitted."""
 
 
-@dataclass(slots=True)
-class Prepared:
-    """A submission whose module was looked at."""
-
-    submission: Submission
-    guest: Guest
-    digest: str
-    """Of the module."""
-    wasm: Upload | None
-    zipped: Upload | None
-
-    @property
-    def files(self) -> str:
-        """Digest of the zip that came along; or empty."""
-        return "" if self.zipped is None else self.zipped.digest
+Arrived = tuple[list[tuple[str, str]], bytes, dict[str, Upload]]
+"""Fields, stdin and uploads, as a Submitter takes them."""
 
 
 class NativeIntake:
@@ -122,6 +107,7 @@ class NativeIntake:
         self.scheduler = scheduler
         self.store = store
         self.modules = modules
+        self.submitter = Submitter(scheduler, modules, limits, perimeter)
         self.artifacts = artifacts
         self.limits = limits
         self.perimeter = perimeter
@@ -171,32 +157,21 @@ class NativeIntake:
 
     # Submitting.
 
-    async def prepare(self, params: Any, caller: Caller, stack: ExitStack, *, is_batch: bool = False) -> Prepared:
-        """Read what a peer submits, and have what comes along arrive; it is gone with stack, unless it is kept."""
+    async def arrive(self, params: Any, caller: Caller, stack: ExitStack) -> Arrived:
+        """Have what a peer submits arrive, its module where that is not here; with stack it is gone, unless kept."""
         self.require_serving()
         self.perimeter.require_room()
         fields, stdin, wanted = read_pairs(params.fields), params.stdin, read_digest(params.module)
-        check_spread(dict(fields), is_batch)
-        limits = self.limits
-        zipped = None
+        uploads: dict[str, Upload] = {}
         if params._has("files"):
-            zipped = stack.enter_context(self.modules.upload_files(self.scheduler.modules_in_use))
-            await self._arrive(params.files, zipped, limits.files_upload_max_bytes, "files", caller)
-        fields.append(("module", f"sha256:{wanted}"))
-        submission = read_fields(fields, stdin, False, limits, files_size=None if zipped is None else zipped.size)
-        wasm: Upload | None = None
-        try:
-            guest = await self.modules.guest(wanted, submission.entry)
-        except NotFound:
-            if not params._has("wasm"):
-                raise
-            wasm = stack.enter_context(self.modules.upload(self.scheduler.modules_in_use))
+            zipped = uploads["files"] = stack.enter_context(self.submitter.upload("files"))
+            await self._arrive(params.files, zipped, self.limits.files_upload_max_bytes, "files", caller)
+        if params._has("wasm") and not await self.modules.has(wanted):
+            wasm = uploads["wasm"] = stack.enter_context(self.submitter.upload("wasm"))
             await self.module(params.wasm, wasm, wanted, caller)
-            guest = await self.modules.examine(wasm, submission.entry)
-        if zipped is not None:
-            most = {"bytes_max": submission.files_bytes, "count_max": limits.files_count_max}
-            await self.modules.examine_files(zipped, **most)
-        return Prepared(submission, guest, wanted, wasm, zipped)
+        else:
+            fields.append(("module", f"sha256:{wanted}"))
+        return fields, stdin, uploads
 
     async def module(self, blob: Any, upload: Upload, wanted: str, caller: Caller) -> None:
         """Have a module arrive. BadModule when it is another one."""
@@ -219,54 +194,12 @@ class NativeIntake:
             except UsageError as error:
                 raise UsageError(f"{name}: {error}", name) from None
 
-    async def take(
-        self,
-        spec: Spec,
-        prepared: Prepared,
-        caller: Caller,
-        inputs: Upload | None,
-        mark: int,
-        *,
-        fresh: bool = False,
-        is_awaited: bool = False,
-    ) -> int:
-        """Take a task on, which is on disk on return; return its number, 0 when it was there already. See
-        Scheduler.submit.
-
-        mark is what the tail's count was before that; is_awaited says that results are asked for at once.
-        """
-        self.require_serving()
-        # Whoever names a task of another by its id does not get past the look at what is there.
-        is_fresh = fresh and is_recent(spec.id) and self.scheduler.task(spec.id) is None
-        is_new = prepared.submission.is_id_made or is_fresh
-
-        async def keep() -> None:
-            if prepared.wasm is None:
-                await self.modules.require(prepared.digest)
-            for upload in (prepared.wasm, prepared.zipped, inputs):
-                if upload is not None:
-                    await upload.keep()
-
-        try:
-            with self.perimeter.admit(caller, spec):
-                if number := await self.scheduler.submit(spec, keep, is_new=is_new, is_awaited=is_awaited):
-                    self._note(spec, mark, number)
-                return number
-        except Overloaded:
-            # Who asks again since an answer was lost is told that its task is there, whatever has no room now.
-            if is_new or not await self.scheduler.is_there(spec):
-                raise
-        except StoreError:
-            # Also what comes of an id that is said to be new, and is not.
-            if not is_new or not await self.scheduler.is_there(spec):
-                raise
-        return 0
-
-    def _note(self, spec: Spec, mark: int, number: int) -> None:
-        """Remember a task, for who asks for its results soon."""
-        self.latest[spec.id] = Known(number, spec.inputs, mark)
-        if len(self.latest) > _LATEST_MAX:
-            self.latest.popitem(last=False)
+    def note(self, taken: Taken, mark: int) -> None:
+        """Remember a task for who asks for its results soon; mark is what the tail's count was before it was there."""
+        if taken.is_new:
+            self.latest[taken.spec.id] = Known(taken.number, taken.spec.inputs, mark)
+            if len(self.latest) > _LATEST_MAX:
+                self.latest.popitem(last=False)
 
 
 @contextmanager

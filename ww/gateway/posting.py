@@ -21,7 +21,7 @@ from ww.gateway.intake import Intake
 from ww.gateway.message import TaskMessage
 from ww.gateway.request import RequestLimits, shown
 from ww.gateway.strict_json import NoJson, read_json
-from ww.gateway.submit import Batch, Submitter
+from ww.gateway.submit import Batch, Submitter, Taken
 from ww.gateway.upload import Upload
 
 P = ParamSpec("P")
@@ -44,11 +44,8 @@ class Posting:
         self._intake = intake
         self._limits = limits
 
-    async def take(self, request: Request, *, is_awaited: bool = False) -> tuple[str, bool]:
-        """Take on what a request brings: its id, and False when it was there already.
-
-        is_awaited: see Scheduler.submit.
-        """
+    async def take(self, request: Request, *, is_awaited: bool = False) -> Taken:
+        """Take on what a request brings. is_awaited: see Scheduler.submit."""
         kind, _ = content_type_of(request)
         caller = caller_of(request.scope)
         if kind == _FORM:
@@ -63,7 +60,7 @@ class Posting:
 
     # A form.
 
-    async def _form(self, request: Request, caller: Caller, is_awaited: bool) -> tuple[str, bool]:
+    async def _form(self, request: Request, caller: Caller, is_awaited: bool) -> Taken:
         uploads = {name: partial(self._submitter.upload, name) for name in ("wasm", "files", "tasks", "inputs")}
         limits = self._limits
         most = {
@@ -81,9 +78,7 @@ class Posting:
             with self._intake.batch():
                 return await self._form_of_batch(form, tasks, inputs, caller)
 
-    async def _form_of_batch(
-        self, form: Form, tasks: Upload | None, inputs: Upload | None, caller: Caller
-    ) -> tuple[str, bool]:
+    async def _form_of_batch(self, form: Form, tasks: Upload | None, inputs: Upload | None, caller: Caller) -> Taken:
         async with self._submitter.batch(form.fields, form.stdin or b"", form.files, caller) as batch:
             if inputs is not None:
                 await batch.add_zip(inputs)
@@ -93,7 +88,7 @@ class Posting:
 
     # JSON.
 
-    async def _json(self, request: Request, caller: Caller, is_awaited: bool) -> tuple[str, bool]:
+    async def _json(self, request: Request, caller: Caller, is_awaited: bool) -> Taken:
         body = await self._intake.whole(request, self._limits.json_bytes_max, "--json-max")
         given = await _sized(body, _json_of, body, "the body")
         if not isinstance(given, dict) or "parent" not in given:
@@ -110,7 +105,7 @@ class Posting:
             await batch.add_objects(tasks)
             return await batch.finish()
 
-    async def _lines(self, request: Request, caller: Caller) -> tuple[str, bool]:
+    async def _lines(self, request: Request, caller: Caller) -> Taken:
         limits = self._limits
         async with AsyncExitStack() as stack:
             async with self._intake.stream(request, limits.batch_bytes_max, "--batch-max") as body:

@@ -110,15 +110,28 @@ def read_arguments(
     else:
         texts = [(name, str(value)) for name, value in given if value is not None]
         texts += [("args", text) for text in args]
-    name, types = shown(guest.entry), guest.parameters
-    if len(texts) != len(types):
+    _check_count(guest, len(texts))
+    return tuple(
+        _number(field, text, kind, f"parameter {place} of {shown(guest.entry)}")
+        for place, ((field, text), kind) in enumerate(zip(texts, guest.parameters, strict=True), 1)
+    )
+
+
+def check_arguments(guest: Guest, arguments: Sequence[int]) -> Sequence[int]:
+    """Return what a function is called with, in the wire's form. UsageError when it does not take that."""
+    _check_count(guest, len(arguments))
+    for place, (value, kind) in enumerate(zip(arguments, guest.parameters, strict=True), 1):
+        if kind == "i32":
+            _number("arguments", str(value), kind, f"parameter {place} of {shown(guest.entry)}")
+    return arguments
+
+
+def _check_count(guest: Guest, count: int) -> None:
+    types = guest.parameters
+    if count != len(types):
         takes = f"({', '.join(types)})" if len(types) <= 20 else f"{len(types)} parameters"
         how = "input and difficulty where they are given, then args"
-        raise UsageError(f"args: {name} takes {takes}, {len(texts)} were given: {how}", "args")
-    return tuple(
-        _number(field, text, kind, f"parameter {place} of {name}")
-        for place, ((field, text), kind) in enumerate(zip(texts, types, strict=True), 1)
-    )
+        raise UsageError(f"args: {shown(guest.entry)} takes {takes}, {count} were given: {how}", "args")
 
 
 def check_kind(kind: Kind, values: Mapping[str, object]) -> None:

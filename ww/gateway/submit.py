@@ -1,17 +1,17 @@
 """Taking a task on: from the fields of a submission to a task on disk, wherever they came from.
 
-Holds the order in which things are looked at. Must not know HTTP: POST /tasks and /ws both end here. How the runs of a
-batch are read: batch.py; the file that they are written to: inputs.py.
+Holds the order in which things are looked at. Must not know HTTP or peers: POST /tasks, /ws and Tasks all end here. How
+the runs of a batch are read: batch.py; the file that they are written to: inputs.py.
 """
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Generator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ww import archive
-from ww.errors import Overloaded, UsageError
+from ww.errors import Overloaded, StoreError, UsageError
 from ww.gateway.batch import BatchReader, RunFields
 from ww.gateway.caller import Caller
 from ww.gateway.content import in_thread
@@ -22,6 +22,7 @@ from ww.gateway.request import RequestLimits, Submission, read_fields
 from ww.gateway.scheduler import Scheduler
 from ww.gateway.task import Spec
 from ww.gateway.upload import Upload
+from ww.uuid7 import is_recent
 from ww.wasm_inspect import Guest
 
 # More is read in a thread: to hand it over costs a tenth of a millisecond.
@@ -32,7 +33,7 @@ _ZIP_BYTES_AT_ONCE: Final = 1 << 20
 
 
 @dataclass(frozen=True, slots=True)
-class _Parent:
+class Parent:
     """What was said, looked at."""
 
     submission: Submission
@@ -46,6 +47,18 @@ class _Parent:
     def files(self) -> str:
         """sha256 of the zip of files, hex; or empty."""
         return self.zipped.digest if self.zipped is not None else ""
+
+
+class Taken(NamedTuple):
+    """What became of a submission."""
+
+    spec: Spec
+    number: int
+    """The task's, in the store; 0: it was there already."""
+
+    @property
+    def is_new(self) -> bool:
+        return self.number > 0
 
 
 class Submitter:
@@ -71,15 +84,17 @@ class Submitter:
         uploads: Mapping[str, Upload],
         caller: Caller,
         *,
+        is_fresh: bool = False,
         is_awaited: bool = False,
-    ) -> tuple[str, bool]:
-        """Take a task on, which is on disk on return: its id, and False when it was there already.
+    ) -> Taken:
+        """Take a task on, which is on disk on return.
 
-        uploads are finished; is_awaited: see Scheduler.submit. Raises what read_fields, the stores and that do.
+        uploads are finished. is_fresh says that whoever asks has just made the id and never sent it before; is_awaited:
+        see Scheduler.submit. Raises what read_fields, the stores and that do.
         """
-        parent = await self._look_at(fields, stdin, uploads, is_batch=False)
+        parent = await self.look_at(fields, stdin, uploads, is_batch=False)
         spec = parent.submission.spec(parent.module, parent.guest, parent.files, owner=caller.name)
-        return await self._take_on(spec, parent, None, caller, is_awaited=is_awaited)
+        return await self._take_on(spec, parent, None, caller, is_fresh=is_fresh, is_awaited=is_awaited)
 
     @asynccontextmanager
     async def batch(
@@ -91,19 +106,24 @@ class Submitter:
         uploads are finished. Raises what read_fields and the stores do.
         """
         self._perimeter.require_room()
-        parent = await self._look_at(fields, stdin, uploads, is_batch=True)
+        parent = await self.look_at(fields, stdin, uploads, is_batch=True)
+        with self.upload("inputs") as upload:
+            yield self.begin(parent, upload, caller)
+
+    def begin(self, parent: Parent, upload: Upload, caller: Caller) -> "Batch":
+        """Begin a batch of what was looked at, whose inputs go into that upload."""
         reader = BatchReader(parent.submission, parent.guest, self.limits)
 
-        async def finish(upload: Upload) -> tuple[str, bool]:
+        async def finish(upload: Upload) -> Taken:
             spec = reader.spec(parent.module, upload.digest, parent.files, owner=caller.name)
             return await self._take_on(spec, parent, upload, caller)
 
-        with self.upload("inputs") as upload:
-            yield Batch(reader, upload, self.limits, finish)
+        return Batch(reader, upload, self.limits, finish)
 
-    async def _look_at(
+    async def look_at(
         self, fields: Sequence[tuple[str, str]], stdin: bytes, uploads: Mapping[str, Upload], *, is_batch: bool
-    ) -> _Parent:
+    ) -> Parent:
+        """Read what was said, and look at what came along, storing nothing."""
         wasm, zipped = uploads.get("wasm"), uploads.get("files")
         size = None if zipped is None else zipped.size
         submission = read_fields(fields, stdin, wasm is not None, self.limits, files_size=size, is_batch=is_batch)
@@ -117,12 +137,21 @@ class Submitter:
         if zipped is not None:
             most = {"bytes_max": submission.files_bytes, "count_max": self.limits.files_count_max}
             await self._modules.examine_files(zipped, **most)
-        return _Parent(submission, digest, guest, wasm, zipped)
+        return Parent(submission, digest, guest, wasm, zipped)
 
     async def _take_on(
-        self, spec: Spec, parent: _Parent, inputs: Upload | None, caller: Caller, *, is_awaited: bool = False
-    ) -> tuple[str, bool]:
-        is_new = parent.submission.is_id_made
+        self,
+        spec: Spec,
+        parent: Parent,
+        inputs: Upload | None,
+        caller: Caller,
+        *,
+        is_fresh: bool = False,
+        is_awaited: bool = False,
+    ) -> Taken:
+        # Whoever names a task of another by its id does not get past the look at what is there.
+        is_fresh = is_fresh and is_recent(spec.id) and self._scheduler.task(spec.id) is None
+        is_new = parent.submission.is_id_made or is_fresh
 
         async def keep() -> None:
             # What may be too large first: the others are then not kept for nothing.
@@ -134,13 +163,16 @@ class Submitter:
 
         try:
             with self._perimeter.admit(caller, spec):
-                created = bool(await self._scheduler.submit(spec, keep, is_new=is_new, is_awaited=is_awaited))
+                return Taken(spec, await self._scheduler.submit(spec, keep, is_new=is_new, is_awaited=is_awaited))
         except Overloaded:
             # Who asks again since an answer was lost is told that its task is there, whatever has no room now.
             if is_new or not await self._scheduler.is_there(spec):
                 raise
-            created = False
-        return spec.id, created
+        except StoreError:
+            # Also what comes of an id that is said to be new, and is not.
+            if not is_fresh or not await self._scheduler.is_there(spec):
+                raise
+        return Taken(spec, 0)
 
 
 class Batch:
@@ -151,7 +183,7 @@ class Batch:
         reader: BatchReader,
         upload: Upload,
         limits: RequestLimits,
-        finish: Callable[[Upload], Awaitable[tuple[str, bool]]],
+        finish: Callable[[Upload], Awaitable[Taken]],
     ) -> None:
         self._reader = reader
         self._upload = upload
@@ -170,6 +202,14 @@ class Batch:
             some = runs[first : first + _RUNS_AT_ONCE]
             size = sum(len(run.stdin or b"") + len(run.files or b"") for run in some)
             await self._take(self._reader.read_runs, some, size)
+
+    async def add_records(self, records: Sequence[bytes]) -> None:
+        """Take the next runs, a record each, its length before it: see BatchReader.read_records."""
+        for first in range(0, len(records), _RUNS_AT_ONCE):
+            some = records[first : first + _RUNS_AT_ONCE]
+            # Whose records are short is read at once; a zip in one is looked through.
+            await self._take(self._reader.read_records, some, max(map(len, some)))
+            await asyncio.sleep(0)
 
     async def add_lines(self, lines: Sequence[bytes]) -> None:
         """Take the next runs, a line of JSON each."""
@@ -220,7 +260,7 @@ class Batch:
             most = self._limits.batch_bytes_max
             raise UsageError(f"tasks: the runs hold more than {most} bytes, the limit (--batch-max)", "tasks")
 
-    async def finish(self) -> tuple[str, bool]:
-        """Take the task on, which is on disk on return: its id, and False when it was there already."""
+    async def finish(self) -> Taken:
+        """Take the task on, which is on disk on return."""
         await self._writer.finish()
         return await self._finish(self._upload)

@@ -200,9 +200,10 @@ class _Connection:
             self._check_room()
         with contextlib.ExitStack() as stack:
             uploads = await task.arrive(lambda name: stack.enter_context(self._routes.submitter.upload(name)))
-            id, created = await self._routes.submitter.submit(task.fields, task.stdin, uploads, self._caller)
+            taken = await self._routes.submitter.submit(task.fields, task.stdin, uploads, self._caller)
+        id = taken.spec.id
         shown_task = await self._routes.task_json(id)
-        answer = {"type": "accepted", "ref": message.get("ref"), "created": created, "task": shown_task}
+        answer = {"type": "accepted", "ref": message.get("ref"), "created": taken.is_new, "task": shown_task}
         with contextlib.suppress(OSError):
             await self._send(answer)
             if wants and id not in self._watching:
