@@ -303,3 +303,22 @@ def test_a_client_that_cannot_have_a_loop_says_so(monkeypatch: pytest.MonkeyPatc
     monkeypatch.setattr("ww.client.native_sync.run_loop", no_loop)
     with pytest.raises(OSError, match="Too many"):
         NativeClient(str(Identity.generate().peer_id))
+
+
+def test_an_interruption_that_comes_when_a_call_was_just_sent_keeps_nobody(
+    cluster: Cluster, gateway: Gateway, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with client_of(cluster, gateway.peer_id) as client:
+        task = client.submit(guest("spin"), input=0)
+        results = client.stream(task.id)
+        begin = client._thread.begin
+
+        def interrupted(work: Any) -> Any:
+            begin(work)
+            monkeypatch.undo()
+            raise KeyboardInterrupt
+
+        monkeypatch.setattr(client._thread, "begin", interrupted)
+        with pytest.raises(KeyboardInterrupt):
+            next(results)
+        assert client.cancel(task.id).status == "cancelled"

@@ -26,6 +26,7 @@ class User:
         self.gateway: Gateway = cluster.gateway()
         self.worker = cluster.worker(self.gateway)
         self.kind = "http"
+        self.started: list[subprocess.Popen[bytes]] = []
         self.environment = cluster.environment | {"WW_GATEWAY": f"http://{self.gateway.http}", "COLUMNS": "200"}
 
     def by(self, kind: str) -> "User":
@@ -47,6 +48,7 @@ class User:
             [sys.executable, "-m", "ww", "run", *arguments],
             cwd=ROOT, env=self.environment, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE, stderr=subprocess.PIPE,
         )  # fmt: skip
+        self.started.append(process)
         assert process.stderr is not None
         return process, process.stderr.readline().decode().removeprefix("ww: task ").strip()
 
@@ -54,7 +56,13 @@ class User:
 @pytest.fixture(scope="module")
 def user(tmp_path_factory: pytest.TempPathFactory) -> Iterator[User]:
     with clean_cluster_in(tmp_path_factory.mktemp("run")) as cluster:
-        yield User(cluster)
+        user = User(cluster)
+        yield user
+        for process in user.started:
+            # One that a failed test left would be counted by the tests of others.
+            if process.poll() is None:
+                process.kill()
+                process.communicate()
 
 
 @pytest.fixture(params=["http", "native"])

@@ -190,14 +190,23 @@ class NativeClient:
         return self._thread.do(work)
 
     def _each(self, groups: AsyncGenerator[Sequence[T], None]) -> Iterator[T]:
-        # What was interrupted (ctrl-C) is still ending there when it is closed.
+        # What was interrupted (ctrl-C) is still ending there when it is closed, or goes on: it was sent there, and the
+        # interruption came before there was anything to cancel it by.
         turn = asyncio.Lock()
+        under_way: asyncio.Task[Any] | None = None
 
         async def next_group() -> Sequence[T] | None:
+            nonlocal under_way
             async with turn:
-                return await anext(groups, None)
+                under_way = asyncio.current_task()
+                try:
+                    return await anext(groups, None)
+                finally:
+                    under_way = None
 
         async def close() -> None:
+            if under_way is not None:
+                under_way.cancel()
             async with turn:
                 await groups.aclose()
 
