@@ -33,6 +33,9 @@ interface Registration {
 struct Offer {
   # What travels through the gateway's channel: a lease on one slot.
   worker @0 :Worker;
+  depth @1 :UInt32;
+  # The least depth of a run that it takes. 0 on a slot of its own; more on one that is lent by a run that waits for
+  # calls of its own, which are one deeper than it: so nothing can wait for what waits for it.
 }
 
 interface Worker {
@@ -46,16 +49,24 @@ interface Program {
   task @0 (invocation :Invocation) -> (runs :Runs);
   # Say what all runs of one task have in common. Failures: usage when it is nothing that a guest could be given.
 
-  run @1 (invocation :Invocation) -> (outcomes :Data, large :List(Blob), ended :Bool, group :Group);
+  run @1 (invocation :Invocation, calls :Calls) -> (outcomes :Data, large :List(Blob), ended :Bool, group :Group);
   # task, and start of the Runs that it gives, in one: for a task's only run, which differs in nothing from it.
 }
 
 interface Runs {
-  start @0 (inputs :Data, large :List(Blob)) -> (outcomes :Data, large :List(Blob), ended :Bool, group :Group);
+  start @0 (inputs :Data, large :List(Blob), calls :Calls)
+      -> (outcomes :Data, large :List(Blob), ended :Bool, group :Group);
   # Run a group: one run for each input record, one after the other, each in a fresh instance. See Records below. A group
   # is transport alone: each run has its own limits, end and outcome. Groups of one slot run in the order in which they
   # came. Answers within milliseconds with the outcomes there are; ended says that they are all, and otherwise group
-  # gives the others. Failures: draining when the worker is stopping, overloaded, usage.
+  # gives the others. Failures: draining when the worker is stopping, overloaded, usage. calls is what the guest may ask
+  # of the cluster while it runs; a group that has it is one run.
+}
+
+interface Calls {
+  # What one run was granted: calls of functions by name. Dropping it cancels those under way.
+  call @0 (name :Text, requests :Data) -> (answers :Data);
+  # Requests and answers as in ww/python/request.py. Answers when all calls have ended, however they did.
 }
 
 interface Group {
@@ -118,6 +129,8 @@ struct Invocation {
   deterministic @9 :Bool;           # the same invocation gives the same outcome on every worker
   seed @10 :UInt64;                 # of the random numbers of a deterministic run
   context @11 :Data;                # a reactor's instance serves invocations of one context only; empty: a fresh one
+  code @12 :Data;                   # of a Python guest: a zip of the sources that args[0], module:qualname, is in
+  depth @13 :UInt32;                # how many runs wait for this one, one for the other
 }
 
 enum Reason {

@@ -3,7 +3,9 @@
     WwError
     ├── UsageError            misuse by the caller: what was given, what was expected
     │   ├── Conflict          the id is taken by something else
-    │   └── NotFound          nothing has that name
+    │   ├── NotFound          nothing has that name
+    │   ├── NotSendable       a function or value cannot travel to a sandbox
+    │   └── NotGranted        a function is called that was not granted
     ├── PeerError             a peer or the way to it failed
     │   ├── PeerMismatch      another key answered than the one dialled
     │   ├── ProtocolMismatch  the peer speaks another protocol version or namespace
@@ -18,7 +20,14 @@
     ├── Overloaded            a limit is reached; try again later
     ├── StoreError            the disk or the database refuses; nothing was changed
     └── GuestError            the guest, or its bytes, are at fault
-        └── BadModule         the bytes are no module that ww can run
+        ├── BadModule         the bytes are no module that ww can run
+        ├── BadResult         what a guest returned is nothing that is read
+        └── RunFailed         a run ended otherwise than by its function's return or exception
+            ├── Trapped           the guest trapped, or its process crashed
+            ├── DeadlineExceeded  it took longer, or more processor time, than it may
+            ├── OutOfFuel         it took more instructions than it may
+            ├── OutOfMemory       it needed more memory than it may
+            └── RunLost           its workers were lost, one after the other
 
 Every class has a stable `code`, which is what crosses the wire (rpc/errors.py) and what HTTP answers carry
 (gateway/http.py). The message is one line, names what was wrong and what was expected, and holds no path
@@ -54,6 +63,18 @@ class NotFound(UsageError):
     """Nothing here has that name."""
 
     code = "not_found"
+
+
+class NotSendable(UsageError):
+    """A function or a value cannot travel to a sandbox; the message names what, and why."""
+
+    code = "not_sendable"
+
+
+class NotGranted(UsageError):
+    """A function is called from within a run that it was not granted to."""
+
+    code = "not_granted"
 
 
 class PeerError(WwError):
@@ -148,3 +169,45 @@ class BadModule(GuestError):
     """The bytes are no WebAssembly module that ww can run."""
 
     code = "bad_module"
+
+
+class BadResult(GuestError):
+    """What a guest returned is nothing that is read: a guest is believed nothing."""
+
+    code = "bad_result"
+
+
+class RunFailed(GuestError):
+    """A run ended otherwise than by its function's return or exception."""
+
+    code = "run_failed"
+
+
+class Trapped(RunFailed):
+    """The guest trapped, or its process crashed."""
+
+    code = "trapped"
+
+
+class DeadlineExceeded(RunFailed, TimeoutError):
+    """The run took longer, or more processor time, than it may."""
+
+    code = "deadline_exceeded"
+
+
+class OutOfFuel(RunFailed):
+    """The run took more instructions than it may."""
+
+    code = "out_of_fuel"
+
+
+class OutOfMemory(RunFailed, MemoryError):
+    """The run needed more memory than it may."""
+
+    code = "out_of_memory"
+
+
+class RunLost(RunFailed):
+    """The workers that had the run were lost, one after the other, until there were no more attempts."""
+
+    code = "run_lost"

@@ -123,6 +123,8 @@ class Kind(StrEnum):
     """As a command to get ready, and then `ProcessStdio` for each unit of work, which is on stdin."""
     COMPONENT = "component"
     """A component, which is run as a command."""
+    PYTHON = "python"
+    """A component with CPython inside, in which a function of shipped source is called: see ww/python."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -66,6 +66,8 @@ class Invocation:
     deterministic: bool = False
     seed: int = 0
     """Of a deterministic run's random numbers."""
+    code: bytes = b""
+    """Of a Python guest: a zip of the sources that args[0], module:qualname, is in."""
     context: bytes = b""
     """A reactor's instance serves one context only; empty: one run only."""
 

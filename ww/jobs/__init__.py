@@ -1,0 +1,1 @@
+"""Python functions on the cluster, as a program uses them."""
