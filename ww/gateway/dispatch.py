@@ -331,8 +331,7 @@ class Dispatcher:
         if slot.stuck_at is not None:
             slot.is_short = False
         elif latest.reason != "cancelled":
-            # What brings files along or back is long on its way.
-            slot.is_short = latest.wall_s < _SHORT_S and not (task.spec.files or task.spec.artifacts)
+            slot.is_short = latest.wall_s < _SHORT_S and not task.spec.is_bulky
 
     def _judge_stuck(self, group: Group, ended: Sequence[Ended], now: float) -> None:
         """See whether the run that a slot seemed stuck at did take long."""

@@ -62,8 +62,8 @@ def group_size(task: Task, now: float, slots: int, input_bytes: int) -> int:
     """Say how many runs of a task should travel together, where all workers together have so many slots and one run is
     given so many bytes."""
     spec = task.spec
-    # What brings files along or back is long on its way.
-    if spec.repeats == 1 or spec.files or spec.artifacts or not (expected_s := task.expected_s):
+    # What may call others waits for them, with its slot, and nothing may wait behind it.
+    if spec.repeats == 1 or spec.is_bulky or spec.grants or not (expected_s := task.expected_s):
         return 1
     size = min(_GROUP_MAX, _GROWTH * task.timed, int(_GROUP_S / expected_s))
     if size <= 1:

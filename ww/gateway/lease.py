@@ -273,7 +273,9 @@ def _fill_invocation(invocation: Any, spec: Spec, files: bytes) -> None:
     if spec.stdin:
         invocation.stdin = spec.stdin
     if files:
-        invocation.files = files
+        # What a Python guest is given, nobody unpacks.
+        setattr(invocation, "code" if spec.kind == Kind.PYTHON else "files", files)
+    invocation.depth = spec.depth
     if spec.artifacts:
         invocation.artifacts = spec.artifacts
     if spec.dirs:
