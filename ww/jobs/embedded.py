@@ -23,6 +23,8 @@ from pathlib import Path
 from typing import Any, Final
 
 import ww
+from ww.client.call import Retry
+from ww.client.native import LinkConfig, NativeClient
 from ww.errors import PeerError, UsageError
 from ww.identity import Identity
 
@@ -33,6 +35,7 @@ _VARIABLES: Final = ("WW_CACHE", "WW_CACHE_MAX", "WW_NICE", "WW_SLOTS")
 _LINE_BYTES_MAX: Final = 4096
 _DETAIL_MAX: Final = 300
 _ENDS_WITHIN_S: Final = 10.0
+_LOOK_S: Final = 0.005
 _NODE_OPTIONS: Final = ("--no-multicast", "--no-mdns", "--log", "warning")
 # What this program does is forgotten with it, so little is kept. A run that one worker cannot do, nobody ever will.
 _GATEWAY_OPTIONS: Final = (
@@ -143,6 +146,7 @@ class _Nodes:
         try:
             self.client = Identity.generate()
             self.peer_id = _make_key(self.folder / "gateway.key")
+            gateways = _write(self.folder / "gateways", self.peer_id)
             workers = _write(self.folder / "workers", _make_key(self.folder / "worker.key"))
             clients = _write(self.folder / "clients", str(self.client.peer_id))
             state = ("--state", str(self.folder), *_NODE_OPTIONS)
@@ -150,7 +154,7 @@ class _Nodes:
             # Nobody has a token, so nobody uses HTTP.
             tokens = ("--token-file", _write(self.folder / "tokens", ""))
             admit = ("--admit", f"allow:{workers}", "--tasks-admit", f"allow:{clients}")
-            dial = ("--dial", self.peer_id, "--key", str(self.folder / "worker.key"))
+            dial = ("--admit", f"allow:{gateways}", "--dial", self.peer_id, "--key", str(self.folder / "worker.key"))
             self._gateway = _Process(
                 "gateway", (*state, *admit, *tokens, *_GATEWAY_OPTIONS), self.folder, has_words=True
             )
@@ -172,6 +176,27 @@ class _Nodes:
             threading.Thread(
                 target=self._watch, args=(process,), name=f"ww-embedded-{process.name}", daemon=True
             ).start()
+
+        self._await_worker()
+
+    def _await_worker(self) -> None:
+        """Return when the gateway has the worker."""
+        end = time.monotonic() + self._config.start_timeout_s
+        # Whoever asks for the first time would wait for a gateway that is gone.
+        with NativeClient(self.peer_id, self.link(), retry=Retry(retries=0), timeout_s=1.0) as client:
+            while not self.problem:
+                with contextlib.suppress(PeerError):
+                    if client.workers():
+                        return
+                if time.monotonic() > end:
+                    said = self._worker.last_words()
+                    raise PeerError(f"the embedded worker was not there in {self._config.start_timeout_s:g} s: {said}")
+                time.sleep(_LOOK_S)
+        raise PeerError(self.problem)
+
+    def link(self) -> LinkConfig:
+        """Return how a client reaches it."""
+        return LinkConfig(self.client, state_directory=self.folder, multicast=False, mdns=False)
 
     def _begin_gateway(self) -> None:
         self._gateway.begin()
@@ -260,9 +285,9 @@ class Embedded:
         """Whether it has not ended."""
         return not self._nodes.is_ended
 
-    def settings(self) -> dict[str, Any]:
-        """Return how a client reaches it: fields of LinkConfig."""
-        return {"key": self._nodes.client, "state_directory": self.folder, "multicast": False, "mdns": False}
+    def link(self) -> LinkConfig:
+        """Return how a client reaches it."""
+        return self._nodes.link()
 
     def leave(self) -> None:
         """Have nothing to do with it, in a process that was forked."""

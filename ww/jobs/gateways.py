@@ -9,7 +9,6 @@ what is run. A named gateway is not tried here: the first call says what is wron
 import contextlib
 import os
 import threading
-import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -26,7 +25,6 @@ START_S: Final = 60.0
 _CANDIDATES_MAX: Final = 16
 _TRUE: Final = ("true", "1", "yes")
 _FALSE: Final = ("false", "0", "no")
-_LOOK_S: Final = 0.005
 
 
 @dataclass(frozen=True, slots=True)
@@ -158,18 +156,6 @@ def _found(native: dict[str, Any], timeout_s: float) -> tuple[str, Sequence[str]
 def _embedded(slots: int | None, timeout_s: float, settings: dict[str, Any]) -> Opened:
     from ww.jobs import embedded
 
-    end = time.monotonic() + timeout_s
     it = embedded.shared(embedded.EmbeddedConfig(embedded.check_slots(slots), timeout_s))
-    client = connect(it.target, **settings | it.settings())
-    try:
-        while not (workers := client.workers()):
-            if it.problem or time.monotonic() > end:
-                raise PeerError(it.problem or f"the embedded worker did not start within {timeout_s:g} s")
-            time.sleep(_LOOK_S)
-    except BaseException as error:
-        client.close()
-        if isinstance(error, PeerError) and it.problem:
-            raise PeerError(it.problem) from None
-        raise
-    where = f"embedded gateway with {workers[0].slots} slots (log and state: {it.folder})"
-    return Opened(client, where, lambda: it.problem)
+    client = connect(it.target, **settings | {"config": it.link()})
+    return Opened(client, f"embedded gateway (state and logs: {it.folder})", lambda: it.problem)
