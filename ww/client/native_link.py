@@ -135,7 +135,7 @@ class NativeLink:
                 identity, transport, namespace=config.namespace, hello_timeout_s=timeout_s, ticket_for=ticket_for
             )
             stack.push_async_callback(self._vat.aclose)
-            state = Path(config.state_directory) if config.state_directory is not None else _state_directory()
+            state = Path(config.state_directory) if config.state_directory is not None else state_directory()
             self._book = AddressBook(state / "peers" / config.namespace, (*self.target.addresses, *self._addresses))
             return stack.pop_all()
         raise AssertionError
@@ -205,7 +205,8 @@ def _identity(key: str | os.PathLike[str] | None) -> Identity:
     return Identity.generate() if key is None else Identity.load(Path(key), lock=False)
 
 
-def _state_directory() -> Path:
+def state_directory() -> Path:
+    """Return where nodes of this machine write down their addresses, where nothing else is said."""
     root = os.environ.get("XDG_STATE_HOME", "")
     # What is not absolute does not count. Source: XDG Base Directory Specification.
     return (Path(root) if root.startswith("/") else Path.home() / ".local" / "state") / "ww"
