@@ -171,6 +171,16 @@ class NativeClient:
         """Return who the gateway is."""
         return self._do(self._client.health())
 
+    def begin(
+        self, work: Callable[[AsyncNativeClient], Coroutine[Any, Any, T]]
+    ) -> "concurrent.futures.Future[T]":
+        """Have work done with the client for asyncio, in the thread where its capabilities live; return its future.
+
+        UsageError when the client is closed, or of another process.
+        """
+        future: concurrent.futures.Future[T] = self._thread.begin(work(self._client))
+        return future
+
     def close(self) -> None:
         """Close the connection and end the thread. Idempotent."""
         self._close()

@@ -84,6 +84,18 @@ class Collector:
         """Whether a module, or space, was taken."""
         return module in self.modules or self._is_of_package(module) or module in self._space_names
 
+    def find_class(self, module: str, qualname: str) -> type | None:
+        """Return a class of what was taken, without asking anybody's code for it."""
+        if not self.knows(module):
+            return None
+        spaces = [space.names for space in self._spaces.values() if space.name == module]
+        names: Any = spaces[0] if spaces else vars(sys.modules[module]) if module in sys.modules else {}
+        value: Any = None
+        for part in qualname.split("."):
+            value = names.get(part)
+            names = type.__getattribute__(value, "__dict__") if isinstance(value, type) else {}
+        return value if isinstance(value, type) else None
+
     @property
     def _space_names(self) -> set[str]:
         return {space.name for space in self._spaces.values()}
@@ -198,6 +210,7 @@ class Collector:
 
     def refer(self, value: Any) -> None:
         """Take what a pickle refers to."""
+        value = function_of(value)
         module, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
         if isinstance(module, str) and isinstance(qualname, str) and not local.is_standard(module):
             self._need_installed(module, f"{module}.{qualname}")
@@ -205,9 +218,10 @@ class Collector:
 
     def refer_later(self, value: Any) -> None:
         """Note what a pickle refers to that was not taken."""
+        value = function_of(value)
         module, qualname = getattr(value, "__module__", None), getattr(value, "__qualname__", None)
-        if not isinstance(module, str) or not isinstance(qualname, str) or module in self.modules:
-            return
+        if not isinstance(module, str) or not isinstance(qualname, str) or module in self.modules or "<" in qualname:
+            return  # pickle refuses what is inside of a function
         if module == "__main__":
             name = qualname.partition(".")[0]
             main = self._spaces.get(id(vars(sys.modules["__main__"])))

@@ -20,7 +20,6 @@ from typing import Any, Final
 
 TEXT_BYTES_MAX: Final = 8 << 20
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
-_FUTURES: Final = {name: getattr(__future__, name).compiler_flag for name in __future__.all_feature_names}
 # What only code at the top asks for by this instruction; in functions it is LOAD_GLOBAL.
 _LOADS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
 _INLINE: Final = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
@@ -211,7 +210,7 @@ def _lines(text: str, first: int, node: ast.stmt) -> list[str]:
 
 def _with_futures(found: Definition, tree: ast.Module, flags: int) -> Definition:
     """Have the text compiled as the whole was."""
-    names = {name for name, flag in _FUTURES.items() if flag and flags & flag}
+    names = {"annotations"} if flags & __future__.annotations.compiler_flag else set()
     for node in tree.body:
         if isinstance(node, ast.ImportFrom) and node.module == "__future__":
             names.update(alias.name for alias in node.names)

@@ -32,7 +32,8 @@ class _Pickler(pickle.Pickler):
         self._refer = refer
 
     def reducer_override(self, value: Any) -> Any:
-        self._refer(value if isinstance(value, type | types.FunctionType | types.BuiltinFunctionType) else type(value))
+        is_named = isinstance(value, type | types.FunctionType | types.BuiltinFunctionType)
+        self._refer(value if is_named or hasattr(type(value), "__ww_function__") else type(value))
         return NotImplemented
 
 
@@ -89,8 +90,8 @@ def _can_pickle(value: Any) -> bool:
 def refusal(what: str, value: Any, error: Exception) -> NotSendable:
     """Return the error for a value that pickle refuses: it names the innermost part that is to blame."""
     path, part = _culprit(value)
-    where = f", {path.lstrip('.')} of it," if path else ""
-    return NotSendable(f"cannot send {what}:{where} {'is ' if path else ''}{_described(part, error)}")
+    where = f"{path.lstrip('.')} of it is " if path else ""
+    return NotSendable(f"cannot send {what}: {where}{_described(part, error)}")
 
 
 def _culprit(value: Any) -> tuple[str, Any]:

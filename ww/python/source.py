@@ -73,6 +73,8 @@ class Code:
     content: bytes = field(repr=False)
     """The zip."""
     digest: str
+    extras: frozenset[tuple[str, str]] = field(repr=False)
+    """What was asked for beside the functions."""
     _collector: Collector = field(repr=False)
     _pickler: Any = field(repr=False)
 
@@ -87,6 +89,10 @@ class Code:
     def knows(self, module: str) -> bool:
         """Whether a module, or space, is in the zip."""
         return self._collector.knows(module)
+
+    def find_class(self, module: str, qualname: str) -> type | None:
+        """Return a class that the zip has too, as it is here: imports nothing, runs nothing."""
+        return self._collector.find_class(module, qualname)
 
     def write_call(self, args: Sequence[Any], kwargs: dict[str, Any], what: str, *, trust: bool) -> bytes:
         """Return the request for one call of what. NotSendable names what of it cannot travel.
@@ -123,4 +129,4 @@ def collect(functions: Sequence[Any], packages: Iterable[str] = (), extras: Iter
             collector.need(module, name)
         content = collector.zip()
     pickler = argument_pickler(collector.refer_later)
-    return Code(names, content, hashlib.sha256(content).hexdigest(), collector, pickler)
+    return Code(names, content, hashlib.sha256(content).hexdigest(), frozenset(extras), collector, pickler)
