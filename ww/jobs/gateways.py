@@ -9,8 +9,8 @@ what is run. A named gateway is not tried here: the first call says what is wron
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,22 +34,41 @@ _FALSE: Final = ("false", "0", "no")
 
 
 @dataclass(frozen=True, slots=True)
+class Chosen:
+    """A gateway, and how it is reached."""
+
+    target: str = field(repr=False)
+    """For ww.client.connect; there may be a ticket in it."""
+    settings: Mapping[str, Any] = field(repr=False)
+    """For it too."""
+    where: str
+    """Which gateway it is, for people."""
+    problem: Callable[[], str] = lambda: ""
+    """Why an embedded cluster has ended by itself; nothing while it has not."""
+
+
+@dataclass(frozen=True, slots=True)
 class Opened:
     """A client of the gateway that was chosen."""
 
     client: Client
     """A Client, or a NativeClient, which has the same methods."""
     where: str
-    """Which gateway it is, for people."""
     problem: Callable[[], str] = lambda: ""
-    """Why an embedded cluster has ended by itself; nothing while it has not."""
+    """See Chosen."""
 
     def close(self) -> None:
         """Close the client; an embedded cluster stays for the program's next one. Idempotent."""
         self.client.close()
 
 
-def open_client(
+def open_client(target: str | None = None, **settings: Any) -> Opened:
+    """Return a client of the gateway that choose chooses."""
+    chosen = choose(target, **settings)
+    return Opened(connect(chosen.target, **chosen.settings), chosen.where, chosen.problem)
+
+
+def choose(
     target: str | None = None,
     *,
     lan: bool | None = None,
@@ -57,8 +76,8 @@ def open_client(
     find_timeout_s: float | None = None,
     start_timeout_s: float = START_S,
     **settings: Any,
-) -> Opened:
-    """Return a client of the gateway that is named, else of one that is there, else of an embedded one.
+) -> Chosen:
+    """Choose the gateway that is named, else one that is there, else an embedded one, which is started.
 
     target: http://HOST:PORT, a peer id, an address that ends in /p2p/PEER_ID, what ww ticket prints, or "embedded".
     lan: whether gateways of other machines are looked for, too (WW_LAN). slots: of an embedded cluster that is started
@@ -70,12 +89,12 @@ def open_client(
     lan = _truth("WW_LAN") if lan is None else lan
     named, of_whom = (target, "") if target is not None else (_variable(), " (WW_GATEWAY)")
     if named is not None and named != EMBEDDED:
-        return Opened(connect(named, **_settings_for(named, lan, settings)), _shown(named) + of_whom)
+        return Chosen(named, _settings_for(named, lan, settings), _shown(named) + of_whom)
     native = _of_link(lan) | settings
     if named is None and (found := _found(native, find_timeout_s or (FIND_BEYOND_S if lan else FIND_S))) is not None:
         peer_id, addresses = found
         where = f"gateway {peer_id}, found on this machine" + (" or its networks" if lan else "")
-        return Opened(connect(peer_id, **native | {"addresses": [*native["addresses"], *addresses]}), where)
+        return Chosen(peer_id, native | {"addresses": [*native["addresses"], *addresses]}, where)
     return _embedded(slots, start_timeout_s, settings)
 
 
@@ -161,9 +180,9 @@ def _found(native: dict[str, Any], timeout_s: float) -> tuple[str, Sequence[str]
     return found[0] if found else None
 
 
-def _embedded(slots: int | None, timeout_s: float, settings: dict[str, Any]) -> Opened:
+def _embedded(slots: int | None, timeout_s: float, settings: dict[str, Any]) -> Chosen:
     from ww.jobs import embedded
 
     it = embedded.shared(embedded.EmbeddedConfig(embedded.check_slots(slots), timeout_s))
-    client = connect(it.target, **settings | {"config": it.link()})
-    return Opened(client, f"embedded gateway (state and logs: {it.folder})", lambda: it.problem)
+    where = f"embedded gateway (state and logs: {it.folder})"
+    return Chosen(it.target, settings | {"config": it.link()}, where, lambda: it.problem)
