@@ -9,8 +9,8 @@ what is run. A named gateway is not tried here: the first call says what is wron
 import contextlib
 import os
 import threading
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -21,10 +21,30 @@ from ww.errors import PeerError, UsageError
 EMBEDDED: Final = "embedded"
 """The target that asks for a cluster of the program's own."""
 FIND_S: Final = 0.5
+"""Seconds in which a gateway of this machine answers, if one does."""
+FIND_BEYOND_S: Final = 2.0
 START_S: Final = 60.0
 _CANDIDATES_MAX: Final = 16
+# On networks workers answer as well, and cannot be told from gateways until they are asked.
+_CANDIDATES_BEYOND_MAX: Final = 256
+# Beginning and ending a search, mDNS most of it.
+_TIDY_S: Final = 3.0
 _TRUE: Final = ("true", "1", "yes")
 _FALSE: Final = ("false", "0", "no")
+
+
+@dataclass(frozen=True, slots=True)
+class Chosen:
+    """A gateway, and how it is reached."""
+
+    target: str = field(repr=False)
+    """For ww.client.connect; there may be a ticket in it."""
+    settings: Mapping[str, Any] = field(repr=False)
+    """For it too."""
+    where: str
+    """Which gateway it is, for people."""
+    problem: Callable[[], str] = lambda: ""
+    """Why an embedded cluster has ended by itself; nothing while it has not."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,41 +54,47 @@ class Opened:
     client: Client
     """A Client, or a NativeClient, which has the same methods."""
     where: str
-    """Which gateway it is, for people."""
     problem: Callable[[], str] = lambda: ""
-    """Why an embedded cluster has ended by itself; nothing while it has not."""
+    """See Chosen."""
 
     def close(self) -> None:
         """Close the client; an embedded cluster stays for the program's next one. Idempotent."""
         self.client.close()
 
 
-def open_client(
+def open_client(target: str | None = None, **settings: Any) -> Opened:
+    """Return a client of the gateway that choose chooses."""
+    chosen = choose(target, **settings)
+    return Opened(connect(chosen.target, **chosen.settings), chosen.where, chosen.problem)
+
+
+def choose(
     target: str | None = None,
     *,
     lan: bool | None = None,
     slots: int | None = None,
-    find_timeout_s: float = FIND_S,
+    find_timeout_s: float | None = None,
     start_timeout_s: float = START_S,
     **settings: Any,
-) -> Opened:
-    """Return a client of the gateway that is named, else of one that is there, else of an embedded one.
+) -> Chosen:
+    """Choose the gateway that is named, else one that is there, else an embedded one, which is started.
 
     target: http://HOST:PORT, a peer id, an address that ends in /p2p/PEER_ID, what ww ticket prints, or "embedded".
     lan: whether gateways of other machines are looked for, too (WW_LAN). slots: of an embedded cluster that is started
-    now. find_timeout_s, start_timeout_s: seconds that looking for one and starting one may take. settings: those of
-    ww.client.connect, above what WW_TOKEN, WW_CA, WW_INSECURE, WW_KEY, WW_ADDR, WW_NS, WW_STATE, WW_DISCOVER,
-    WW_NO_MULTICAST and WW_NO_MDNS say. Takes a while: not for an event loop's thread. Raises UsageError, PeerError.
+    now. find_timeout_s, start_timeout_s: seconds that looking for one (0.5; with lan 2) and starting one may take.
+    settings: those of ww.client.connect, above what WW_TOKEN, WW_CA, WW_INSECURE, WW_KEY, WW_ADDR, WW_NS, WW_STATE,
+    WW_DISCOVER, WW_NO_MULTICAST and WW_NO_MDNS say. Takes a while: not for an event loop's thread. Raises UsageError,
+    PeerError.
     """
     lan = _truth("WW_LAN") if lan is None else lan
     named, of_whom = (target, "") if target is not None else (_variable(), " (WW_GATEWAY)")
     if named is not None and named != EMBEDDED:
-        return Opened(connect(named, **_settings_for(named, lan, settings)), _shown(named) + of_whom)
+        return Chosen(named, _settings_for(named, lan, settings), _shown(named) + of_whom)
     native = _of_link(lan) | settings
-    if named is None and (found := _found(native, find_timeout_s)) is not None:
+    if named is None and (found := _found(native, find_timeout_s or (FIND_BEYOND_S if lan else FIND_S))) is not None:
         peer_id, addresses = found
         where = f"gateway {peer_id}, found on this machine" + (" or its networks" if lan else "")
-        return Opened(connect(peer_id, **native | {"addresses": [*native["addresses"], *addresses]}), where)
+        return Chosen(peer_id, native | {"addresses": [*native["addresses"], *addresses]}, where)
     return _embedded(slots, start_timeout_s, settings)
 
 
@@ -136,7 +162,8 @@ def _found(native: dict[str, Any], timeout_s: float) -> tuple[str, Sequence[str]
     from ww.jobs import search
 
     config = LinkConfig(**{name: native[name] for name in LinkConfig.__slots__ if name in native})
-    registered = search.registered(config)[:_CANDIDATES_MAX]
+    candidates_max = _CANDIDATES_BEYOND_MAX if config.lan else _CANDIDATES_MAX
+    registered = search.registered(config)[:candidates_max]
     if not registered and not config.lan:
         return None
     found: list[tuple[str, Sequence[str]]] = []
@@ -144,18 +171,18 @@ def _found(native: dict[str, Any], timeout_s: float) -> tuple[str, Sequence[str]
     def look() -> None:
         # What fails here fails for a named gateway too, and is said there.
         with contextlib.suppress(PeerError, UsageError, OSError):
-            found.extend(search.run(config, registered, timeout_s, _CANDIDATES_MAX))
+            found.extend(search.run(config, registered, timeout_s, candidates_max))
 
     # A loop of its own: the caller may be in one, of another kind.
     thread = threading.Thread(target=look, name="ww-find-gateway", daemon=True)
     thread.start()
-    thread.join(2 * timeout_s + 1)
+    thread.join(timeout_s + _TIDY_S)
     return found[0] if found else None
 
 
-def _embedded(slots: int | None, timeout_s: float, settings: dict[str, Any]) -> Opened:
+def _embedded(slots: int | None, timeout_s: float, settings: dict[str, Any]) -> Chosen:
     from ww.jobs import embedded
 
     it = embedded.shared(embedded.EmbeddedConfig(embedded.check_slots(slots), timeout_s))
-    client = connect(it.target, **settings | {"config": it.link()})
-    return Opened(client, f"embedded gateway (state and logs: {it.folder})", lambda: it.problem)
+    where = f"embedded gateway (state and logs: {it.folder})"
+    return Chosen(it.target, settings | {"config": it.link()}, where, lambda: it.problem)

@@ -58,11 +58,11 @@ async def _search(config: LinkConfig, known: Iterable[PeerId], timeout_s: float,
     for peer_id in known:
         consider(peer_id, book.lookup(peer_id))
     try:
-        with suppress(TimeoutError):
-            async with asyncio.timeout(timeout_s):
-                if config.lan:
-                    await _beyond(config, consider, found)
-                else:
+        if config.lan:
+            await _beyond(config, consider, found, timeout_s)
+        else:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(timeout_s):
                     await _first(found, asked.values())
         return [found.result()] if found.done() else []
     finally:
@@ -80,7 +80,7 @@ async def _first(found: "asyncio.Future[Found]", asks: Iterable["asyncio.Task[No
         all_asked.cancel()
 
 
-async def _beyond(config: LinkConfig, consider: Any, found: "asyncio.Future[Found]") -> None:
+async def _beyond(config: LinkConfig, consider: Any, found: "asyncio.Future[Found]", timeout_s: float) -> None:
     """Ask whoever answers on this machine and its networks, until one is found."""
     groups = tuple(g if isinstance(g, MulticastGroup) else MulticastGroup.parse(g) for g in config.groups)
     ways = DiscoveryConfig(True, config.multicast, groups or DiscoveryConfig().groups, config.mdns)
@@ -89,8 +89,11 @@ async def _beyond(config: LinkConfig, consider: Any, found: "asyncio.Future[Foun
     async with Discovery(
         ways, writer, SystemClock(), on_found=consider, on_claim=consider, on_heartbeat=lambda *_: None
     ) as discovery:
-        discovery.look_for_anybody()
-        await found
+        # A worker that answers first is no gateway.
+        discovery.look_for_everybody()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(timeout_s):
+                await found
 
 
 async def _takes_work(
