@@ -6,9 +6,9 @@ Must not know where it runs: dispatcher.py sends it to a cluster, local.py to a 
 from dataclasses import dataclass, field
 from typing import Any
 
-from ww.jobs.future import JobFuture
+from ww.jobs.future import CancelledError, JobFuture
 from ww.jobs.options import JobOptions
-from ww.python.outcome import CancelledError, Ended, value_of
+from ww.python.outcome import Ended, value_of
 from ww.python.source import Code
 
 

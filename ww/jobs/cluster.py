@@ -9,7 +9,7 @@ import os
 import threading
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
 from types import TracebackType
-from typing import Any, ParamSpec, Self, TypeVar, cast
+from typing import Any, ParamSpec, Self, TypeVar
 
 from ww.errors import ClosedError, UsageError
 from ww.jobs import gateways
@@ -32,7 +32,7 @@ class Cluster(Runner):
     """A cluster's functions. Use it with `with` or `async with`, or open and close it. Threads may share it."""
 
     def __init__(self, target: str | None = None, **settings: Any) -> None:
-        """Make one; nothing is opened yet. target and settings: see gateways.open_client."""
+        """Make one; nothing is opened yet. target and settings: see gateways.choose."""
         self._target = target
         self._settings = settings
         self._lock = threading.Lock()
@@ -69,9 +69,10 @@ class Cluster(Runner):
                 raise ClosedError("the connection to the cluster is closed")
             if self._dispatcher is None:
                 component = build.component_path()
-                opened = gateways.open_client(self._target, make=open_link, **self._settings)
-                self._problem, self._where = opened.problem, opened.where
-                self._dispatcher = Dispatcher(cast(Any, opened.client), component, opened.problem)
+                chosen = gateways.choose(self._target, **self._settings)
+                link = open_link(chosen.target, **chosen.settings)
+                self._problem, self._where = chosen.problem, chosen.where
+                self._dispatcher = Dispatcher(link, component, chosen.problem)
             return self._dispatcher
 
     def close(self) -> None:
@@ -169,7 +170,7 @@ def connect(target: str | None = None, **settings: Any) -> Connection:
     """Return a connection to a cluster, to be used with `async with` or `with`.
 
     target: http://HOST:PORT, a peer id or an address that ends in /p2p/PEER_ID; without one the gateway that WW_GATEWAY
-    names, else one that is found, else one that is started for the program's life. settings: those of ww.client.connect.
+    names, else one that is found, else one that is started for the program's life. settings: see gateways.choose.
     """
     return Connection(Cluster(target, **settings))
 

@@ -18,8 +18,9 @@ from ww.client.aio import AsyncClient
 from ww.client.answer import Result
 from ww.errors import ClosedError, NotFound, PeerError, RunLost, UsageError, WwError
 from ww.jobs.call import Call, Target
+from ww.jobs.future import CancelledError
 from ww.jobs.link import Link
-from ww.python.outcome import CancelledError, Ended
+from ww.python.outcome import Ended
 from ww.uuid7 import uuid7
 
 CALLS_MAX: Final = 10_000
@@ -52,7 +53,7 @@ class _Lane:
         self.target = target
         self.spread = spread
         self.waiting: deque[Call] = deque()
-        self.is_busy = False
+        self.sending: _Group | None = None
 
     def take(self) -> list[Call]:
         """Return calls that go together."""
@@ -146,27 +147,23 @@ class Dispatcher:
 
     def _pump(self, client: AsyncClient, lane: _Lane) -> None:
         """Send what waits, unless something is being sent."""
-        if lane.is_busy:
+        if lane.sending is not None:
             return
         calls = lane.take()
         if not calls:
             self._lanes.pop((id(lane.target), lane.spread), None)
             return
-        lane.is_busy = True
-        group = _Group(calls)
+        group = lane.sending = _Group(calls)
         self._groups.add(group)
         for call in calls:
             call.group = group
             call.future.sent()
 
         def was_sent() -> None:
-            nonlocal freed
-            if not freed:
-                freed = True
-                lane.is_busy = False
+            if lane.sending is group:
+                lane.sending = None
                 self._pump(client, lane)
 
-        freed = False
         group.following = self._spawn(self._follow(client, group, was_sent))
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":

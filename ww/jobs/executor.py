@@ -1,7 +1,6 @@
 """concurrent.futures' Executor over a cluster. Where calls go: cluster.py."""
 
 import concurrent.futures
-import itertools
 import threading
 import types
 import weakref
@@ -20,9 +19,7 @@ R = TypeVar("R")
 class Executor(concurrent.futures.Executor):
     """Runs functions in sandboxes of a cluster. Also what an event loop's run_in_executor takes."""
 
-    def __init__(
-        self, target: str | None = None, *, job: Mapping[str, Any] | None = None, **settings: Any
-    ) -> None:
+    def __init__(self, target: str | None = None, *, job: Mapping[str, Any] | None = None, **settings: Any) -> None:
         """Make one; it connects when it is first used.
 
         target and settings: see ww.connect. job: options of ww.job for functions that are none.
@@ -43,7 +40,7 @@ class Executor(concurrent.futures.Executor):
         self._keep(future)
         return future
 
-    def map(  # type: ignore[override]
+    def map(
         self, fn: Callable[..., R], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 0
     ) -> Iterator[R]:
         """Call it with an item of each iterable; give the results in their order.
@@ -103,5 +100,3 @@ class Executor(concurrent.futures.Executor):
         if self._is_shut:
             # concurrent.futures' own word for it.
             raise RuntimeError("cannot schedule new futures after shutdown")
-
-
