@@ -57,7 +57,7 @@ class Local(Runner):
     def __init__(self, *, slots: int | None = None, cache: Path | None = None) -> None:
         """Start the thread. slots: runs at a time, as many as there are processors; cache: the folder of modules."""
         self._slots = slots or len(os.sched_getaffinity(0))
-        self._cache = cache or _cache_directory()
+        self._cache = cache or directories.cache()
         self._pid = os.getpid()
         self._component = build.component_path()
         self._tasks: dict[Call, asyncio.Task[None]] = {}
@@ -234,10 +234,6 @@ def _answer(result: Result) -> Answer:
     if result.stdout and not result.stdout_truncated and result.exit_code in (0, 1):
         return Answer(AnswerKind.RAISED if result.exit_code else AnswerKind.VALUE, result.stdout)
     return ended(result.reason, result.detail)
-
-
-def _cache_directory() -> Path:
-    return Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "ww"
 
 
 class _Shared:
