@@ -1,7 +1,10 @@
 """Jobs and classes that tests of calls use: a local module, as a program has them."""
 
+from collections.abc import Callable
 from dataclasses import dataclass
 from enum import Enum
+from types import ModuleType
+from typing import Any
 
 import ww
 
@@ -66,3 +69,32 @@ def squares(count: int) -> list[int]:
 @ww.job(grants=lambda: [countdown])
 def countdown(n: int) -> int:
     return 0 if n == 0 else countdown.remote(n - 1)
+
+
+def closure(n: int) -> Callable[[int], int]:
+    def inner(x: int, by: int = n) -> int:
+        return x * by + twice(n)
+
+    def twice(y: int) -> int:
+        return y if y < 10 else inner(0)
+
+    return inner
+
+
+def factorial() -> Callable[[int], int]:
+    def inner(n: int) -> int:
+        return 1 if n < 2 else n * inner(n - 1)
+
+    return inner
+
+
+def closing_over(module: ModuleType) -> Callable[[], str]:
+    return lambda: module.__name__
+
+
+def lambdas() -> tuple[Callable[[int], int], Callable[[int], int]]:
+    return (lambda x: x + 1), (lambda x: x * 2)
+
+
+NESTED: Any = lambda x: (lambda y: y - x)(9)  # noqa: E731
+DEFAULT: Any = lambda x, f=lambda y: y + 100: f(x)  # noqa: E731

@@ -262,7 +262,10 @@ def fields_of(call: Call) -> dict[str, Any]:
     target = call.target
     fields = target.options.fields() | {"args": [target.name], "files": target.code.content, "name": target.shown[:60]}
     if target.granted:
-        fields["grants"] = [grant.fields() for grant in target.granted.values()]
+        fields["grants"] = [
+            grant.fields() | ({} if grant.name in target.names else {"indirect": True})
+            for grant in target.granted.values()
+        ]
     if call.spread != "pull":
         fields["spread"] = call.spread
     return fields

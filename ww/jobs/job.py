@@ -7,8 +7,8 @@ calls go: runner.py.
 import functools
 import inspect
 import threading
-from collections.abc import Callable, Iterable, Sequence
-from typing import Any, Generic, ParamSpec, TypeVar, Unpack, overload
+from collections.abc import Callable, Coroutine, Iterable, Sequence
+from typing import Any, Final, Generic, ParamSpec, Protocol, TypeVar, Unpack, overload
 
 from ww.errors import UsageError
 from ww.jobs.call import Grant, Target
@@ -20,13 +20,24 @@ from ww.python.collector import function_of, shown
 P = ParamSpec("P")
 R = TypeVar("R")
 
-_ATTEMPTS: int = 3
+_ATTEMPTS: Final = 3
 
 
+class _Decorator(Protocol):
+    """What ww.job with options returns."""
+
+    @overload
+    def __call__(self, function: Callable[P, Coroutine[Any, Any, R]], /) -> "AsyncJob[P, R]": ...
+    @overload
+    def __call__(self, function: Callable[P, R], /) -> "Job[P, R]": ...
+
+
+@overload
+def job(function: Callable[P, Coroutine[Any, Any, R]], /) -> "AsyncJob[P, R]": ...
 @overload
 def job(function: Callable[P, R], /) -> "Job[P, R]": ...
 @overload
-def job(**options: Unpack[OptionFields]) -> "Callable[[Callable[P, R]], Job[P, R]]": ...
+def job(**options: Unpack[OptionFields]) -> _Decorator: ...
 def job(function: Callable[..., Any] | None = None, /, **options: Unpack[OptionFields]) -> Any:
     """Make a function a job, which can be called in sandboxes. Use it with options or without.
 
@@ -37,7 +48,11 @@ def job(function: Callable[..., Any] | None = None, /, **options: Unpack[OptionF
         if name not in known:
             raise UsageError(f"{name}: no option of a job, which has {', '.join(known)}", name)
     made = JobOptions(**options)
-    return Job(function, made) if function is not None else lambda function: Job(function, made)
+
+    def make(function: Callable[..., Any]) -> Job[..., Any]:
+        return (AsyncJob if inspect.iscoroutinefunction(function) else Job)(function, made)
+
+    return make if function is None else make(function)
 
 
 class Job(Generic[P, R]):
@@ -155,6 +170,15 @@ class Job(Generic[P, R]):
         return Target(code.name_of(self._function), shown(self._function), self.options, code, own, grants)
 
 
+class AsyncJob(Job[P, R]):
+    """A job of an async function: the sandbox awaits it, and so does whoever calls it here."""
+
+    def __call__(self, *args: P.args, **kwargs: P.kwargs) -> Coroutine[Any, Any, R]:  # type: ignore[override]
+        """Call the function here: await what it returns."""
+        called: Any = self._function(*args, **kwargs)
+        return called  # type: ignore[no-any-return]
+
+
 def _all_granted(job: Job[Any, Any]) -> dict[int, tuple[Any, JobOptions]]:
     """Return what a job may call, and what that may call in turn, by the function's id."""
     found: dict[int, tuple[Any, JobOptions]] = {}
@@ -183,7 +207,5 @@ def _check_function(function: Any) -> None:
         raise UsageError(f"{name}: it is a job already")
     if isinstance(function, staticmethod | classmethod | property) or not callable(function):
         raise UsageError(f"{name}: a job is a function; expected one outside of a class")
-    if inspect.iscoroutinefunction(function) or inspect.isasyncgenfunction(function):
-        raise UsageError(f"{name}: an async function is no job; expected a plain one, whose future can be awaited")
-    if inspect.isgeneratorfunction(function):
+    if inspect.isgeneratorfunction(function) or inspect.isasyncgenfunction(function):
         raise UsageError(f"{name}: a generator is no job; expected a function that returns a list")

@@ -18,6 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Final
 
+from ww.directories import cache_directory
 from ww.errors import ClosedError, UsageError, WwError
 from ww.jobs.call import Call, Target
 from ww.jobs.options import JobOptions
@@ -57,7 +58,7 @@ class Local(Runner):
     def __init__(self, *, slots: int | None = None, cache: Path | None = None) -> None:
         """Start the thread. slots: runs at a time, as many as there are processors; cache: the folder of modules."""
         self._slots = slots or len(os.sched_getaffinity(0))
-        self._cache = cache or directories.cache()
+        self._cache = cache or cache_directory()
         self._pid = os.getpid()
         self._component = build.component_path()
         self._tasks: dict[Call, asyncio.Task[None]] = {}

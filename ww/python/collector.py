@@ -329,11 +329,15 @@ class Collector:
             self._add(space, each)
 
     def _add_value(self, space: _Space, name: str, value: Any) -> None:
+        function = function_of(value)
+        if isinstance(function, types.FunctionType) and function.__globals__ is space.names:
+            key = self._unnamed(function)
+        elif is_job(value):
+            key = self.name_of(function)
         if is_job(value):
-            key = self.name_of(function_of(value))
             space.steps.append({"job": name, "key": key, "options": {}})
-        elif isinstance(value, types.FunctionType):
-            space.steps.append({"function": name, "key": self.name_of(value)})
+        elif isinstance(function, types.FunctionType):
+            space.steps.append({"function": name, "key": key})
         else:
             path = self._pickle(value, f"{name}, which is used")
             space.steps.append({"value": name, "pickle": path})
@@ -345,6 +349,9 @@ class Collector:
             return ("job", self.name_of(function_of(value)), {})
         if isinstance(value, types.FunctionType) and _found(value.__module__, value.__qualname__) is not value:
             return ("function", self.name_of(value))
+        if isinstance(value, types.ModuleType):
+            self.module(value.__name__)
+            return ("module", value.__name__)
         return None
 
     def _pickle(self, value: Any, what: str) -> str:

@@ -44,8 +44,9 @@ types.FunctionType: neither decorators, defaults nor annotations are evaluated. 
 cells are unpickled, so that functions may refer to each other. "qualname" is the function's __qualname__.
 Or it is `{"pickle": ".ww/5.pickle"}`: something else that can be called (functools.partial, a bound method).
 
-**Pickles** are of protocol 5, read with find_class as ever, and with persistent_load for two kinds of tuples:
-`("function", KEY)` is the function of that name (see Names), `("job", KEY, options)` is ww.job(**options) of it.
+**Pickles** are of protocol 5, read with find_class as ever, and with persistent_load for three kinds of tuples:
+`("function", KEY)` is the function of that name (see Names), `("job", KEY, options)` is ww.job(**options) of it,
+`("module", NAME)` that module, or a placeholder.
 
 **Names.** What is called, and granted, is named as `module:qualname`. It is looked up in "functions" first; otherwise
 it is that attribute of that module, a space's included, and where that is a job the job's function. A job that
