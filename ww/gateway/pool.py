@@ -307,8 +307,8 @@ class WorkerPool:
 
     def _may_lend(self, entry: WorkerEntry | None) -> bool:
         """Whether the slots that a worker lends may be used: neither a drain nor a reservation stops that, since both
-        wait for the runs that lend them."""
-        if entry is None or entry.leaving:
+        wait for the runs that lend them, and so does a worker that is leaving."""
+        if entry is None:
             return False
         breaker = self._breakers.get(entry.peer.peer_id)
         return breaker is None or breaker.state(self._clock.now()) is not BreakerState.OPEN
