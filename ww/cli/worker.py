@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ww.cli.options import add_node_options, add_ticket_options, dialled, node_config
-from ww.cli.parser import Parser, cache_directory, count, niceness, seconds, size
+from ww.cli.parser import Parser, cache_directory, count, niceness, seconds, size, whole
 from ww.cli.process import log_to_stderr, on_stop_signals
 from ww.clock import SystemClock
 from ww.errors import UsageError
@@ -64,7 +64,7 @@ def add_to(parser: Parser) -> None:
         ),
         (
             "--nesting",
-            count,
+            whole,
             config.nesting,
             "depth of calls within calls of Python functions; 0: no run calls another",
         ),

@@ -5,7 +5,7 @@ a limit has its tasks looked at again, and not more often than that pays.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final, NamedTuple
 
 from ww.errors import Overloaded
@@ -43,6 +43,8 @@ class _Held:
         self.looked_count = 0
         """Tasks that were open then."""
         self.total = Share(0, 0, 0)
+        self.caller: Caller
+        """As it came last: its limits may change."""
 
     def set(self, id: str, share: Share | None) -> None:
         old = self.shares.pop(id, None)
@@ -87,6 +89,12 @@ class Quotas:
         finally:
             held.being_added.discard(spec.id)
 
+    def taking_nested(self, spec: Spec) -> AbstractContextManager[None]:
+        """Count a task that a run of its owner's called for. Raises as `taking` does."""
+        held = self._held.get(spec.owner)
+        # Whose limits nobody has seen since the start, has none that could be looked up by a name.
+        return self.taking(held.caller, spec) if held is not None else nullcontext()
+
     def _of(self, caller: Caller) -> _Held | None:
         """Return what a caller holds, if that is counted: once it is, for good, since limits come and go."""
         held = self._held.get(caller.name)
@@ -98,6 +106,8 @@ class Quotas:
                 if task.spec.owner == caller.name:
                     held.set(task.spec.id, share_of(task.spec))
             held.looked_count = len(held.shares)
+        if held is not None:
+            held.caller = caller
         return held
 
     def _forget_idle(self) -> None:
