@@ -36,15 +36,15 @@ def share_of(spec: Spec) -> Share:
 class _Held:
     """What one caller holds."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, caller: Caller) -> None:
+        self.caller = caller
+        """As it came last: its limits may change."""
         self.shares: dict[str, Share] = {}
         self.being_added: set[str] = set()
         self.looked_at = now
         self.looked_count = 0
         """Tasks that were open then."""
         self.total = Share(0, 0, 0)
-        self.caller: Caller
-        """As it came last: its limits may change."""
 
     def set(self, id: str, share: Share | None) -> None:
         old = self.shares.pop(id, None)
@@ -101,7 +101,7 @@ class Quotas:
         if held is None and caller.quota.is_limited:
             if len(self._held) >= _CALLERS_MAX:
                 self._forget_idle()
-            held = self._held[caller.name] = _Held(self._now())
+            held = self._held[caller.name] = _Held(self._now(), caller)
             for task in self._open_tasks():
                 if task.spec.owner == caller.name:
                     held.set(task.spec.id, share_of(task.spec))
