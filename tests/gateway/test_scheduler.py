@@ -497,7 +497,7 @@ async def test_all_that_a_task_asks_for_is_in_its_invocation(gateway: Gateway) -
             "filesBytes": 70, "artifactBytes": 50,
         },
         "files": zipped(a=b"x"), "artifacts": ["out"], "dirs": ["data", "out"], "deterministic": True,
-        "seed": 2**64 - 1, "context": b"",
+        "seed": 2**64 - 1, "context": b"", "depth": 0,
     }  # fmt: skip
 
 

@@ -44,6 +44,8 @@ class GrantFields(TypedDict, total=False):
     retries: int | None
     grants: Sequence[str] | None
     """Names, of the same list, of what it may have called in turn."""
+    indirect: bool | None
+    """Whether only those may have it called that name it in their grants."""
 
 
 class TaskFields(TypedDict, total=False):
@@ -329,8 +331,9 @@ _WRITERS: Final[dict[str, tuple[str, _Writer]]] = {
 }
 _OF_GRANTS: Final = {
     "name": "name",
-    **{name: _WRITERS[name][0] for name in GrantFields.__annotations__ if name not in ("name", "grants")},
+    **{name: _WRITERS[name][0] for name in GrantFields.__annotations__ if name in _WRITERS and name != "grants"},
     "grants": "grants",
+    "indirect": "indirect",
 }
 PARENT_FIELDS: Final = frozenset(_WRITERS)
 FORM_NAMES: Final = {name: field for name, (field, _) in _WRITERS.items()}

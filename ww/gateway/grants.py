@@ -21,6 +21,7 @@ _VALUES: Final = {
     for each in known.VALUES
     if each.name in ("duration", "memory", "output", "fuel", "cpu_seconds", "retries")
 }
+_OTHERS: Final = ("name", "grants", "indirect")
 LIMITS: Final = tuple(_VALUES)
 """What may be said of each beside its name and its own grants."""
 
@@ -58,12 +59,12 @@ def read_grants(text: str, limits: RequestLimits) -> tuple[Grant, ...]:
 
 def _grant(given: Mapping[str, Any], limits: RequestLimits) -> Grant:
     values = {each.to: known.defaults(limits).get(each.to, 0) for each in _VALUES.values()}
-    name, grants = given.get("name"), given.get("grants")
+    name, grants, indirect = given.get("name"), given.get("grants"), given.get("indirect", False)
     for key, value in given.items():
-        if key in ("name", "grants") or value is None:
+        if key in _OTHERS or value is None:
             continue
         if key not in _VALUES:
-            expected = " ".join(sorted((*_VALUES, "name", "grants")))
+            expected = " ".join(sorted((*_VALUES, *_OTHERS)))
             raise UsageError(f"{key[:60]}: no such member; known are {expected}")
         if isinstance(value, bool) or not isinstance(value, int | float | str):
             raise UsageError(f"{key}: expected a number")
@@ -72,7 +73,9 @@ def _grant(given: Mapping[str, Any], limits: RequestLimits) -> Grant:
         raise UsageError("name: expected a function as module:qualname")
     if grants is not None and not (isinstance(grants, list) and all(isinstance(each, str) for each in grants)):
         raise UsageError("grants: expected an array of names")
-    return Grant(name=name, grants=tuple(dict.fromkeys(grants or ())), **values)
+    if indirect is not None and not isinstance(indirect, bool):
+        raise UsageError("indirect: expected true or false")
+    return Grant(name=name, grants=tuple(dict.fromkeys(grants or ())), is_indirect=bool(indirect), **values)
 
 
 def _text(value: float | str) -> str:

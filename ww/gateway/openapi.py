@@ -284,9 +284,9 @@ def _grant(limits: RequestLimits) -> _Json:
     name = {"type": "string", "pattern": f"^{fields.FUNCTION_PATTERN}$", "maxLength": fields.FUNCTION_CHARACTERS_MAX}
     members = {name: _form_field(fields.ALL[name], limits) for name in LIMITS}
     of_these = {"type": "array", "items": {"type": "string"}, "description": "Those of these that it may have called."}
-    return _members({"name": name | {"description": "module:qualname."}, **members, "grants": of_these}) | {
-        "required": ["name"]
-    }
+    indirect = {"type": "boolean", "default": False, "description": "Whether only those of these may that name it."}
+    named = {"name": name | {"description": "module:qualname."}}
+    return _members({**named, **members, "grants": of_these, "indirect": indirect}) | {"required": ["name"]}
 
 
 def _form_field(each: fields.Field, limits: RequestLimits) -> _Json:

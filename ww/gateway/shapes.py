@@ -99,6 +99,7 @@ _GRANT: Final = _object(
         "cpu_seconds": _or_null(_SECONDS),
         "retries": _COUNT,
         "grants": _TEXTS,
+        "indirect": _TRUTH,
     }
 )
 _TASK: Final = _object(

@@ -67,6 +67,8 @@ class Grant:
     retries: int = 0
     grants: tuple[str, ...] = ()
     """Names, of the same list, of what it may have called in turn."""
+    is_indirect: bool = False
+    """Whether only those may have it called that name it in their grants."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

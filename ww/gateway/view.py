@@ -77,6 +77,7 @@ def grant_json(grant: Grant) -> dict[str, Any]:
         "cpu_seconds": grant.cpu_s or None,
         "retries": grant.retries,
         "grants": grant.grants,
+        "indirect": grant.is_indirect,
     }
 
 

@@ -14,6 +14,7 @@ from typing import Any, Final, Self
 from ww.errors import ClosedError, WwError
 from ww.records import read_outcomes
 from ww.sandbox import directory
+from ww.sandbox.calls import Calls
 from ww.sandbox.child import Child
 from ww.sandbox.codec import result_of
 from ww.sandbox.compile import Compiling
@@ -115,7 +116,14 @@ class SandboxPool:
         return results
 
     def group(
-        self, digest: bytes, task: Task, inputs: Inputs, limits: RunLimits, *, compile_s: float = 0.0
+        self,
+        digest: bytes,
+        task: Task,
+        inputs: Inputs,
+        limits: RunLimits,
+        *,
+        compile_s: float = 0.0,
+        calls: Calls | None = None,
     ) -> SandboxGroup:
         """Return a group of runs, one after the other in one child, which begin when its outcomes are asked for.
         compile_s is what is known of the waiting for the module.
