@@ -16,6 +16,7 @@ from typing import Any, Final
 
 from ww.client.sync import Client
 from ww.client.target import connect, is_http
+from ww.directories import state_directory
 from ww.errors import PeerError, UsageError
 
 EMBEDDED: Final = "embedded"
@@ -137,8 +138,6 @@ def _of_link(lan: bool) -> dict[str, Any]:
 
 
 def _state_directory() -> Path:
-    from ww.client.native_link import state_directory
-
     return Path(said) if (said := os.environ.get("WW_STATE")) else state_directory()
 
 
