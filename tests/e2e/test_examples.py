@@ -27,7 +27,10 @@ EXPECTED = {
 @pytest.fixture(scope="module")
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where the guest is made, and compiled, once for all."""
-    return tmp_path_factory.mktemp("cache")
+    path = tmp_path_factory.mktemp("cache")
+    environment = os.environ | {"XDG_CACHE_HOME": str(path)}
+    subprocess.run([sys.executable, "-m", "ww", "python", "build"], cwd=ROOT, env=environment, check=True, timeout=100)
+    return path
 
 
 @pytest.fixture
@@ -51,7 +54,7 @@ def run(cluster: Cluster, name: str, *arguments: str, directory: Path) -> list[s
 
 
 def check(cluster: Cluster, name: str, tmp_path: Path) -> None:
-    arguments = ()
+    arguments: tuple[str, ...] = ()
     if name == "wordcount.py":
         for path, text in TEXTS.items():
             (tmp_path / "texts" / path).parent.mkdir(parents=True, exist_ok=True)

@@ -16,6 +16,7 @@ from ww import schema
 from ww.address_book import AddressBook
 from ww.clock import SystemClock
 from ww.dial_string import read_dial_string
+from ww.directories import state_directory
 from ww.discovery.packet import Writer
 from ww.discovery.sources import Discovery, DiscoveryConfig
 from ww.errors import NotAdmitted, PeerError, PeerMismatch, ProtocolMismatch, UsageError
@@ -203,13 +204,6 @@ class NativeLink:
 
 def _identity(key: str | os.PathLike[str] | None) -> Identity:
     return Identity.generate() if key is None else Identity.load(Path(key), lock=False)
-
-
-def state_directory() -> Path:
-    """Return where nodes of this machine write down their addresses, where nothing else is said."""
-    root = os.environ.get("XDG_STATE_HOME", "")
-    # What is not absolute does not count. Source: XDG Base Directory Specification.
-    return (Path(root) if root.startswith("/") else Path.home() / ".local" / "state") / "ww"
 
 
 async def ask(promise: Any, timeout_s: float) -> Any:

@@ -37,11 +37,8 @@ _DETAIL_MAX: Final = 300
 _ENDS_WITHIN_S: Final = 10.0
 _LOOK_S: Final = 0.005
 _NODE_OPTIONS: Final = ("--no-multicast", "--no-mdns", "--log", "warning")
-# What this program does is forgotten with it, so little is kept. A run that one worker cannot do, nobody ever will.
-_GATEWAY_OPTIONS: Final = (
-    "--http", "127.0.0.1:0", "--keep", "1000", "--results-max", "1G", "--modules-max", "2G", "--artifacts-kept", "1G",
-    "--unsatisfiable-ttl", "5",
-)  # fmt: skip
+# Nobody asks again for what has ended. A run that the one worker cannot do, nobody ever will.
+_GATEWAY_OPTIONS: Final = ("--http", "127.0.0.1:0", "--keep", "1000", "--unsatisfiable-ttl", "5")
 
 
 @dataclass(frozen=True, slots=True)

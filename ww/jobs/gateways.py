@@ -10,12 +10,13 @@ import contextlib
 import os
 import threading
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
 from ww.client.sync import Client
 from ww.client.target import connect, is_http
+from ww.directories import state_directory
 from ww.errors import PeerError, UsageError
 
 EMBEDDED: Final = "embedded"
@@ -90,11 +91,8 @@ def choose(
     named, of_whom = (target, "") if target is not None else (_variable(), " (WW_GATEWAY)")
     if named is not None and named != EMBEDDED:
         return Chosen(named, _settings_for(named, lan, settings), _shown(named) + of_whom)
-    native = _of_link(lan) | settings
-    if named is None and (found := _found(native, find_timeout_s or (FIND_BEYOND_S if lan else FIND_S))) is not None:
-        peer_id, addresses = found
-        where = f"gateway {peer_id}, found on this machine" + (" or its networks" if lan else "")
-        return Chosen(peer_id, native | {"addresses": [*native["addresses"], *addresses]}, where)
+    if named is None and (found := _found(lan, settings, find_timeout_s)) is not None:
+        return found
     return _embedded(slots, start_timeout_s, settings)
 
 
@@ -113,7 +111,7 @@ def _shown(target: str) -> str:
 
 def _settings_for(target: str, lan: bool, settings: dict[str, Any]) -> dict[str, Any]:
     if not is_http(target):
-        return _of_link(lan) | settings
+        return settings if settings.get("config") is not None else _of_link(lan) | settings
     said: dict[str, Any] = {"insecure": True} if _truth("WW_INSECURE") else {}
     for variable, name in (("WW_TOKEN", "token"), ("WW_CA", "verify")):
         if value := os.environ.get(variable):
@@ -140,8 +138,6 @@ def _of_link(lan: bool) -> dict[str, Any]:
 
 
 def _state_directory() -> Path:
-    from ww.client.native_link import state_directory
-
     return Path(said) if (said := os.environ.get("WW_STATE")) else state_directory()
 
 
@@ -156,12 +152,14 @@ def _truth(variable: str) -> bool:
     return text in _TRUE
 
 
-def _found(native: dict[str, Any], timeout_s: float) -> tuple[str, Sequence[str]] | None:
-    """Return a gateway that lets this user in and has a worker, and where it is; None when there is none in time."""
+def _found(lan: bool, settings: dict[str, Any], timeout_s: float | None) -> Chosen | None:
+    """Choose a gateway that lets this user in and has a worker; None when there is none in time."""
     from ww.client.native_link import LinkConfig
     from ww.jobs import search
 
-    config = LinkConfig(**{name: native[name] for name in LinkConfig.__slots__ if name in native})
+    of_link = {name: value for name, value in settings.items() if name in LinkConfig.__slots__}
+    config = settings.get("config") or LinkConfig(**_of_link(lan) | of_link)
+    timeout_s = timeout_s or (FIND_BEYOND_S if config.lan else FIND_S)
     candidates_max = _CANDIDATES_BEYOND_MAX if config.lan else _CANDIDATES_MAX
     registered = search.registered(config)[:candidates_max]
     if not registered and not config.lan:
@@ -177,7 +175,12 @@ def _found(native: dict[str, Any], timeout_s: float) -> tuple[str, Sequence[str]
     thread = threading.Thread(target=look, name="ww-find-gateway", daemon=True)
     thread.start()
     thread.join(timeout_s + _TIDY_S)
-    return found[0] if found else None
+    if not found:
+        return None
+    peer_id, addresses = found[0]
+    where = f"gateway {peer_id}, found on this machine" + (" or its networks" if config.lan else "")
+    rest = {name: value for name, value in settings.items() if name not in of_link}
+    return Chosen(peer_id, rest | {"config": replace(config, addresses=(*config.addresses, *addresses))}, where)
 
 
 def _embedded(slots: int | None, timeout_s: float, settings: dict[str, Any]) -> Chosen:

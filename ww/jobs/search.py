@@ -13,8 +13,9 @@ from typing import Any
 from ww.address_book import AddressBook
 from ww.client.call import Retry
 from ww.client.native_aio import AsyncNativeClient
-from ww.client.native_link import LinkConfig, state_directory
+from ww.client.native_link import LinkConfig
 from ww.clock import SystemClock
+from ww.directories import state_directory
 from ww.discovery.packet import Writer
 from ww.discovery.sources import Discovery, DiscoveryConfig
 from ww.errors import WwError
