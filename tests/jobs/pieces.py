@@ -98,3 +98,7 @@ def lambdas() -> tuple[Callable[[int], int], Callable[[int], int]]:
 
 NESTED: Any = lambda x: (lambda y: y - x)(9)  # noqa: E731
 DEFAULT: Any = lambda x, f=lambda y: y + 100: f(x)  # noqa: E731
+
+
+def plain(a: int, by: int = 3) -> int:
+    return a * by

@@ -4,13 +4,15 @@ import concurrent.futures
 import threading
 import types
 import weakref
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, ParamSpec, TypeVar
 
+from ww.jobs.call import Call
 from ww.jobs.cluster import Cluster, as_job
 from ww.jobs.future import JobFuture
 from ww.jobs.job import Job
 from ww.jobs.options import JobOptions
+from ww.jobs.runner import Runner
 
 P = ParamSpec("P")
 R = TypeVar("R")
@@ -27,7 +29,8 @@ class Executor(concurrent.futures.Executor):
         self._options = dict(job or {})
         JobOptions(**self._options)
         self._cluster = Cluster(target, **settings)
-        self._lock = threading.Lock()
+        self._runner = _Noting(self._cluster, self._keep)
+        self._lock = threading.RLock()
         self._is_shut = False
         self._futures: set[JobFuture[Any]] = set()
         self._jobs: weakref.WeakKeyDictionary[Any, Job[..., Any]] = weakref.WeakKeyDictionary()
@@ -36,9 +39,7 @@ class Executor(concurrent.futures.Executor):
         """Call a job, or another function; return its future. NotSendable names what cannot travel."""
         job = self._job(fn)
         self._check_open()
-        future = self._cluster.submit(job, args, kwargs)
-        self._keep(future)
-        return future
+        return self._runner.submit(job, args, kwargs)
 
     def map(
         self, fn: Callable[..., R], *iterables: Iterable[Any], timeout: float | None = None, chunksize: int = 0
@@ -52,7 +53,7 @@ class Executor(concurrent.futures.Executor):
         job = self._job(fn)
         self._check_open()
         items = zip(*iterables, strict=False)
-        return self._cluster.map(job, items, star=True, chunksize=chunksize, timeout=timeout)
+        return self._runner.map(job, items, star=True, chunksize=chunksize, timeout=timeout)
 
     def shutdown(self, wait: bool = True, *, cancel_futures: bool = False) -> None:
         """Take nothing more; wait for what is under way, or cancel it. Without wait it ends by itself."""
@@ -79,15 +80,18 @@ class Executor(concurrent.futures.Executor):
                 job = self._jobs[function] = as_job(function, **self._options)
             return job
 
-    def _keep(self, future: JobFuture[Any]) -> None:
+    def _keep(self, futures: Sequence[JobFuture[Any]]) -> None:
         with self._lock:
-            self._futures.add(future)
-        future.add_done_callback(self._drop)
+            self._futures.update(futures)
+        for future in futures:
+            future.add_done_callback(self._drop)
 
     def _drop(self, future: Any) -> None:
         with self._lock:
             self._futures.discard(future)
-        self._close_if_idle()
+            is_last = self._is_shut and not self._futures
+        if is_last:
+            self._close_if_idle()
 
     def _close_if_idle(self) -> None:
         with self._lock:
@@ -100,3 +104,23 @@ class Executor(concurrent.futures.Executor):
         if self._is_shut:
             # concurrent.futures' own word for it.
             raise RuntimeError("cannot schedule new futures after shutdown")
+
+
+class _Noting(Runner):
+    """The cluster, which tells of the futures that go there: shutdown waits for them."""
+
+    def __init__(self, cluster: Cluster, note: Callable[[Sequence[JobFuture[Any]]], None]) -> None:
+        self._cluster = cluster
+        self._note = note
+
+    def send(self, calls: Sequence[Call]) -> None:
+        self._note([call.future for call in calls])
+        try:
+            self._cluster.send(calls)
+        except BaseException as error:
+            for call in calls:
+                call.fail(error)
+            raise
+
+    def cancelled(self, call: Call) -> None:
+        self._cluster.cancelled(call)
