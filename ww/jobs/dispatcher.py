@@ -79,6 +79,7 @@ class Dispatcher:
         self._component = component
         self._problem = problem
         self._lock = threading.Lock()
+        self._closing = threading.Lock()
         self._inbox: list[Call] = []
         self._is_woken = False
         self._is_closed = False
@@ -113,13 +114,16 @@ class Dispatcher:
 
     def close(self) -> None:
         """Cancel what is under way, and close the link. Idempotent."""
-        with self._lock:
-            was_closed, self._is_closed = self._is_closed, True
-        if not was_closed:
-            with contextlib.suppress(UsageError, WwError, TimeoutError, CancelledError):
+        # Whoever closes it too waits until it is.
+        with self._closing:
+            with self._lock:
+                was_closed, self._is_closed = self._is_closed, True
+            if was_closed:
+                return
+            with contextlib.suppress(WwError, TimeoutError, CancelledError):
                 self._link.begin(self._end).result(2 * _CANCEL_S)
             self._fail_inbox()
-        self._link.close()
+            self._link.close()
 
     def _fail_inbox(self) -> None:
         with self._lock:

@@ -457,6 +457,6 @@ def _content(cell: Any) -> Any:
 
 def _walk(text: str) -> Iterable[ast.AST]:
     try:
-        return ast.walk(ast.parse(text))
+        return ast.walk(definition.parse(text))
     except (SyntaxError, ValueError):
         return ()

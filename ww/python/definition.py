@@ -6,6 +6,7 @@ Holds how text is found and which part of it defines what. Must not know what of
 import __future__
 
 import ast
+import contextlib
 import dis
 import functools
 import inspect
@@ -19,6 +20,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 TEXT_BYTES_MAX: Final = 8 << 20
+_PARSE_AGAIN: Final = 20
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 # What only code at the top asks for by this instruction; in functions it is LOAD_GLOBAL.
 _LOADS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
@@ -75,10 +77,20 @@ def _is_typed(name: str) -> bool:
     return name.startswith(("<ipython-input", "<python-input", "<input")) or "ipykernel_" in name
 
 
+def parse(text: str) -> ast.Module:
+    """Return the tree of a text; raises as ast.parse does."""
+    for _ in range(_PARSE_AGAIN):
+        # Python 3.11 counts how deep it is for all threads together, and fails when another one parses, which printing
+        # a traceback does.
+        with contextlib.suppress(SystemError):
+            return ast.parse(text)
+    return ast.parse(text)
+
+
 @functools.lru_cache(maxsize=64)
 def _tree(text: str) -> ast.Module | None:
     try:
-        return ast.parse(text)
+        return parse(text)
     except (SyntaxError, ValueError, RecursionError):
         return None
 

@@ -19,6 +19,7 @@ from types import ModuleType
 from typing import Any, Final
 
 from ww.errors import NotSendable
+from ww.python.definition import parse
 
 _COMPILED: Final = tuple({*importlib.machinery.EXTENSION_SUFFIXES, ".so", ".pyd", ".dylib"})
 _LEFT_OUT: Final = ("__pycache__", ".pyc", ".pyo")
@@ -123,7 +124,7 @@ def _text_of(name: str, spec: importlib.machinery.ModuleSpec) -> str | None:
 def imports_of(found: Found, name: str) -> Iterator[str]:
     """Yield the modules that a module may import, wherever in it that stands; some may be no modules."""
     try:
-        tree = ast.parse(found.text)
+        tree = parse(found.text)
     except (SyntaxError, ValueError, RecursionError) as error:
         raise NotSendable(f"cannot send the module {name}: its source is no Python: {error}"[:300]) from None
     package = name if found.path.endswith("/__init__.py") else name.rpartition(".")[0]
