@@ -74,7 +74,7 @@ def texts_of_space(space: dict[str, Any]) -> list[tuple[str, str]]:
 
 
 def _is_typed(name: str) -> bool:
-    return name.startswith(("<ipython-input", "<python-input", "<input")) or "ipykernel_" in name
+    return name.startswith(("<ipython-input", "<python-input", "<input", "<stdin>-")) or "ipykernel_" in name
 
 
 def parse(text: str) -> ast.Module:
