@@ -7,7 +7,9 @@ import asyncio
 import atexit
 import os
 import threading
+import weakref
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from functools import partial
 from types import TracebackType
 from typing import Any, ParamSpec, Self, TypeVar
 
@@ -41,6 +43,7 @@ class Cluster(Runner):
         self._where = ""
         self._pid = os.getpid()
         self._is_closed = False
+        self._at_exit: Callable[[], None] = lambda: None
 
     @property
     def where(self) -> str:
@@ -73,6 +76,9 @@ class Cluster(Runner):
                 link = open_link(chosen.target, **chosen.settings)
                 self._problem, self._where = chosen.problem, chosen.where
                 self._dispatcher = Dispatcher(link, component, chosen.problem)
+                # What was registered last ends first: calls are cancelled while an embedded cluster is still there.
+                self._at_exit = partial(_close, weakref.ref(self))
+                atexit.register(self._at_exit)
             return self._dispatcher
 
     def close(self) -> None:
@@ -81,6 +87,7 @@ class Cluster(Runner):
             self._is_closed = True
             dispatcher = self._dispatcher
         if dispatcher is not None and self._pid == os.getpid():
+            atexit.unregister(self._at_exit)
             dispatcher.close()
 
     def send(self, calls: Sequence[Call]) -> None:
@@ -99,6 +106,11 @@ class Cluster(Runner):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         self.close()
+
+
+def _close(reference: "weakref.ref[Cluster]") -> None:
+    if (cluster := reference()) is not None:
+        cluster.close()
 
 
 class Connection:
@@ -165,6 +177,10 @@ class Results(Iterable[R], AsyncIterator[R]):
             self._async = self._mapping.results_async()
         return await anext(self._async)
 
+    async def aclose(self) -> None:
+        """Cancel what was not taken."""
+        self._mapping.cancel()
+
 
 def connect(target: str | None = None, **settings: Any) -> Connection:
     """Return a connection to a cluster, to be used with `async with` or `with`.
@@ -194,12 +210,6 @@ class _Shared:
                 cluster = self._cluster = Cluster()
         return cluster
 
-    def close(self) -> None:
-        with self._lock:
-            cluster, self._cluster = self._cluster, None
-        if cluster is not None:
-            cluster.close()
-
     def forget(self) -> None:
         """Begin anew in a process that was forked: the lock may be held by a thread that is not there."""
         self._lock = threading.Lock()
@@ -208,5 +218,4 @@ class _Shared:
 
 _shared = _Shared()
 shared = _shared.get
-atexit.register(_shared.close)
 os.register_at_fork(after_in_child=_shared.forget)

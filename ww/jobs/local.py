@@ -133,6 +133,7 @@ class Local(Runner):
                 call.future.sent()
                 task = self._loop.create_task(self._serve(call))
                 self._tasks[call] = task
+                task.add_done_callback(lambda _, call=call: self._see_off(call))
 
     async def _serve(self, call: Call) -> None:
         target = call.target
@@ -147,8 +148,11 @@ class Local(Runner):
             call.fail(error)
         except Exception as error:
             call.fail(WwError(f"the sandboxes of this process cannot be used: {type(error).__name__}: {error}"[:300]))
-        finally:
-            self._tasks.pop(call, None)
+
+    def _see_off(self, call: Call) -> None:
+        self._tasks.pop(call, None)
+        if not call.is_done:  # it was stopped before it began
+            call.fail(ClosedError("the sandboxes of this process were stopped"))
 
     async def _result(self, target: Target, ask: _Ask) -> Result:
         limits = _limits(ask.options, self._pool.limits)
