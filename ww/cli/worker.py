@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from ww.cli.options import add_node_options, add_ticket_options, dialled, node_config
-from ww.cli.parser import Parser, cache_directory, count, niceness, seconds, size
+from ww.cli.parser import Parser, count, niceness, seconds, size
 from ww.cli.process import log_to_stderr, on_stop_signals
 from ww.clock import SystemClock
+from ww.directories import cache_directory
 from ww.errors import UsageError
 from ww.identity import PeerId
 from ww.node import Node
