@@ -15,6 +15,7 @@ import threading
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Final
 
@@ -133,7 +134,7 @@ class Local(Runner):
                 call.future.sent()
                 task = self._loop.create_task(self._serve(call))
                 self._tasks[call] = task
-                task.add_done_callback(lambda _, call=call: self._see_off(call))
+                task.add_done_callback(partial(self._see_off, call))
 
     async def _serve(self, call: Call) -> None:
         target = call.target
@@ -149,7 +150,7 @@ class Local(Runner):
         except Exception as error:
             call.fail(WwError(f"the sandboxes of this process cannot be used: {type(error).__name__}: {error}"[:300]))
 
-    def _see_off(self, call: Call) -> None:
+    def _see_off(self, call: Call, _: object) -> None:
         self._tasks.pop(call, None)
         if not call.is_done:  # it was stopped before it began
             call.fail(ClosedError("the sandboxes of this process were stopped"))
