@@ -22,7 +22,7 @@ from typing import Final
 from ww.directories import cache_directory
 from ww.errors import ClosedError, UsageError, WwError
 from ww.jobs.call import Call, Target
-from ww.jobs.options import JobOptions
+from ww.jobs.options import OUTPUT_BYTES, JobOptions
 from ww.jobs.runner import Runner
 from ww.python import build
 from ww.python.outcome import Ended
@@ -38,7 +38,6 @@ from ww.sandbox.pool import SandboxPool
 
 NESTING_MAX: Final = 4
 _CACHE_BYTES: Final = 1 << 30
-_OUTPUT_BYTES: Final = 1 << 20
 _CLOSE_S: Final = 10.0
 
 
@@ -208,7 +207,7 @@ class _Nested:
 
 @asynccontextmanager
 async def _pool(modules: ModuleCache, slots: int) -> AsyncIterator[SandboxPool]:
-    async with SandboxPool(modules, slots=slots, nesting=NESTING_MAX) as pool:
+    async with SandboxPool(modules, slots=slots) as pool:
         yield pool
 
 
@@ -226,7 +225,7 @@ def _limits(options: JobOptions, most: SandboxLimits) -> RunLimits:
     return RunLimits(
         duration_s=min(options.timeout_s, most.duration_max_s),
         memory_bytes=min(options.memory or most.memory_bytes_max, most.memory_bytes_max),
-        output_bytes=min(options.output or _OUTPUT_BYTES, most.output_bytes_max),
+        output_bytes=min(options.output or OUTPUT_BYTES, most.output_bytes_max),
         cpu_s=options.cpu_s or 0.0,
         fuel=options.fuel or 0,
     )

@@ -11,6 +11,7 @@ from typing import Any, Final, TypedDict
 from ww.errors import UsageError
 
 TIMEOUT_S: Final = 60.0
+OUTPUT_BYTES: Final = 1 << 20
 _DAY_S: Final = 86_400.0
 FANOUTS: Final = ("pull", "roundrobin", "random")
 
@@ -29,7 +30,7 @@ class OptionFields(TypedDict, total=False):
     cpu_s: float | None
     """Seconds of processor time."""
     output: int | None
-    """Bytes of its result, and of what it prints, each."""
+    """Bytes of its result, and of what it prints, each: 1 MiB. None: as the gateway has it for all tasks."""
     retries: int
     """How often a run is run again that failed, also by an exception. Lost workers do not count."""
     grants: Grants
@@ -55,7 +56,7 @@ class JobOptions:
     fuel: int | None = None
     timeout_s: float = TIMEOUT_S
     cpu_s: float | None = None
-    output: int | None = None
+    output: int | None = OUTPUT_BYTES
     retries: int = 0
     grants: Grants = ()
     packages: Sequence[str] = ()
