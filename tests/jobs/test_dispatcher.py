@@ -278,5 +278,10 @@ def test_grants_travel_with_those_of_theirs(cluster: Any) -> None:
     first, second = cluster.client.tasks.values()
     assert [grant["name"] for grant in first["grants"]] == ["tests.jobs.pieces:square"]
     assert second["grants"] == [
-        {"name": "tests.jobs.pieces:countdown", "duration_s": 60, "output_bytes": 1 << 20, "grants": ["tests.jobs.pieces:countdown"]}
+        {
+            "name": "tests.jobs.pieces:countdown",
+            "duration_s": 60,
+            "output_bytes": 1 << 20,
+            "grants": ["tests.jobs.pieces:countdown"],
+        }
     ]

@@ -184,7 +184,7 @@ def read_answers(data: bytes) -> list[Answer]:
     return answers
 
 
-def ended(reason: Reason, detail: str = "") -> Answer:
+def ended(reason: str, detail: str = "") -> Answer:
     """Return the answer for a call that neither returned nor raised."""
     return Answer(AnswerKind.ENDED, json.dumps({"reason": reason, "detail": detail[:200]}).encode())
 
