@@ -301,6 +301,7 @@ def _config(arguments: argparse.Namespace, tasks: Admission | None) -> GatewayCo
             memory_default_bytes=arguments.memory_default,
             memory_max_bytes=arguments.memory_max,
             output_default_bytes=min(RequestLimits().output_default_bytes, arguments.output_max),
+            python_output_default_bytes=min(RequestLimits().python_output_default_bytes, arguments.output_max),
             output_max_bytes=arguments.output_max,
             stdin_max_bytes=arguments.stdin_max,
             files_upload_max_bytes=arguments.files_upload_max,

@@ -49,7 +49,7 @@ class CallsConfig:
     """Of the requests of one call, and of its answers."""
     held_bytes_max: int = 256 << 20
     """Of the requests of all calls of one run at a time."""
-    request_bytes_max: int = 1 << 20
+    request_bytes_max: int = 32 << 20
     """Of one request: what a run may get as stdin."""
 
 

@@ -59,6 +59,7 @@ def read_grants(text: str, limits: RequestLimits) -> tuple[Grant, ...]:
 
 def _grant(given: Mapping[str, Any], limits: RequestLimits) -> Grant:
     values = {each.to: known.defaults(limits).get(each.to, 0) for each in _VALUES.values()}
+    values["output_bytes"] = limits.python_output_default_bytes
     name, grants, indirect = given.get("name"), given.get("grants"), given.get("indirect", False)
     for key, value in given.items():
         if key in _OTHERS or value is None:

@@ -15,7 +15,7 @@ from ww.gateway import fields as known
 from ww.gateway import number
 from ww.gateway.fields import shown
 from ww.gateway.grants import is_function, read_grants
-from ww.gateway.limits import ZIP_OVERHEAD_BYTES, RequestLimits
+from ww.gateway.limits import MESSAGE_BYTES_MAX, ZIP_OVERHEAD_BYTES, RequestLimits
 from ww.gateway.spec import Spec, Spread
 from ww.uuid7 import uuid7
 from ww.wasm_inspect import Guest, Kind
@@ -49,6 +49,8 @@ class Submission:
     files_bytes_of_runs: int = 0
     """What the guest's file system may hold where a run of a batch brings files."""
     is_files_max_given: bool = False
+    python_output_bytes: int = 0
+    """What is kept of the output of a Python function."""
 
     def spec(self, module: str, guest: Guest, files: str = "", *, owner: str = "") -> Spec:
         """Complete the submission with the digests of its module and files, what the module is, and whose it is.
@@ -64,7 +66,8 @@ class Submission:
     ) -> Spec:
         """Complete it with what its function is called with, and the digest of a batch's inputs; nothing is checked."""
         # Its files are sources, which nobody unpacks.
-        values = self.values if guest.kind is not Kind.PYTHON else {**self.values, "files_bytes": 0}
+        own = {"files_bytes": 0, "output_bytes": self.python_output_bytes} if guest.kind is Kind.PYTHON else {}
+        values = {**self.values, **own}
         return Spec(
             id=self.id,
             module=module,
@@ -212,18 +215,20 @@ def read_fields(
     check_spread(single, is_batch)
     paths = {name: _read_paths(name, repeated[name]) for name in ("dirs", "artifacts")}
     module = _read_module(single.pop("module", None), has_wasm)
+    values = _read_values(single, limits)
     return Submission(
         is_id_made="id" not in single,
         id=_read_id(single.pop("id", None)),
         entry=_read_entry(single.pop("entry", None)),
         module=module,
-        values=_read_values(single, limits)
+        values=values
         | _read_files(single, paths, files_size is not None, limits, is_batch=is_batch)
         | {"args": tuple(repeated["args"]), "env": tuple(env.items()), "stdin": stdin}
         | {"labels": tuple(sorted(labels.items())), "grants": read_grants(single.pop("grants", "[]"), limits)}
         | paths,
         files_bytes_of_runs=_size(known.FILES_MAX, single, limits) if is_batch else 0,
         is_files_max_given=known.FILES_MAX.name in single,
+        python_output_bytes=values["output_bytes"] if "output" in single else limits.python_output_default_bytes,
     )
 
 
@@ -289,6 +294,9 @@ def _check_sizes(
         raise UsageError(f"files: {files_size} bytes, at most {most} are taken", "files")
     if len(stdin) > limits.stdin_max_bytes:
         raise UsageError(f"stdin: {len(stdin)} bytes, at most {limits.stdin_max_bytes} are taken", "stdin")
+    together = (files_size or 0) + len(stdin) + limits.text_max_bytes
+    if together > MESSAGE_BYTES_MAX:
+        raise UsageError(f"files: with stdin {together} bytes, at most {MESSAGE_BYTES_MAX} are taken together", "files")
     check_texts(fields, limits)
 
 
