@@ -143,6 +143,9 @@ class Child(asyncio.Protocol):
             compile_memory_bytes_max=self._limits.compile_memory_bytes_max,
             kill_grace_s=self._limits.kill_grace_s,
             with_classes=self._with_classes,
+            programs_max=self._limits.programs_max,
+            program_bytes_max=self._limits.program_bytes_max,
+            kept_s=self._limits.kept_s,
         )
         self._process = subprocess.Popen(
             [sys.executable, "-s", "-P", "-m", self.module, setup.to_text()],

@@ -66,10 +66,11 @@ class Invocation:
     deterministic: bool = False
     seed: int = 0
     """Of a deterministic run's random numbers."""
-    code: bytes = b""
-    """Of a Python guest: a zip of the sources that args[0], module:qualname, is in."""
     context: bytes = b""
     """A reactor's instance serves one context only; empty: one run only."""
+    code: bytes = b""
+    """Of a Python guest: a zip of the sources that args[0], module:qualname, is in. The other args are the functions
+    that a run of it may call."""
 
     @property
     def has_files(self) -> bool:
