@@ -5,7 +5,6 @@ measures it needs them. The functions: work.py. Each has two processes that work
 """
 
 import contextlib
-import importlib
 import logging
 import os
 import tempfile
@@ -50,11 +49,13 @@ class _Executor:
 @contextlib.contextmanager
 def ww(chunksize: int = 0) -> Iterator[System]:
     """Run a gateway and a worker. Without chunks each item has a guest of its own, as it was after loading the code."""
-    # Made once a machine, and so no part of a first call.
-    importlib.import_module("ww.python.build").component_path()
+    import ww as package
+    from ww.python.build import component_path
+
+    component_path()  # made once a machine, and so no part of a first call
     with tempfile.TemporaryDirectory(prefix="ww-bench-") as state, ours.cluster() as it:
         os.environ["WW_STATE"] = state
-        with importlib.import_module("ww").Executor(it.multiaddr) as executor:
+        with package.Executor(it.multiaddr) as executor:
             yield _Executor(executor, chunksize)
 
 
