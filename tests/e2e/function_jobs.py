@@ -37,6 +37,11 @@ def echo(value: Any) -> Any:
     return value
 
 
+@ww.job(output=8 << 20)
+def echo_large(value: bytes) -> bytes:
+    return value
+
+
 @ww.job
 def talk(text: str) -> None:
     print(text)  # noqa: T201

@@ -60,8 +60,10 @@ def test_values_go_there_and_come_back(pool: Executor) -> None:
     assert pool.submit(jobs.square, 3).result() == 9
     value = [jobs.Point(1), {"a": (1, 2.5)}, {1, 2}, b"\0", 2**100, None]
     assert pool.submit(jobs.echo, value).result() == value
-    large = b"x" * 500_000
-    assert pool.submit(jobs.echo, large).result() == large
+    large = os.urandom(4_000_000)
+    assert pool.submit(jobs.echo_large, large).result() == large
+    with pytest.raises(BadResult, match="see output of its job"):
+        pool.submit(jobs.echo, large).result()
 
 
 def test_what_is_printed_is_in_the_future(pool: Executor) -> None:

@@ -281,7 +281,6 @@ def test_grants_travel_with_those_of_theirs(cluster: Any) -> None:
         {
             "name": "tests.jobs.pieces:countdown",
             "duration_s": 60,
-            "output_bytes": 1 << 20,
             "grants": ["tests.jobs.pieces:countdown"],
         }
     ]

@@ -40,7 +40,7 @@ def test_a_job_travels_by_its_name() -> None:
         ({"grants": 3}, "grants: 3"),
         ({"trust": 1}, "trust: 1"),
         ({"cpus": 0}, "cpus: 0"),
-        ({"memo": 1}, "memo: no option of a job, which has memory, fuel"),
+        ({"ram": 1}, "ram: no option of a job, which has memory, fuel"),
     ],
 )
 def test_an_option_that_is_none_is_named(options: dict[str, Any], message: str) -> None:

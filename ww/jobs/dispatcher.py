@@ -41,9 +41,16 @@ class _Group:
         self.calls = calls
         self.following: asyncio.Task[None] | None = None
 
+        self._first = 0
+
     @property
     def is_over(self) -> bool:
-        return all(call.is_done for call in self.calls)
+        # What was found done stays so: cancelling all of them one by one looks at each once, not at all each time.
+        first = self._first
+        while first < len(self.calls) and self.calls[first].is_done:
+            first += 1
+        self._first = first
+        return first == len(self.calls)
 
 
 class _Lane:

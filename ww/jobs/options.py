@@ -12,6 +12,7 @@ from ww.errors import UsageError
 
 TIMEOUT_S: Final = 60.0
 OUTPUT_BYTES: Final = 1 << 20
+"""What a gateway takes of a result, when it is not told otherwise."""
 _DAY_S: Final = 86_400.0
 FANOUTS: Final = ("pull", "roundrobin", "random")
 
@@ -30,7 +31,7 @@ class OptionFields(TypedDict, total=False):
     cpu_s: float | None
     """Seconds of processor time."""
     output: int | None
-    """Bytes of its result, and of what it prints, each: 1 MiB. None: as the gateway has it for all tasks."""
+    """Bytes of its result, and of what it prints, each; None: 1 MiB, where the gateway has no other default."""
     retries: int
     """How often a run is run again that failed, also by an exception. Lost workers do not count."""
     grants: Grants
@@ -56,7 +57,7 @@ class JobOptions:
     fuel: int | None = None
     timeout_s: float = TIMEOUT_S
     cpu_s: float | None = None
-    output: int | None = OUTPUT_BYTES
+    output: int | None = None
     retries: int = 0
     grants: Grants = ()
     packages: Sequence[str] = ()
