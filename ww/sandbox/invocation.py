@@ -11,6 +11,9 @@ from typing import Final, Protocol
 INLINE_BYTES_MAX: Final = 64 << 10
 """What is larger than this lies in a file in memory, and not in a message between processes."""
 
+LOAD_S: Final = 10.0
+"""How long loading a Python program may take at least; before runs that may take longer, it may as well."""
+
 
 class Determined(Protocol):
     """An invocation, or what several have in common."""

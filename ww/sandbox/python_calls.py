@@ -8,13 +8,11 @@ import struct
 from typing import Any, Final, Protocol
 
 from ww.python import request
+from ww.sandbox.calls import NAME_BYTES_MAX, TICKETS_MAX
 from ww.sandbox.python_host import Host, Known
 from ww.sandbox.wasi_host import Watch
 from ww.sandbox.wasi_originals import Ended
 
-TICKETS_MAX: Final = 1_000
-"""That a run may have at a time."""
-NAME_BYTES_MAX: Final = 2_000
 _REFUSED: Final = "calls are not answered here"
 _TOO_MANY: Final = f"a run waits for at most {TICKETS_MAX} calls at a time"
 

@@ -19,7 +19,7 @@ import wasmtime
 
 from ww.sandbox.artefact import About
 from ww.sandbox.checkpoint import Pages
-from ww.sandbox.invocation import GuestFault, Invocation, Result, RunLimits
+from ww.sandbox.invocation import LOAD_S, GuestFault, Invocation, Result, RunLimits
 from ww.sandbox.python_calls import Asking, Jobs, Tickets
 from ww.sandbox.python_compile import make_config
 from ww.sandbox.python_host import Host, Run
@@ -29,8 +29,6 @@ from ww.sandbox.python_wasi import Wasi
 from ww.sandbox.watchdog import Watchdog
 from ww.sandbox.world import one_line
 
-LOAD_S: Final = 10.0
-"""How long loading a program may take at least; a run that may take longer may be loaded as long."""
 _FUEL_MAX: Final = (1 << 63) - 1
 _DETAIL_CHARS_MAX: Final = 200
 # Of a failure, more is not looked at to say what it is in one line.
