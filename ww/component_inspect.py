@@ -1,8 +1,8 @@
 """What a WebAssembly component is, from its bytes alone: what it imports and exports, and whether ww can run it.
 
-Holds a reader of the outermost layer of the binary format, and the rule for preview 2 commands. As wasm_inspect.py, it
-compiles nothing and runs on the gateway against bytes of strangers: linear in their size, no recursion, no error but
-BadModule. Whether what is inside is valid is for the compiler to say.
+Holds a reader of the outermost layer of the binary format, and the rules for preview 2 commands and for components that
+Python functions run in. As wasm_inspect.py, it compiles nothing and runs on the gateway against bytes of strangers:
+linear in their size, no recursion, no error but BadModule. Whether what is inside is valid is for the compiler to say.
 Source: Component Model, Binary.md; WASI 0.2.
 """
 
@@ -13,6 +13,7 @@ from typing import Final
 
 from ww.errors import BadModule
 from ww.wasm_binary import Reader, shown
+from ww.wasm_inspect import Kind
 
 _PREAMBLE: Final = b"\0asm\x0d\0\1\0"
 _SECTIONS_MAX: Final = 12
@@ -36,6 +37,10 @@ _INTERFACES: Final = frozenset(
 )
 _RUN: Final = "wasi:cli/run"
 _VERSION: Final = re.compile(r"0\.2\.[0-9]{1,4}", re.ASCII)
+# Of a Python component: what it is told by, and what it may ask for beside WASI.
+_FUNCTIONS: Final = "ww:python/functions"
+_JOBS: Final = "ww:python/jobs"
+_PYTHON_VERSION: Final = re.compile(r"1\.[0-9]{1,4}\.[0-9]{1,4}", re.ASCII)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,7 +62,7 @@ def inspect_component(data: bytes | mmap.mmap) -> ComponentInfo:
     if not is_component(data):
         raise BadModule("wasm: is no component of version 0x0d")
     info = ComponentInfo({}, {})
-    reader = _Reader(data, len(_PREAMBLE), len(data), "cut off or damaged: a section")
+    reader = ComponentReader(data, len(_PREAMBLE), len(data), "cut off or damaged: a section")
     while reader.at < reader.end:
         number = reader.byte()
         size = reader.number()
@@ -65,22 +70,32 @@ def inspect_component(data: bytes | mmap.mmap) -> ComponentInfo:
         if number > _SECTIONS_MAX:
             raise BadModule(f"wasm: holds a section of the unknown kind {number}")
         if number == _IMPORTS:
-            _read_imports(_Reader(data, start, start + size, "an import section"), info.imports)
+            _read_imports(ComponentReader(data, start, start + size, "an import section"), info.imports)
         elif number == _EXPORTS:
-            _read_exports(_Reader(data, start, start + size, "an export section"), info.exports)
+            _read_exports(ComponentReader(data, start, start + size, "an export section"), info.exports)
     return info
+
+
+def check_component(info: ComponentInfo) -> Kind:
+    """Say how a component is run. BadModule says what it is instead, or what it wants, when ww cannot run it."""
+    functions = [name for name in info.exports if name.partition("@")[0] == _FUNCTIONS]
+    if not functions:
+        check_command(info)
+        return Kind.COMPONENT
+    _check_imports(info, {_JOBS: _PYTHON_VERSION}, "WASI 0.2 and ww:python/jobs@1 for Python functions")
+    if not any(info.exports[name] == "instance" and _is_python(name) for name in functions):
+        name = functions[0]
+        raise BadModule(f"wasm: the component exports the {info.exports[name]} {shown(name)}; known is version 1")
+    return Kind.PYTHON
+
+
+def _is_python(name: str) -> bool:
+    return _PYTHON_VERSION.fullmatch(name.partition("@")[2]) is not None
 
 
 def check_command(info: ComponentInfo) -> None:
     """Return when it is a preview 2 command that ww can run; BadModule says what it is instead, or what it wants."""
-    for name, kind in info.imports.items():
-        interface, _, version = name.partition("@")
-        if interface not in _INTERFACES or kind != "instance":
-            raise BadModule(
-                f"wasm: the component imports the unknown {kind} {shown(name)}; known is WASI 0.2 for commands"
-            )
-        if not _VERSION.fullmatch(version):
-            raise BadModule(f"wasm: the component imports {shown(name)}; known is version 0.2")
+    _check_imports(info, {}, "WASI 0.2 for commands")
     runs = [name for name in info.exports if name.partition("@")[0] == _RUN]
     for name in runs:
         if info.exports[name] == "instance" and _VERSION.fullmatch(name.partition("@")[2]):
@@ -93,7 +108,18 @@ def check_command(info: ComponentInfo) -> None:
     raise BadModule(f"wasm: the component is no command: it exports {others}; expected {_RUN}@0.2"[:400])
 
 
-def _read_imports(section: "_Reader", imports: dict[str, str]) -> None:
+def _check_imports(info: ComponentInfo, more: dict[str, re.Pattern[str]], known: str) -> None:
+    """Refuse what imports something else than WASI 0.2 and more, whose versions are as it says."""
+    for name, kind in info.imports.items():
+        interface, _, version = name.partition("@")
+        if (interface not in _INTERFACES and interface not in more) or kind != "instance":
+            raise BadModule(f"wasm: the component imports the unknown {kind} {shown(name)}; known is {known}")
+        if not more.get(interface, _VERSION).fullmatch(version):
+            of = "1" if interface in more else "0.2"
+            raise BadModule(f"wasm: the component imports {shown(name)}; known is version {of}")
+
+
+def _read_imports(section: "ComponentReader", imports: dict[str, str]) -> None:
     for _ in range(section.count()):
         name = section.extern_name()
         kind = section.extern_type()
@@ -103,7 +129,7 @@ def _read_imports(section: "_Reader", imports: dict[str, str]) -> None:
     section.finish()
 
 
-def _read_exports(section: "_Reader", exports: dict[str, str]) -> None:
+def _read_exports(section: "ComponentReader", exports: dict[str, str]) -> None:
     for _ in range(section.count()):
         name = section.extern_name()
         sort = section.byte()
@@ -119,7 +145,7 @@ def _read_exports(section: "_Reader", exports: dict[str, str]) -> None:
     section.finish()
 
 
-class _Reader(Reader):
+class ComponentReader(Reader):
     """Reads what only components have."""
 
     def flag(self) -> bool:

@@ -8,7 +8,7 @@ import mmap
 from dataclasses import dataclass
 from typing import Final
 
-from ww.component_inspect import check_command, inspect_component, is_component
+from ww.component_inspect import check_component, inspect_component, is_component
 from ww.errors import BadModule, UsageError
 from ww.gateway.fields import ENTRY_CHARACTERS_MAX
 from ww.wasm_inspect import Guest, Kind, callable_of, guest_of, inspect
@@ -34,10 +34,13 @@ def read_guest(data: bytes | mmap.mmap, wanted: str | None) -> Guest:
     BadModule when no worker can run them, UsageError when they cannot be what was asked for.
     """
     if is_component(data):
+        kind = check_component(inspect_component(data))
         if wanted is not None:
-            raise UsageError("entry: a component is run as a command, and has no functions to call by name", "entry")
-        check_command(inspect_component(data))
-        return Guest(Kind.COMPONENT)
+            why = "a component is run as a command, and has no functions to call by name"
+            if kind is Kind.PYTHON:
+                why = "a Python component's function is named in args, as module:qualname"
+            raise UsageError(f"entry: {why}", "entry")
+        return Guest(kind)
     if wanted in _BY_ITSELF:
         raise UsageError(f"entry: {wanted} is called by itself; leave entry out to run a WASI command", "entry")
     return guest_of(inspect(data), wanted)
