@@ -23,6 +23,8 @@ from ww.python.values import Unsendable, dumps
 
 _ENDED_WELL: Final = b"\0"
 _RANDOM: Final = b"random"
+# The interpreter settles on the fast form of an instruction after some tens of executions.
+_WARM_UPS: Final = 24
 _RAISED: Final = b"\1"
 _OUT_OF_MEMORY: Final = (
     b'{"module":"builtins","name":"MemoryError","text":"the sandbox has no more memory","traceback":""}'
@@ -53,15 +55,21 @@ class Runtime:
         found.begin()
         self._function = found.find(name)
         calls = Calls(self._host, grants, found.find_class)
-        # What a call does for the first time takes memory that is then the same for all of them.
-        read_calls(write_call((), {}), found.unpickler)
-        dumps([0, (0,)], is_shipped=found.is_shipped)
-        traceback_of(ValueError())
+        self._warm_up()
         self._renewal.is_random = found.sources.mention(_RANDOM)
         link.calls = calls
         self._spare = surroundings.spare()
         surroundings.settle()
         return b""
+
+    def _warm_up(self) -> None:
+        """Do what each call does until it is done the same way each time: pages that a call changes are its cost."""
+        function, self._function = self._function, _same
+        for value in (0, "", [0, (0,)]):
+            for _ in range(_WARM_UPS):
+                self.call(write_call((value,), {}))
+        self._function = function
+        traceback_of(ValueError())
 
     def call(self, request: bytes) -> bytes:
         """Call it, with what a request says."""
@@ -104,6 +112,10 @@ class Runtime:
             return _OUT_OF_MEMORY if isinstance(error, MemoryError) else _unsaid(error)
 
 
+def _same(value: Any) -> Any:
+    return value
+
+
 def _unsaid(error: BaseException) -> bytes:
     """Return the failure for an exception that cannot be printed."""
     name = type(error).__qualname__[:200]
@@ -111,8 +123,10 @@ def _unsaid(error: BaseException) -> bytes:
 
 
 def _flush() -> None:
-    for stream in {sys.stdout, sys.stderr}:
-        try:
-            stream.flush()
-        except Exception:
-            continue  # closed, or replaced by code that was sent
+    stdout, stderr = sys.stdout, sys.stderr
+    try:
+        stderr.flush()
+        if stdout is not stderr:
+            stdout.flush()
+    except Exception:
+        return  # closed, or replaced by code that was sent
