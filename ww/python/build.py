@@ -22,6 +22,7 @@ from typing import Final
 from ww.directories import cache_directory
 from ww.errors import StoreError, UsageError, WwError
 from ww.python.guest.standard import LIST_BEGIN, LIST_END
+from ww.python.image import make_lasting
 
 _TOOL: Final = "componentize-py"
 _TOOL_MODULE: Final = "componentize_py"
@@ -44,7 +45,7 @@ _FILES: Final = {
     **{
         f"ww/python/guest/{name}.py": f"python/guest/{name}.py"
         for name in (
-            *("__init__", "code", "imports", "loop", "nested", "placeholder", "report", "runtime", "shim"),
+            *("__init__", "code", "imports", "lasting", "loop", "nested", "placeholder", "report", "runtime", "shim"),
             *("standard", "surroundings"),
         )
     },
@@ -137,6 +138,7 @@ def _build(sources: dict[str, bytes], path: Path) -> None:
         (folder / "venv" / "site-packages").mkdir(parents=True)
         made = folder / "made.wasm"
         _run(folder, made)
+        made.write_bytes(make_lasting(made.read_bytes()))
         made.with_suffix(".json").write_text(json.dumps(_modules(made)))
         # The component last: what is there has its list.
         for suffix in (".json", ".wasm"):

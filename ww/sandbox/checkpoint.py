@@ -12,6 +12,7 @@ import ctypes
 import mmap
 import os
 import sys
+from bisect import bisect_right
 from collections.abc import Iterator
 from typing import Final
 
@@ -138,6 +139,7 @@ class Checkpoint:
         except BaseException:
             os.close(self._file)
             raise
+        self._starts = [start for start, _, _ in self._pieces]
         self._image_at = ctypes.addressof(ctypes.c_char.from_buffer(self._image)) if self._image is not None else 0
 
     def _write(self, base: int, start: int, end: int, at: int) -> None:
@@ -187,11 +189,17 @@ class Checkpoint:
         if total > _COPIED_BYTES_MAX:
             _check(_madvise(base, self.size, _MADV_DONTNEED))
         else:
+            starts, pieces, image_at = self._starts, self._pieces, self._image_at
             for start, end in ranges:
-                self._copy_back(base, start - base, end - base)
+                first, last, place = pieces[bisect_right(starts, start - base) - 1] if starts else (0, 0, 0)
+                if first <= start - base and end - base <= last:
+                    _copy(start, image_at + place + start - base - first, end - start)
+                else:
+                    self._copy_back(base, start - base, end - base)
         return total
 
     def _copy_back(self, base: int, start: int, end: int) -> None:
+        """Copy a range that is in several pieces, or between them."""
         for first, last, place in self._pieces:
             if start < first:
                 # Between two pieces are zeros.

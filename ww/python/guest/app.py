@@ -6,6 +6,7 @@ Executed once, when the component is built: what is imported here is what the sa
 from wit_world.imports import environment, jobs
 
 from ww.python.guest import standard, surroundings
+from ww.python.guest.lasting import Lasting
 from ww.python.guest.runtime import Runtime
 
 MODULES = standard.import_all()
@@ -23,3 +24,7 @@ class Functions:
     def call(self, request: bytes) -> bytes:
         """Call the function."""
         return _runtime.call(request)
+
+
+# Last: what comes later does not stay.
+LASTING = Lasting()
