@@ -1,4 +1,3 @@
-import json
 import stat
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -6,39 +5,9 @@ from pathlib import Path
 import pytest
 
 import ww.python.build as module
+from tests.python.tools import Tool
 from ww.errors import StoreError, UsageError
 from ww.python.build import BuildFailed, build, component_path
-from ww.python.guest.standard import LIST_BEGIN, LIST_END
-
-# Stands for componentize-py: writes what a component has to have, and notes that it was called.
-TOOL = f"""
-import os, pathlib, sys
-def script():
-    pathlib.Path({{log!r}}).open("a").write("called\\n")
-    words = sys.argv
-    assert pathlib.Path("app/ww/python/guest/runtime.py").is_file()
-    made = {LIST_BEGIN!r} + b'["json", "math"]' + {LIST_END!r}
-    pathlib.Path(words[words.index("--output") + 1]).write_bytes(b"\\0asm" + made)
-"""
-
-
-class Tool:
-    """A componentize-py of the tests' own."""
-
-    def __init__(self, folder: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-        self.log = folder / "log"
-        self._path = folder / "tool.py"
-        self._monkeypatch = monkeypatch
-        self.write(TOOL.format(log=str(self.log)))
-
-    def write(self, text: str) -> None:
-        self._path.write_text(text)
-        run = f"import sys, runpy; runpy.run_path({str(self._path)!r})['script']()"
-        self._monkeypatch.setattr(module, "_TOOL_CALL", run)
-
-    @property
-    def calls(self) -> int:
-        return len(self.log.read_text().splitlines()) if self.log.exists() else 0
 
 
 @pytest.fixture
@@ -125,14 +94,3 @@ def test_the_real_one_has_the_standard_library() -> None:
     assert not {"tkinter", "idlelib", "numpy", "antigravity"} & set(built.modules())
     assert built.path.read_bytes()[:8] == b"\0asm\r\0\1\0"  # a component
     assert stat.S_ISREG(built.path.stat().st_mode)
-
-
-def test_the_list_of_modules_is_printed(tool: Tool, tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    from ww.cli import main
-
-    for words, expected in ((["--json"], '["json", "math"]\n'), ([], "json\nmath\n")):
-        assert main(["python", "modules", "--cache", str(tmp_path), *words]) == 0
-        assert capsys.readouterr().out == expected
-    assert main(["python", "build", "--force", "--cache", str(tmp_path)]) == 0
-    assert Path(capsys.readouterr().out.strip()).is_file()
-    assert json.loads(next(tmp_path.glob("python/*.json")).read_text()) == ["json", "math"]
