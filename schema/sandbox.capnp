@@ -8,7 +8,7 @@
 # comes from another node is read by the process that runs guests, and what that says of them goes back as it is.
 
 struct Request {
-  # Parent to child. A compiler child gets only compile, an executor child only run.
+  # Parent to child. A compiler child gets only compile, an executor child only run and answer.
   union {
     run :group {
       digest @0 :Data;              # of the module. Its artefact is a descriptor: first without, and when it is wanted with
@@ -21,11 +21,17 @@ struct Request {
       first @6 :UInt32;             # place of the first run; the others follow
       queuedSeconds @7 :Float64;    # how long the runs have waited by now
       compileSeconds @8 :Float64;   # of which the first one waited for its module
+      hasCalls @11 :Bool;           # whether the guest's calls are answered; then it is one run
     }
     compile :group {
       # Two descriptors: the module's bytes, to read, and its artefact, to write.
       digest @9 :Data;              # sha256 of the bytes
       metered @10 :Bool;
+    }
+    answer :group {
+      # In the middle of a run, to blocked alone: what came of the calls that go by that ticket.
+      ticket @12 :UInt32;
+      answers @13 :Data;            # see ww/python/request.py
     }
   }
 }
@@ -51,6 +57,7 @@ struct Shared {
   hasFiles @3 :Bool;                # whether the guest has a file system
   deterministic @4 :Bool;
   context @5 :Data;
+  hasCode @6 :Bool;                 # whether what is given as files is a Python guest's code
 }
 
 # The control file has a byte for each place in a group, which the parent writes and the process reads: when it is not
@@ -67,10 +74,20 @@ struct Reply {
     wanted @5 :Void;                # of run: ask again, with the artefact
     full @6 :Void;                  # of run: fetch the output, and ask again for those that have not ended
     stuck @7 :Outcomes;             # of run: one that still runs and hears nothing, as it is to be taken for ended
-    begins @8 :Void;                # of run: one with files begins, which took time
+    begins @8 :Void;                # of run: one begins that has files, or what it runs was loaded, which took time
     packs @9 :Void;                 # of run: it has ended, and what it leaves is packed, which takes time
     refused @10 :Text;              # of run: what is wrong with the inputs, one line; nothing was run
+    call @11 :Call;                 # of run: the guest calls another function, many times; it goes on
+    blocked @12 :UInt32;            # of run: the guest waits for what came of the calls that go by that ticket
   }
+}
+
+struct Call {
+  # Piece by piece, each but the last with isMore. Nothing else is said between them.
+  ticket @0 :UInt32;                # the guest's number for them, never again the same in a run
+  name @1 :Text;                    # of the function; with the first piece
+  requests @2 :Data;                # see ww/python/request.py
+  isMore @3 :Bool;
 }
 
 struct Outcomes {

@@ -62,7 +62,7 @@ def inspect_component(data: bytes | mmap.mmap) -> ComponentInfo:
     if not is_component(data):
         raise BadModule("wasm: is no component of version 0x0d")
     info = ComponentInfo({}, {})
-    reader = _Reader(data, len(_PREAMBLE), len(data), "cut off or damaged: a section")
+    reader = ComponentReader(data, len(_PREAMBLE), len(data), "cut off or damaged: a section")
     while reader.at < reader.end:
         number = reader.byte()
         size = reader.number()
@@ -70,9 +70,9 @@ def inspect_component(data: bytes | mmap.mmap) -> ComponentInfo:
         if number > _SECTIONS_MAX:
             raise BadModule(f"wasm: holds a section of the unknown kind {number}")
         if number == _IMPORTS:
-            _read_imports(_Reader(data, start, start + size, "an import section"), info.imports)
+            _read_imports(ComponentReader(data, start, start + size, "an import section"), info.imports)
         elif number == _EXPORTS:
-            _read_exports(_Reader(data, start, start + size, "an export section"), info.exports)
+            _read_exports(ComponentReader(data, start, start + size, "an export section"), info.exports)
     return info
 
 
@@ -119,7 +119,7 @@ def _check_imports(info: ComponentInfo, more: dict[str, re.Pattern[str]], known:
             raise BadModule(f"wasm: the component imports {shown(name)}; known is version {of}")
 
 
-def _read_imports(section: "_Reader", imports: dict[str, str]) -> None:
+def _read_imports(section: "ComponentReader", imports: dict[str, str]) -> None:
     for _ in range(section.count()):
         name = section.extern_name()
         kind = section.extern_type()
@@ -129,7 +129,7 @@ def _read_imports(section: "_Reader", imports: dict[str, str]) -> None:
     section.finish()
 
 
-def _read_exports(section: "_Reader", exports: dict[str, str]) -> None:
+def _read_exports(section: "ComponentReader", exports: dict[str, str]) -> None:
     for _ in range(section.count()):
         name = section.extern_name()
         sort = section.byte()
@@ -145,7 +145,7 @@ def _read_exports(section: "_Reader", exports: dict[str, str]) -> None:
     section.finish()
 
 
-class _Reader(Reader):
+class ComponentReader(Reader):
     """Reads what only components have."""
 
     def flag(self) -> bool:

@@ -6,7 +6,8 @@ component_inspect.py do. Linear in what is read, and no error but BadModule. Sou
 """
 
 import mmap
-from typing import Final
+import re
+from typing import Final, Self
 
 from ww.errors import BadModule
 
@@ -86,3 +87,12 @@ class Reader:
             return self.take(length).decode()
         except UnicodeDecodeError:
             raise self.bad("holds a name that is not UTF-8") from None
+
+    def match(self, pattern: re.Pattern[bytes]) -> int:
+        """Return where a pattern ends that begins here; here when it does not."""
+        found = pattern.match(self._data, self.at, self.end)
+        return found.end() if found is not None else self.at
+
+    def within(self, start: int, end: int) -> Self:
+        """Read a part of the same data."""
+        return type(self)(self._data, start, end, self._where)

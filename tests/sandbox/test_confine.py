@@ -225,8 +225,9 @@ async def test_nothing_is_inherited_and_nothing_is_left_open() -> None:
             process = Path(f"/proc/{probe.pid}")
             opened = [os.readlink(fd) for fd in (process / "fd").iterdir()]
             rest = sorted(name.partition(":")[0] for name in opened if name != os.devnull)
-            # Input, output, errors, artifacts and control, and the second and third again as 1 and 2.
-            assert rest == ["/memfd"] * 7 + ["pipe", "socket"]
+            # Input, output, errors, artifacts and control, and the second and third again as 1 and 2; which of its own
+            # pages differ from their files; where its last words and its answers go.
+            assert rest == ["/memfd"] * 7 + [f"/proc/{probe.pid}/pagemap", "pipe", "socket"]
             assert os.readlink(process / "cwd").endswith(" (deleted)")
             assert os.readlink(process / "root").endswith(" (deleted)")
             for kind in ("net", "ipc"):

@@ -27,6 +27,7 @@ _COMMANDS: Final = {
     "token": "make and take back what lets clients use a gateway's HTTP",
     "discover": "see the packets by which nodes find each other, or send one",
     "db": "check, copy and restore what a gateway keeps",
+    "python": "build the Python that functions run in, and see what is in it",
     "doctor": "see what this machine gives to ww, and how it confines guests",
     "id": "print the peer id of a key file",
 }

@@ -8,8 +8,9 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-from ww.cli.parser import Parser, state_directory
+from ww.cli.parser import Parser
 from ww.cli.store import add_store_options, store_of
+from ww.directories import state_directory
 from ww.errors import StoreError, UsageError
 from ww.gateway.backup import backup, restore
 from ww.gateway.integrity import contents, defects

@@ -12,9 +12,10 @@ import tempfile
 from pathlib import Path
 
 from ww import __version__
-from ww.cli.parser import Parser, cache_directory, state_directory
+from ww.cli.parser import Parser
 from ww.cli.process import log_to_stderr
 from ww.cli.table import show
+from ww.directories import cache_directory, state_directory
 from ww.discovery.interface import interfaces
 from ww.discovery.multicast import DEFAULT_GROUP, Link
 from ww.errors import WwError

@@ -3,7 +3,8 @@
 import argparse
 from pathlib import Path
 
-from ww.cli.parser import Parser, state_directory
+from ww.cli.parser import Parser
+from ww.directories import state_directory
 from ww.identity import Identity
 
 

@@ -10,9 +10,10 @@ import os
 from pathlib import Path
 from typing import Any, Final
 
-from ww.cli.parser import Append, Parser, state_directory
+from ww.cli.parser import Append, Parser
 from ww.client.target import is_http
 from ww.client.wire import DEFAULT_URL
+from ww.directories import state_directory
 from ww.errors import UsageError
 
 _FLAGS: Final = ("--key", "--addr", "--ns", "--lan", "--discover", "--no-multicast", "--no-mdns", "--ticket-file")

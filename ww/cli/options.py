@@ -6,9 +6,10 @@ Holds them and what is made of them. Must not start anything. The parser itself:
 import argparse
 from pathlib import Path
 
-from ww.cli.parser import Append, NotInArgv, Parser, count, key_value, seconds, size, state_directory
+from ww.cli.parser import Append, NotInArgv, Parser, count, key_value, seconds, size
 from ww.cluster.membership import MembershipConfig
 from ww.dial_string import DialString, load_dial_string, read_dial_string
+from ww.directories import state_directory
 from ww.discovery.multicast import DEFAULT_GROUP
 from ww.discovery.packet import META_MAX
 from ww.discovery.sources import DiscoveryConfig

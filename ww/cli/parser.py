@@ -9,7 +9,6 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
-from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from ww.errors import UsageError
@@ -206,19 +205,3 @@ def key_value(text: str) -> tuple[str, str]:
     if len(value) > 256 or not value.isprintable():
         raise UsageError(f"{text[:80]!a}: expected a value of at most 256 characters, all of them printable")
     return key, value
-
-
-def _xdg(variable: str, default: str) -> Path:
-    # The specification: a relative path there is to be ignored.
-    path = Path(os.environ.get(variable, ""))
-    return (path if path.is_absolute() else Path.home() / default) / "ww"
-
-
-def state_directory() -> Path:
-    """Return where what must last is kept."""
-    return _xdg("XDG_STATE_HOME", ".local/state")
-
-
-def cache_directory() -> Path:
-    """Return where what can be had again is kept."""
-    return _xdg("XDG_CACHE_HOME", ".cache")

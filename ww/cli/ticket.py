@@ -8,10 +8,11 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Final
 
-from ww.cli.parser import Parser, argument, number_32, seconds, state_directory
+from ww.cli.parser import Parser, argument, number_32, seconds
 from ww.cli.secret import add_out, secret_output
 from ww.cli.table import show
 from ww.dial_string import write_dial_string
+from ww.directories import state_directory
 from ww.errors import UsageError
 from ww.identity import Identity
 from ww.net.multiaddr import Multiaddr

@@ -8,9 +8,10 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any, Final
 
-from ww.cli.parser import Parser, argument, count, seconds, size, state_directory
+from ww.cli.parser import Parser, argument, count, seconds, size
 from ww.cli.secret import add_out, secret_output
 from ww.cli.table import show
+from ww.directories import state_directory
 from ww.errors import UsageError
 from ww.gateway.caller import Quota, Scope
 from ww.gateway.tokens import Token, check_name, create_token, parse_tokens, read_token_file, revoke_token

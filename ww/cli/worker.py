@@ -7,9 +7,10 @@ from pathlib import Path
 from typing import Final
 
 from ww.cli.options import add_node_options, add_ticket_options, dialled, node_config
-from ww.cli.parser import Parser, cache_directory, count, niceness, seconds, size, whole
+from ww.cli.parser import Parser, count, niceness, seconds, size, whole
 from ww.cli.process import log_to_stderr, on_stop_signals
 from ww.clock import SystemClock
+from ww.directories import cache_directory
 from ww.errors import UsageError
 from ww.identity import PeerId
 from ww.node import Node
@@ -123,7 +124,9 @@ async def main(arguments: argparse.Namespace) -> int:
     try:
         async with (
             Node(node_config(arguments, arguments.key, "worker")) as node,
-            SandboxPool(modules, slots=config.slots, limits=limits, confinement=confinement) as sandbox,
+            SandboxPool(
+                modules, slots=config.slots, limits=limits, confinement=confinement, nesting=config.nesting
+            ) as sandbox,
         ):
             worker = Worker(node, gateway, sandbox, modules, SystemClock(), config)
             on_stop_signals(worker.drain, task.cancel)

@@ -7,7 +7,7 @@ requests of a nested call are read by the host, who checks their lengths and nev
 import json
 import pickle
 import struct
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
 from io import BytesIO
@@ -97,7 +97,7 @@ def _write(value: object, mode: int, pickler: type[pickle.Pickler]) -> bytes:
     return b"".join(parts)
 
 
-def read_calls(data: bytes) -> Calls:
+def read_calls(data: bytes, unpickler: Callable[..., pickle.Unpickler] = pickle.Unpickler) -> Calls:
     """Unpickle a request: only where whatever it does is to be contained. Raises ValueError where it is none."""
     if len(data) < _HEAD.size:
         raise ValueError("a request ends before its head does")
@@ -117,7 +117,7 @@ def read_calls(data: bytes) -> Calls:
         buffers.append(bytearray(view[at:end]))  # what it was made of may have been changed in place too
     if end != len(data):
         raise ValueError("a request goes on behind its end")
-    value = pickle.loads(pickled, buffers=buffers)
+    value = unpickler(BytesIO(pickled), buffers=buffers).load()
     return Calls(value if mode & _SEVERAL else [value], bool(mode & _SEVERAL), bool(mode & _TRUST))
 
 

@@ -9,11 +9,12 @@ import dataclasses
 import errno
 import hashlib
 import json
+import os
 import platform
 import struct
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Any, Final
 
 from ww.errors import BadModule
 from ww.wasm_inspect import FunctionType, ModuleInfo, callable_of
@@ -21,7 +22,7 @@ from ww.wasm_inspect import FunctionType, ModuleInfo, callable_of
 _MAGIC: Final = b"ww-cwasm"
 _HEADER_BYTES: Final = len(_MAGIC) + 32
 # Raised whenever engine.py's configuration, or this form, changes.
-_CONFIGURATION: Final = 3
+_CONFIGURATION: Final = 4
 _FIRST: Final = ("_initialize", "_start")
 # What JSON becomes as objects.
 _SIZE_FACTOR: Final = 8
@@ -43,6 +44,8 @@ class About:
     """How large its memory is at any time, where it cannot grow."""
     size_bytes: int = 0
     """About how much memory it takes."""
+    python: Mapping[str, Any] | None = None
+    """Of a Python component, how it is linked: see python_compile.py."""
 
     @classmethod
     def of(cls, info: ModuleInfo) -> "About":
@@ -92,8 +95,9 @@ def pack(about: About, serialized: bytes) -> bytes:
     return _MAGIC + hashlib.sha256(body).digest() + body
 
 
-def read(fd: int) -> tuple[About, bytes] | None:
-    """Return what a file holds, or None when it is damaged."""
+def read(fd: int) -> tuple[About, memoryview] | None:
+    """Return what a file holds, or None when it is damaged. What is returned is what was looked at: no mapping, which
+    the file's owner could still change."""
     try:
         data = _read_all(fd)
     except OSError:
@@ -106,12 +110,12 @@ def read(fd: int) -> tuple[About, bytes] | None:
         about = About(**json.loads(bytes(body[4 : 4 + length])) | {"size_bytes": _SIZE_FACTOR * length})
     except (ValueError, TypeError, struct.error):
         return None
-    return about, bytes(body[4 + length :])
+    return about, body[4 + length :]
 
 
 def read_module(fd: int, digest: bytes) -> bytes:
     """Return a module's bytes. OSError when they are not what digest names."""
-    data = _read_all(fd)
+    data = bytes(_read_all(fd))
     if hashlib.sha256(data).digest() != digest:
         raise OSError(errno.EIO, "damaged")
     return data
@@ -123,6 +127,13 @@ def write(fd: int, data: bytes) -> None:
         file.write(data)
 
 
-def _read_all(fd: int) -> bytes:
-    with open(fd, "rb", closefd=False) as file:
-        return file.read()
+def _read_all(fd: int) -> bytearray:
+    """Read a file into memory that C can be given the address of: one copy, of files of tens of megabytes."""
+    data = bytearray(os.fstat(fd).st_size)
+    with open(fd, "rb", buffering=0, closefd=False) as file:
+        view, at = memoryview(data), 0
+        while at < len(data) and (count := file.readinto(view[at:])):
+            at += count
+    del view
+    del data[at:]
+    return data

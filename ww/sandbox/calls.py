@@ -4,7 +4,12 @@ Holds the protocol alone. Must not know who answers: a worker asks its gateway. 
 ../python/request.py.
 """
 
-from typing import Protocol
+from typing import Final, Protocol
+
+TICKETS_MAX: Final = 1_000
+"""Calls that a run may have under way at a time, or answered and not waited for."""
+NAME_BYTES_MAX: Final = 2_000
+"""Of a function's name."""
 
 
 class Calls(Protocol):

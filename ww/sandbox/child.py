@@ -143,6 +143,9 @@ class Child(asyncio.Protocol):
             compile_memory_bytes_max=self._limits.compile_memory_bytes_max,
             kill_grace_s=self._limits.kill_grace_s,
             with_classes=self._with_classes,
+            programs_max=self._limits.programs_max,
+            program_bytes_max=self._limits.program_bytes_max,
+            kept_s=self._limits.kept_s,
         )
         self._process = subprocess.Popen(
             [sys.executable, "-s", "-P", "-m", self.module, setup.to_text()],
@@ -173,10 +176,14 @@ class Child(asyncio.Protocol):
 
     def send(self, request: Any, descriptors: Sequence[int] = ()) -> None:
         """Send a sandbox.Request, and copies of descriptors. ChildDied when the child is gone."""
-        if self._failure is not None or self._transport is None:
-            raise ChildDied("it is gone")
         if self._said:
             raise ChildDied("it answers what it was not asked")
+        self.tell(request, descriptors)
+
+    def tell(self, request: Any, descriptors: Sequence[int] = ()) -> None:
+        """As `send`, in the middle of a run, of which there may be replies to read."""
+        if self._failure is not None or self._transport is None:
+            raise ChildDied("it is gone")
         data = request.to_bytes()
         message = struct.pack("<I", len(data)) + data
         if descriptors:
@@ -206,12 +213,17 @@ class Child(asyncio.Protocol):
             self._transport.resume_reading()
         return said
 
+    @property
+    def is_behind(self) -> bool:
+        """Whether it has not read all that it was told."""
+        return self._transport is not None and self._transport.get_write_buffer_size() > 0
+
     def _send_with(self, descriptors: Sequence[int], message: bytes) -> bytes:
         """Send the length with the descriptors, past the transport, which cannot; return what is left to be sent."""
         assert self._socket is not None
         assert self._transport is not None
         # A child that answered has read what came before, if it is as it should be.
-        if self._transport.get_write_buffer_size():
+        if self.is_behind:
             raise ChildDied("it answers what it has not read")
         try:
             sent = socket.send_fds(self._socket, [message[:4]], descriptors)

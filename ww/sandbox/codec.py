@@ -74,6 +74,8 @@ def _write_shared(shared: Any, task: Task) -> None:
         shared.hasFiles, shared.artifacts, shared.dirs = True, list(task.artifacts), list(task.dirs)
     if task.deterministic:
         shared.deterministic = True
+    if task.has_code:
+        shared.hasCode = True
     if task.context:
         shared.context = task.context
 
@@ -113,24 +115,27 @@ def read_run(run: Any, spilled: memoryview | None) -> tuple[RunLimits, bool, lis
                 task.deterministic,
                 task.seed if seed is None else seed,
                 task.context,
+                task.code,
             )
         )
     return limits, has_files, invocations
 
 
 def _invocation(shared: Any, given: Input) -> Invocation:
+    has_code = shared.hasCode
     return Invocation(
         shared.entry,
         given.arguments or (),
         given.args or (),
         given.env or (),
         given.stdin or b"",
-        given.files or b"",
+        b"" if has_code else given.files or b"",
         list(shared.artifacts),
         list(shared.dirs),
         shared.deterministic,
         given.seed or 0,
         shared.context,
+        (given.files or b"") if has_code else b"",
     )
 
 

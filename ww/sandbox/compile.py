@@ -37,7 +37,7 @@ class Compiling:
         limits: SandboxLimits,
         start: Callable[[], Coroutine[Any, Any, Child]],
         end: Callable[[Child], Coroutine[Any, Any, str]],
-        spawn: Callable[[Coroutine[Any, Any, None]], None],
+        spawn: Callable[[Coroutine[Any, Any, None]], object],
     ) -> None:
         """start and end a compiler process; spawn a task that the caller awaits or cancels in the end."""
         self._cache = cache

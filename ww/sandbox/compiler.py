@@ -9,13 +9,16 @@ from collections.abc import Sequence
 from typing import Any
 
 from ww import schema
-from ww.component_inspect import is_component
+from ww.component_inspect import check_component, inspect_component, is_component
+from ww.errors import BadModule
 from ww.sandbox import artefact
 from ww.sandbox.component_program import compile_command
 from ww.sandbox.confine import Protection
 from ww.sandbox.invocation import GuestFault
 from ww.sandbox.process import Setup, Wire, ready, until_death
 from ww.sandbox.program import compile_module
+from ww.sandbox.python_compile import compile_python
+from ww.wasm_inspect import Kind
 
 
 def start(wire: Wire, setup: Setup, protections: Sequence[Protection]) -> None:
@@ -34,11 +37,19 @@ def _serve(wire: Wire, first: Any) -> None:
         wire.send(reply)
 
 
+def _compile_component(data: bytes, *, metered: bool) -> tuple[artefact.About, bytes]:
+    try:
+        kind = check_component(inspect_component(data))
+    except BadModule as error:
+        raise GuestFault("compile", str(error)) from None
+    return (compile_python if kind is Kind.PYTHON else compile_command)(data, metered=metered)
+
+
 def _answer(digest: bytes, metered: bool, module: int, compiled: int) -> Any:
     reply = schema.sandbox.Reply.new_message()
     try:
         data = artefact.read_module(module, digest)
-        compile = compile_command if is_component(data) else compile_module
+        compile = _compile_component if is_component(data) else compile_module
         artefact.write(compiled, artefact.pack(*compile(data, metered=metered)))
         reply.compiled = None
     except GuestFault as fault:

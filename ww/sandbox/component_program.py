@@ -72,4 +72,6 @@ class ComponentKind:
             result.reason, result.detail = fault.reason, fault.detail
             if fault.reason == "deadline" and self._watchdog.reason is not None:
                 result.reason = self._watchdog.reason
+            if fault.reason in ("deadline", "fuel"):
+                result.detail = ""  # engine.py has the figures
         return result

@@ -1,7 +1,7 @@
 """The guest's world, inside a child process: what is loaded, and one run at a time under its limits.
 
-Holds what a run is timed and watched by, whatever it is: modules run by program.py, components by component.py. Must
-not know sockets or the parent: executor.py calls it.
+Holds what a run is timed and watched by, whatever it is: modules run by program.py, components by component.py, Python
+functions by python_program.py. Must not know sockets or the parent: executor.py calls it.
 """
 
 import time
@@ -10,11 +10,15 @@ from typing import Any, Final
 
 from ww.sandbox import classes
 from ww.sandbox.artefact import About
+from ww.sandbox.checkpoint import Pages
 from ww.sandbox.component_program import ComponentKind
 from ww.sandbox.directory import Directory
 from ww.sandbox.invocation import GuestFault, Invocation, Result, RunLimits
 from ww.sandbox.output import Output
 from ww.sandbox.program import Modules
+from ww.sandbox.python_calls import Asking
+from ww.sandbox.python_program import PythonKind, Services
+from ww.sandbox.python_state import Shelf
 from ww.sandbox.watchdog import Watchdog
 
 try:
@@ -45,12 +49,17 @@ class Engine:
         give_up: Callable[[Result], None],
         at_files: Callable[[bool], None],
         with_classes: bool = False,
+        pagemap: int = -1,
+        programs_max: int = 1,
+        program_bytes_max: int = 0,
     ) -> None:
         """Run guests of up to memory_bytes_max of linear memory, with files in directory, by wasmtime-py's classes or,
         faster, without.
 
         give_up is told how the run is to be taken for ended that still runs grace_s after it was to end. at_files is
-        called with True when a guest with files begins, and with False when it has ended.
+        called with True when a guest with files begins, or one that had to be loaded, and with False when one with
+        files has ended. pagemap is of checkpoint.open_pagemap. Of Python programs, so many are kept, and so many bytes
+        of their states.
         """
         self._memory_bytes_max = memory_bytes_max
         self._instances: Any = classes if with_classes or native is None else native
@@ -64,26 +73,38 @@ class Engine:
         self.watchdog = Watchdog(self._interrupt, self._look, self._abandon, grace_s)
         self._modules: dict[bool, Modules] = {}
         self._components: dict[tuple[bool, bool], ComponentKind] = {}
+        self._pythons: dict[bool, PythonKind] = {}
+        self._services = Services(
+            self.watchdog, Pages(pagemap), Shelf(programs_max, program_bytes_max), self._begin_call, output.cap.lift
+        )
         self._cpu_at = 0.0
 
     def begin(self) -> None:
         """Call this in the thread that loads and runs guests, before it does."""
         self._modules_of(metered=False)
 
-    def begin_group(self) -> None:
-        """Call this before the first of a group of runs."""
+    def begin_group(self, asking: Asking | None = None) -> None:
+        """Call this before the first of a group of runs; asking is the way to who answers their calls."""
         self._cpu_at = time.process_time()
+        self._services.asking = asking
+        self._services.group += 1
+        self._services.failed = None
 
-    def load(self, about: About, serialized: bytes, *, metered: bool, deterministic: bool) -> Any:
+    def load(self, about: About, serialized: memoryview, *, metered: bool, deterministic: bool) -> Any:
         """Load what compiler.py made. GuestFault when it does not link or is too large for any run; WasmtimeError when
         it is of another wasmtime or processor."""
+        if about.python is not None:
+            python = self._pythons.get(metered)
+            if python is None:
+                python = self._pythons[metered] = PythonKind(self._services, metered=metered)
+            return python.load(about, serialized)
         if not about.is_component:
-            return self._modules_of(metered=metered).load(about, serialized, deterministic=deterministic)
+            return self._modules_of(metered=metered).load(about, bytes(serialized), deterministic=deterministic)
         kind = self._components.get((metered, deterministic))
         if kind is None:
             kind = ComponentKind(self._output, self.watchdog, metered=metered, deterministic=deterministic)
             self._components[metered, deterministic] = kind
-        return kind.load(about, serialized)
+        return kind.load(about, bytes(serialized))
 
     def _modules_of(self, *, metered: bool) -> Modules:
         known = self._modules.get(metered)
@@ -147,21 +168,27 @@ class Engine:
         if program.about.needs_wasi:
             self._output.begin(limits.output_bytes + program.framing_bytes)
         self._limits, self._started_at = limits, time.monotonic()
-        start = self._started_at
         self.watchdog.begin(limits.duration_s, limits.cpu_s)
         try:
             result: Result = program.kind.run(program, invocation, limits, folders)
         finally:
             self.watchdog.end()
-        result.wall_s = time.monotonic() - start
+        result.wall_s = time.monotonic() - self._started_at
         if result.wall_s < _SHORT_S:
             result.cpu_s = result.wall_s
             self._cpu_at += result.wall_s
         else:
             result.cpu_s = self._cpu_since_last()
-        if result.reason in _FIGURES:
+        if result.reason in _FIGURES and (not result.detail or result.reason == "memory"):
             result.detail = _FIGURES[result.reason](result, limits)
         return result
+
+    def _begin_call(self) -> None:
+        """Have a run's time begin now: what it runs had to be loaded first."""
+        assert self._limits is not None
+        self._at_files(True)
+        self._cpu_at, self._started_at = time.process_time(), time.monotonic()
+        self.watchdog.begin(self._limits.duration_s, self._limits.cpu_s)
 
     def _abandon(self, reason: str) -> None:
         """Say of the guest that runs and does not hear how it ended. Called by the watchdog's thread."""
@@ -175,10 +202,11 @@ class Engine:
     @property
     def has_kept(self) -> bool:
         """Whether there is an instance that waits for its next unit of work."""
-        return any(modules.has_reactor for modules in self._modules.values())
+        return len(self._services.shelf) > 0 or any(modules.has_reactor for modules in self._modules.values())
 
     def drop_kept(self) -> None:
         """Give those instances back."""
+        self._services.shelf.clear()
         for modules in self._modules.values():
             modules.drop_reactor()
 
@@ -192,7 +220,8 @@ class Engine:
     def _interrupt(self) -> None:
         # One guest runs, whichever engine it is of.
         engines = [modules.engine for modules in list(self._modules.values())]
-        engines += [components.engine for components in list(self._components.values())]
+        engines += [kind.engine for kind in list(self._components.values())]
+        engines += [kind.engine for kind in list(self._pythons.values())]
         for engine in engines:
             engine.increment_epoch()
 

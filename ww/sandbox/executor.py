@@ -20,6 +20,7 @@ import wasmtime
 from ww import schema
 from ww.records import write_outcome
 from ww.sandbox import artefact, compiler
+from ww.sandbox.asking import ParentAsking
 from ww.sandbox.codec import KEPT_BYTES_MAX, Spilled, read_run
 from ww.sandbox.confine import FILE_SYSTEM, GIVEN, Protection
 from ww.sandbox.directory import Directory
@@ -28,16 +29,16 @@ from ww.sandbox.inputs import GROUP_MAX
 from ww.sandbox.invocation import INLINE_BYTES_MAX, GuestFault, Invocation, Result, RunLimits
 from ww.sandbox.output import Output
 from ww.sandbox.process import Setup, Wire, begin, ready, until_death
+from ww.sandbox.python_compile import STACK_BYTES
 
-_GUEST_STACK_BYTES: Final = 8 << 20
+# Of a Python guest's calls, and of the functions of ours that they call; of the others', less.
+_GUEST_STACK_BYTES: Final = STACK_BYTES + (16 << 20)
 _LOADED_MAX: Final = 64
 _WORDS_MAX: Final = 1 << 30
 # Outcomes wait that long for others, so that short runs share a message.
 _FLUSH_AFTER_S: Final = 0.005
 _FLUSH_BYTES: Final = 1 << 20
 _PARENT_LOOKED_AT_S: Final = 0.5
-# How long a reactor's instance waits for its next unit of work while nothing else comes.
-_KEPT_S: Final = 10.0
 
 
 class _Missing(Exception):
@@ -175,7 +176,12 @@ class Executor:
             give_up=self._give_up,
             at_files=self._at_files,
             with_classes=setup.with_classes,
+            pagemap=setup.pagemap,
+            programs_max=setup.programs_max,
+            program_bytes_max=setup.program_bytes_max,
         )
+        self._kept_s = setup.kept_s
+        self._asking = ParentAsking(wire)
         self._modules = Modules(self._engine, setup.module_bytes_max)
         self._group = Group(wire)
         # Only read: see schema/sandbox.capnp.
@@ -203,11 +209,12 @@ class Executor:
         self._engine.begin()
         self._wire.send(self._ready)
         while True:
-            if self._engine.has_kept and not self._wire.is_readable(_KEPT_S):
+            if self._engine.has_kept and not self._wire.is_readable(self._kept_s):
                 self._engine.drop_kept()
             data, descriptors = self._wire.receive()
             with schema.sandbox.Request.from_bytes(data, traversal_limit_in_words=_WORDS_MAX) as request:
-                reply = self._answer(request.run, descriptors)
+                # An answer to calls that comes now is one that the run did not wait for any more.
+                reply = self._answer(request.run, descriptors) if request.which() == "run" else None
             for fd in descriptors:
                 os.close(fd)
             if reply is not None:
@@ -236,6 +243,7 @@ class Executor:
             reply.refused = f"inputs: {error}"
             return reply
         self._group.begin(limits.memory_bytes, run.queuedSeconds, run.compileSeconds)
+        self._engine.begin_group(self._asking if run.hasCalls else None)
         is_done = self._run_all(program, limits, has_files, run.first, invocations)
         self._group.flush()
         if is_done:
@@ -261,7 +269,6 @@ class Executor:
         self, program: Any, limits: RunLimits, has_files: bool, first: int, invocations: Sequence[Invocation]
     ) -> bool:
         """Run a group, and tell whether that is all of it."""
-        self._engine.begin_group()
         marks, add = self._marks, self._group.add
         for place, invocation in enumerate(invocations, first):
             if place != first and self._kept_bytes > KEPT_BYTES_MAX:
@@ -274,7 +281,9 @@ class Executor:
                 result = Result(reason=program.reason, detail=program.detail)
             else:
                 result = self._engine.run(program, invocation, limits, has_files)
-                if program.about.needs_wasi:
+                if program.about.python is not None:
+                    spilled = self._spill(place, result)
+                elif program.about.needs_wasi:
                     spilled = self._take(place, result, limits)
             add(place, result, spilled)
         return True
@@ -291,6 +300,20 @@ class Executor:
         if self._artifacts_bytes:
             os.ftruncate(self._artifacts, 0)
             self._artifacts_bytes = 0
+
+    def _spill(self, place: int, result: Result) -> Spilled | None:
+        """Put what is large of a result that has its output into files; return where it is then."""
+        if len(result.stdout) <= INLINE_BYTES_MAX and len(result.stderr) <= INLINE_BYTES_MAX:
+            return None
+        self._output.cap.lift()
+        where = [place]
+        for name, stream in (("stdout", self._output.stdout), ("stderr", self._output.stderr)):
+            data = getattr(result, name)
+            is_large = len(data) > INLINE_BYTES_MAX
+            where += (stream.keep(data), len(data)) if is_large else (0, 0)
+            if is_large:
+                setattr(result, name, b"")
+        return Spilled(*where)
 
     def _take(self, place: int, result: Result, limits: RunLimits) -> Spilled | None:
         """Take a run's output, so that the next one finds none; return where it is that is not in the result now."""

@@ -10,21 +10,20 @@ import asyncio
 import os
 import time
 from collections.abc import Iterable, Sequence
-from typing import Any, Final, NamedTuple, Protocol, Self
+from typing import Any, Final, NamedTuple, Self
 
 from ww import schema
 from ww.errors import ClosedError, UsageError, WwError
 from ww.records import read_outcomes, write_outcome, write_raw
+from ww.sandbox.calls import Calls
 from ww.sandbox.child import NONSENSE, Child, ChildDied, reading
+from ww.sandbox.children import Children
 from ww.sandbox.codec import check_artifacts, check_outcomes, line_of, read_spilled, write_run
 from ww.sandbox.inputs import Inputs, Task
 from ww.sandbox.invocation import Result, RunLimits
-from ww.sandbox.limits import SandboxLimits
+from ww.sandbox.nesting import Nesting
+from ww.sandbox.patience import Patience
 
-# How long a process may be late to say that a guest is.
-_FROZEN_S: Final = 0.5
-_FILES_GRACE_S: Final = 5.0
-_FILES_BYTES_PER_S: Final = 20 << 20
 # A run that is not to go on ends its child when that does not come past it by itself within the first time, or, when it
 # gets no processor, the second: runs that are shorter cost no process, and starting one takes more than they do.
 _PASS_WITHIN_S, _PASS_AT_LAST_S = 0.05, 1.0
@@ -42,32 +41,6 @@ class Outcomes(NamedTuple):
     """How many they are of."""
 
 
-class Children(Protocol):
-    """Where child processes come from."""
-
-    limits: SandboxLimits
-
-    def wait_for_child(self) -> "asyncio.Future[Child | None]":
-        """Return what gets a child when there is one; whoever does not want it any more sets it to None before."""
-        ...
-
-    def release(self, child: Child, runs: int) -> None:
-        """Give a child back, alive or not, that was taken for so many runs."""
-        ...
-
-    async def end(self, child: Child) -> str:
-        """End a child, and say how it had ended if it had by itself."""
-        ...
-
-    def open_artefact(self, digest: bytes, metered: bool) -> int:
-        """Return a descriptor of a module's compiled form; OSError when there is none."""
-        ...
-
-    async def prepare_anew(self, digest: bytes, metered: bool) -> float:
-        """Have a module compiled whose compiled form is no good; return the seconds that this took."""
-        ...
-
-
 class SandboxGroup:
     """Runs of one module, one after the other, each in an instance of its own: `async with` stops what is left."""
 
@@ -79,8 +52,10 @@ class SandboxGroup:
         inputs: Inputs,
         limits: RunLimits,
         compile_s: float = 0.0,
+        calls: Calls | None = None,
     ) -> None:
-        """Begin nothing yet. compile_s is how long the first run has waited for its module."""
+        """Begin nothing yet. compile_s is how long the first run has waited for its module; calls answers what the only
+        run calls."""
         self._children = children
         self._digest = digest
         self._task = task
@@ -88,6 +63,8 @@ class SandboxGroup:
         self._limits = limits
         self._metered = limits.is_metered(task)
         self._compile_s = compile_s
+        self._calls = calls
+        self._nesting: Nesting | None = None
         self._came_at = time.monotonic()
         self._ready: list[Outcomes] = []
         self._next = 0
@@ -112,7 +89,9 @@ class SandboxGroup:
         self._has_spilled = False
         self._has_sent_artefact = False
         self._turns = 0
+        self._patience = Patience(limits, children.limits.kill_grace_s)
         self._patience_s = 0.0
+        self._patient_since = 0.0
         self._begun_at = 0.0
         self._passing: asyncio.TimerHandle | None = None
 
@@ -272,6 +251,8 @@ class SandboxGroup:
         run = request.run
         self._child, self._asked, self._request, self._has_spilled = child, places, request, bool(spilled)
         self._has_sent_artefact, self._turns = False, 0
+        if self._calls is not None:
+            self._nesting, run.hasCalls = Nesting(self._calls, self._children, child), True
         try:
             await self._ask(child, run, spilled)
         except ChildDied as death:
@@ -314,29 +295,18 @@ class SandboxGroup:
             child.is_marked = False
         if spilled:
             await child.files.put(spilled)
-        # A guest that hears nothing is given up by its own process, kill_grace_s after it was to end; here is who waits
-        # for a process that does nothing at all.
-        files_s = self._files_s
-        self._patience_s = files_s if self._limits.files_bytes else self._run_s
-        self._begun_at = time.monotonic()
+        self._patience_s = self._patience.first_s(has_code=self._task.has_code)
+        self._begun_at = self._patient_since = time.monotonic()
         run.queuedSeconds = self._begun_at - self._came_at
         run.compileSeconds, self._compile_s = self._compile_s, 0.0
         child.send(self._request)
-
-    @property
-    def _run_s(self) -> float:
-        return self._limits.duration_s + self._children.limits.kill_grace_s + _FROZEN_S
-
-    @property
-    def _files_s(self) -> float:
-        return _FILES_GRACE_S + (self._limits.files_bytes + self._limits.artifact_bytes) / _FILES_BYTES_PER_S
 
     # What is answered.
 
     async def _listen(self, child: Child) -> None:
         """Take one reply."""
         try:
-            data = await child.reply(self._patience_s)
+            data = await child.reply(self._left_s)
             try:
                 await self._read(child, data)
             except asyncio.CancelledError:
@@ -351,6 +321,16 @@ class SandboxGroup:
         self._see_past()
 
     @property
+    def _left_s(self) -> float:
+        """How long to wait for the next reply. One that calls says much before its only run ends, at whatever rate."""
+        if self._nesting is None:
+            return self._patience_s
+        left_s = self._patient_since + self._patience_s - time.monotonic()
+        if left_s <= 0:
+            raise TimeoutError
+        return left_s
+
+    @property
     def _ran_s(self) -> float:
         return time.monotonic() - self._begun_at
 
@@ -361,7 +341,12 @@ class SandboxGroup:
                 await self._collect(child, reply.outcomes)
             elif kind in ("begins", "packs") and self._turns < 2 * len(self._asked):
                 self._turns += 1
-                self._patience_s = self._run_s if kind == "begins" else self._files_s
+                self._patience_s = self._patience.run_s if kind == "begins" else self._patience.files_s
+                self._patient_since = time.monotonic()
+            elif kind == "call" and self._nesting is not None:
+                self._nesting.call(reply.call)
+            elif kind == "blocked" and self._nesting is not None:
+                self._nesting.wait(reply.blocked)
             elif kind == "stuck":
                 await self._give_up(child, bytes(reply.stuck.records))
             elif kind == "wanted" and not self._has_sent_artefact:
@@ -490,6 +475,9 @@ class SandboxGroup:
         if self._passing is not None:
             self._passing.cancel()
             self._passing = None
+        if self._nesting is not None:
+            self._nesting.close()
+            self._nesting = None
         if child is None:
             return
         if child.files is not None and child.is_alive and self._has_spilled:

@@ -31,6 +31,8 @@ class Task:
     record: bytes
     """What a run is given that says nothing else, as an input record."""
     arguments_count: int
+    has_code: bool = False
+    """Whether what the record gives as files is a Python guest's code."""
 
     @classmethod
     def of(cls, invocation: Invocation) -> Self:
@@ -41,7 +43,7 @@ class Task:
                 invocation.args,
                 invocation.env,
                 invocation.stdin,
-                invocation.files,
+                invocation.code or invocation.files,
                 invocation.seed,
             )
         )
@@ -54,6 +56,7 @@ class Task:
             invocation.context,
             record,
             len(invocation.arguments),
+            bool(invocation.code),
         )
 
 

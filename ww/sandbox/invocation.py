@@ -11,6 +11,9 @@ from typing import Final, Protocol
 INLINE_BYTES_MAX: Final = 64 << 10
 """What is larger than this lies in a file in memory, and not in a message between processes."""
 
+LOAD_S: Final = 10.0
+"""How long loading a Python program may take at least; before runs that may take longer, it may as well."""
+
 
 class Determined(Protocol):
     """An invocation, or what several have in common."""
@@ -66,10 +69,11 @@ class Invocation:
     deterministic: bool = False
     seed: int = 0
     """Of a deterministic run's random numbers."""
-    code: bytes = b""
-    """Of a Python guest: a zip of the sources that args[0], module:qualname, is in."""
     context: bytes = b""
     """A reactor's instance serves one context only; empty: one run only."""
+    code: bytes = b""
+    """Of a Python guest: a zip of the sources that args[0], module:qualname, is in. The other args are the functions
+    that a run of it may call."""
 
     @property
     def has_files(self) -> bool:

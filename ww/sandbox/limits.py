@@ -46,6 +46,12 @@ class SandboxLimits:
     """Runs until a child process is replaced by a fresh one."""
     growth_bytes_per_child: int = 256 << 20
     """How much a child process may have grown until it is."""
+    programs_max: int = 4
+    """Python programs that a child process keeps loaded: for each, an instance and the state that its runs begin in."""
+    program_bytes_max: int = 256 << 20
+    """Of those states."""
+    kept_s: float = 30.0
+    """Seconds that a child process keeps Python programs, and a reactor, while it has nothing to do."""
 
     def of_run(self, asked: Any, invocation: Invocation) -> RunLimits:
         """Resolve a worker.Limits for an invocation."""

@@ -4,10 +4,12 @@ Holds the calling of system calls and of prctl by ctypes, with OSError for what 
 confine.py and seccomp.py do. Importing it is harmless anywhere; calling it raises OSError, ENOSYS, elsewhere.
 """
 
+import contextlib
 import ctypes
 import errno
 import os
 import sys
+from collections.abc import Iterator
 from typing import Any, Final
 
 PR_SET_PDEATHSIG: Final = 1
@@ -80,6 +82,20 @@ def effective_capabilities() -> int:
 def clear_capabilities() -> None:
     """Give up every capability that this thread has or could take."""
     _call("capset", _capability_header(), ctypes.byref((ctypes.c_uint32 * 6)()))
+
+
+@contextlib.contextmanager
+def without_effective_capabilities() -> Iterator[None]:
+    """Do something without capabilities, which this thread has again afterwards."""
+    sets = (ctypes.c_uint32 * 6)()
+    _call("capget", _capability_header(), ctypes.byref(sets))
+    without = (ctypes.c_uint32 * 6)(*sets)
+    without[0] = without[3] = 0
+    _call("capset", _capability_header(), ctypes.byref(without))
+    try:
+        yield
+    finally:
+        _call("capset", _capability_header(), ctypes.byref(sets))
 
 
 def _capability_header() -> Any:

@@ -52,6 +52,16 @@ class Stream:
         """Return the first bytes of what the run has written."""
         return os.pread(self._file, count, self._start)
 
+    def keep(self, data: bytes) -> int:
+        """Put a run's output into the file, of a run that writes nothing itself; return where it is."""
+        start = self._start
+        view = memoryview(data)
+        while view:
+            view = view[os.pwrite(self._file, view, self._start) :]
+            self._start = start + len(data) - len(view)
+        self._rewind()
+        return start
+
     def skip(self, count: int) -> None:
         """Let what the run has written begin that much later."""
         self._start += count

@@ -11,7 +11,7 @@ from collections import deque
 from collections.abc import Coroutine, Sequence
 from typing import Any, Final, Self
 
-from ww.errors import ClosedError, WwError
+from ww.errors import ClosedError, UsageError, WwError
 from ww.records import read_outcomes
 from ww.sandbox import directory
 from ww.sandbox.calls import Calls
@@ -29,10 +29,14 @@ __all__ = ["GROUP_MAX", "SandboxGroup", "SandboxPool"]
 
 log = logging.getLogger("ww.sandbox")
 
+NESTING: Final = 4
+"""Guests that may wait for what they called, for each slot."""
 _RESTART_FIRST_S: Final = 0.1
 _RESTART_MAX_S: Final = 10.0
 # A child's memory is looked at after that many requests, since that costs as much as one.
 _LOOK_AFTER: Final = 64
+# A child that was started for a guest that waited is kept so long for the next.
+_SPARE_S: Final = 10.0
 
 
 class SandboxPool:
@@ -46,14 +50,22 @@ class SandboxPool:
         limits: SandboxLimits | None = None,
         confinement: ConfinementConfig | None = None,
         with_classes: bool = False,
+        nesting: int = NESTING,
     ) -> None:
-        """Run up to slots guests at a time, of modules in cache; with_classes as engine.py says."""
+        """Run up to slots guests at a time, of modules in cache; with_classes as engine.py says. Guests that wait for
+        what they called do not count, of which there may be up to nesting for each slot."""
         self._cache = cache
         self._slots = slots
         self.limits = limits or SandboxLimits()
         self._confinement = confinement or ConfinementConfig()
         self._with_classes = with_classes
         self._children: set[Child] = set()
+        self._executors_max = slots * (1 + nesting)
+        self._executors = slots
+        """Children that run guests, or are being started to."""
+        self._taken = 0
+        self._blocked = 0
+        """Of those taken, how many wait for what they called."""
         self._idle: deque[Child] = deque()
         self._waiting: deque[asyncio.Future[Child | None]] = deque()
         self._compiling = Compiling(cache, self.limits, lambda: self._start("compiler"), self.end, self._spawn)
@@ -96,11 +108,13 @@ class SandboxPool:
             raise ClosedError("the sandbox is closed")
         return await self._compiling.prepare((digest, metered))
 
-    async def run(self, digest: bytes, invocation: Invocation, limits: RunLimits) -> Result:
-        """Run a module once. See `run_group`."""
-        return (await self.run_group(digest, [invocation], limits))[0]
+    async def run(self, digest: bytes, invocation: Invocation, limits: RunLimits, calls: Calls | None = None) -> Result:
+        """Run a module once. See `run_group`; calls as in `group`."""
+        return (await self.run_group(digest, [invocation], limits, calls))[0]
 
-    async def run_group(self, digest: bytes, invocations: Sequence[Invocation], limits: RunLimits) -> list[Result]:
+    async def run_group(
+        self, digest: bytes, invocations: Sequence[Invocation], limits: RunLimits, calls: Calls | None = None
+    ) -> list[Result]:
         """Run a module once for each of at most GROUP_MAX invocations, and return their results. They may differ in
         arguments (not in how many), args, env, stdin, files and seed. Cancelling stops the guests.
 
@@ -108,7 +122,7 @@ class SandboxPool:
         """
         results: list[Result] = [Result()] * len(invocations)
         task, inputs = Task.of(invocations[0]), Inputs.of(invocations)
-        async with self.group(digest, task, inputs, limits) as group:
+        async with self.group(digest, task, inputs, limits, calls=calls) as group:
             while ended := await group.outcomes():
                 for outcomes in ended:
                     for raw in read_outcomes(outcomes.records):
@@ -126,12 +140,15 @@ class SandboxPool:
         calls: Calls | None = None,
     ) -> SandboxGroup:
         """Return a group of runs, one after the other in one child, which begin when its outcomes are asked for.
-        compile_s is what is known of the waiting for the module.
+        compile_s is what is known of the waiting for the module. calls answers what a Python guest calls; such a group
+        is one run.
 
         Raises UsageError when more is given to a guest than this node takes.
         """
         inputs.check(task, self.limits.input_bytes_max)
-        return SandboxGroup(self, digest, task, inputs, limits, compile_s)
+        if calls is not None and len(inputs) != 1:
+            raise UsageError(f"inputs: a group whose calls are answered is one run, {len(inputs)} are given")
+        return SandboxGroup(self, digest, task, inputs, limits, compile_s, calls)
 
     # For groups.
 
@@ -140,25 +157,34 @@ class SandboxPool:
         if self._closed:
             raise ClosedError("the sandbox is closed")
         waiting: asyncio.Future[Child | None] = asyncio.get_running_loop().create_future()
-        while self._idle:
-            child = self._idle.popleft()
-            if child.is_alive:
-                waiting.set_result(child)
-                return waiting
-            # It died while it had nothing to do.
-            self._spawn(self._replace(child))
         self._waiting.append(waiting)
+        self._match()
         return waiting
+
+    def lend(self) -> None:
+        """Note that a child that was taken waits for others, and that another may compute meanwhile."""
+        self._blocked += 1
+        self._match()
+
+    def take_back(self) -> None:
+        """Note that it goes on."""
+        self._blocked -= 1
+
+    def spawn(self, coroutine: Coroutine[Any, Any, None]) -> "asyncio.Task[None]":
+        """Do something beside, which is cancelled when the pool closes."""
+        return self._spawn(coroutine)
 
     def release(self, child: Child, runs: int) -> None:
         """Give a child that is still good to the next, and replace it otherwise; runs is for how many it was taken."""
         child.runs += runs
+        self._taken -= 1
         if self._closed:
             return
         if not child.is_alive:
             self._spawn(self._replace(child))
         elif child.is_retired:
             self._spawn(self.end(child))
+            self._match()
         else:
             if not child.has_successor and self._is_worn(child):
                 child.has_successor = True
@@ -183,8 +209,6 @@ class SandboxPool:
 
     # Who is idle.
 
-    # Who is idle.
-
     def _is_worn(self, child: Child) -> bool:
         if child.runs >= self.limits.runs_per_child:
             return True
@@ -195,18 +219,56 @@ class SandboxPool:
         return child.grown_bytes() > self.limits.growth_bytes_per_child
 
     def _give(self, child: Child) -> None:
-        while self._waiting:
-            waiting = self._waiting.popleft()
-            if not waiting.done():
-                waiting.set_result(child)
-                return
         self._idle.append(child)
+        self._match()
+        if self._has_spare:
+            asyncio.get_running_loop().call_later(_SPARE_S, self._end_spare)
+
+    def _match(self) -> None:
+        """Give children to who waits, as long as fewer compute than may."""
+        while self._waiting and self._taken - self._blocked < self._slots:
+            if self._waiting[0].done():
+                self._waiting.popleft()
+            elif self._idle:
+                child = self._idle.popleft()
+                if child.is_alive:
+                    self._taken += 1
+                    self._waiting.popleft().set_result(child)
+                else:
+                    # It died while it had nothing to do.
+                    self._spawn(self._replace(child))
+            else:
+                # Unless one is on its way.
+                if self._executors <= self._taken and self._executors < self._executors_max:
+                    self._executors += 1
+                    self._spawn(self._start_another())
+                return
+
+    @property
+    def _has_spare(self) -> bool:
+        """Whether there are more children than can compute."""
+        return self._executors > self._slots + self._blocked
+
+    def _end_spare(self) -> None:
+        while self._has_spare and self._idle and not self._closed:
+            child = self._idle.pop()
+            child.is_retired = True
+            self._executors -= 1
+            self._spawn(self.end(child))
+
+    async def _start_another(self) -> None:
+        self._give(await self._start_surely())
 
     async def _replace(self, child: Child) -> None:
         await self.end(child)
         # One that died beside its successor has it.
-        if not child.is_retired:
-            child.is_retired = True
+        if child.is_retired:
+            return
+        child.is_retired = True
+        if self._has_spare:
+            self._executors -= 1
+            self._match()
+        else:
             self._give(await self._start_surely())
 
     async def _succeed(self, child: Child) -> None:
@@ -238,10 +300,11 @@ class SandboxPool:
                 await asyncio.sleep(backoff_s)
                 backoff_s = min(_RESTART_MAX_S, backoff_s * 2)
 
-    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> None:
+    def _spawn(self, coroutine: Coroutine[Any, Any, Any]) -> "asyncio.Task[Any]":
         task = self._group.create_task(coroutine)
         self._tasks.add(task)
         task.add_done_callback(self._tasks.discard)
+        return task
 
 
 def _log_missing(protections: Sequence[Protection]) -> None:

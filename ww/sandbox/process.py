@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import Any, Final, Self
 
 from ww import schema
+from ww.sandbox.checkpoint import open_pagemap
 from ww.sandbox.confine import ConfinementConfig, Protection, Space, confine
 
 # A request comes with at most two descriptors.
@@ -58,6 +59,13 @@ class Setup:
     """Seconds a guest may go on after it was to end."""
     with_classes: bool = False
     """Whether to use wasmtime-py's classes where its C functions are faster."""
+    programs_max: int = 1
+    program_bytes_max: int = 0
+    """Python programs kept loaded, and their states."""
+    kept_s: float = 10.0
+    """Seconds that what is kept waits for its next run while nothing else comes."""
+    pagemap: int = -1
+    """Of checkpoint.open_pagemap; the process opens it itself."""
 
     def to_text(self) -> str:
         return json.dumps(dataclasses.asdict(self))
@@ -128,7 +136,9 @@ def begin(setup: Setup, start: Start) -> None:
     config = ConfinementConfig(nice=setup.nice, without=setup.without)
     # The guest gets 1 and 2: last words go elsewhere.
     sys.stderr = os.fdopen(os.dup(2), "w", buffering=1)
-    kept = {0, 1, 2, sys.stderr.fileno(), *setup.descriptors}
+    if setup.role == "executor":
+        setup = dataclasses.replace(setup, pagemap=open_pagemap())
+    kept = {0, 1, 2, sys.stderr.fileno(), *setup.descriptors, *(fd for fd in (setup.pagemap,) if fd >= 0)}
     protections = confine(config, descriptors=kept, space=setup.space)
     if os.getppid() != setup.parent:  # it died before this process was made to die with it
         os._exit(0)

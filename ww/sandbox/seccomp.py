@@ -43,7 +43,8 @@ _CLONE_THREAD: Final = 0x10000
 # Of the flags of clone: a thread, and none of the new namespaces.
 _CLONE_LOOKED_AT: Final = 0x7E030000
 _F_DUPFD_CLOEXEC, _F_ADD_SEALS, _F_GET_SEALS = 1030, 1033, 1034
-_IOCTLS: Final = (0x5401, 0x541B, 0x5421, 0x5451)  # TCGETS, FIONREAD, FIONBIO, FIOCLEX
+# TCGETS, FIONREAD, FIONBIO, FIOCLEX, and PAGEMAP_SCAN, by which checkpoint.py asks which pages of its own differ.
+_IOCTLS: Final = (0x5401, 0x541B, 0x5421, 0x5451, 0xC0606610)
 
 # From here on calls came late (clone3 is the first): libc has another way where the kernel does not know them. clone3
 # hides its flags in memory, where no filter sees them; clone shows them.
