@@ -17,6 +17,7 @@ from ww.address_book import AddressBook
 from ww.caps.blob import BytesBlobServer
 from ww.clock import SystemClock
 from ww.dial_string import read_dial_string
+from ww.directories import state_directory
 from ww.discovery.packet import Writer
 from ww.discovery.sources import Discovery, DiscoveryConfig
 from ww.errors import NotAdmitted, PeerError, PeerMismatch, ProtocolMismatch, UsageError
@@ -136,7 +137,7 @@ class NativeLink:
                 identity, transport, namespace=config.namespace, hello_timeout_s=timeout_s, ticket_for=ticket_for
             )
             stack.push_async_callback(self._vat.aclose)
-            state = Path(config.state_directory) if config.state_directory is not None else _state_directory()
+            state = Path(config.state_directory) if config.state_directory is not None else state_directory()
             self._book = AddressBook(state / "peers" / config.namespace, (*self.target.addresses, *self._addresses))
             return stack.pop_all()
         raise AssertionError
@@ -204,12 +205,6 @@ class NativeLink:
 
 def _identity(key: str | os.PathLike[str] | None) -> Identity:
     return Identity.generate() if key is None else Identity.load(Path(key), lock=False)
-
-
-def _state_directory() -> Path:
-    root = os.environ.get("XDG_STATE_HOME", "")
-    # What is not absolute does not count. Source: XDG Base Directory Specification.
-    return (Path(root) if root.startswith("/") else Path.home() / ".local" / "state") / "ww"
 
 
 class Hearing:
