@@ -124,7 +124,9 @@ async def main(arguments: argparse.Namespace) -> int:
     try:
         async with (
             Node(node_config(arguments, arguments.key, "worker")) as node,
-            SandboxPool(modules, slots=config.slots, limits=limits, confinement=confinement) as sandbox,
+            SandboxPool(
+                modules, slots=config.slots, limits=limits, confinement=confinement, nesting=config.nesting
+            ) as sandbox,
         ):
             worker = Worker(node, gateway, sandbox, modules, SystemClock(), config)
             on_stop_signals(worker.drain, task.cancel)
