@@ -207,7 +207,7 @@ class _Nested:
 
 @asynccontextmanager
 async def _pool(modules: ModuleCache, slots: int) -> AsyncIterator[SandboxPool]:
-    async with SandboxPool(modules, slots=slots) as pool:
+    async with SandboxPool(modules, slots=slots, nesting=NESTING_MAX) as pool:
         yield pool
 
 
