@@ -1,5 +1,6 @@
 """Tracebacks as a user's program prints them: without the frames of what runs it. Must not know jobs nor requests."""
 
+import importlib
 import os
 import traceback
 import types
@@ -7,7 +8,7 @@ from typing import Final
 
 # Of ww, the root of this package.
 _FOLDER: Final = os.path.dirname(os.path.dirname(os.path.dirname(__file__))) + os.sep
-_IMPORTLIB: Final = "<frozen importlib"
+_HIDDEN: Final = (_FOLDER, "<frozen importlib", str(importlib.__file__))
 _FRAMES_MAX: Final = 200
 _CHAIN_MAX: Final = 100
 _LINES_OF_GROUPS_MAX: Final = 15
@@ -44,7 +45,7 @@ def _hide(shown: traceback.TracebackException, seen: set[int]) -> None:
     if id(shown) in seen:
         return
     seen.add(id(shown))
-    kept = [frame for frame in shown.stack if not frame.filename.startswith((_FOLDER, _IMPORTLIB))]
+    kept = [frame for frame in shown.stack if not frame.filename.startswith(_HIDDEN)]
     shown.stack[:] = kept
     for other in (shown.__cause__, shown.__context__, *(shown.exceptions or ())):
         if other is not None:
