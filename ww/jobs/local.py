@@ -119,6 +119,8 @@ class Local(Runner):
         self._loop, self._stop = asyncio.get_running_loop(), asyncio.Event()
         modules = ModuleCache(self._cache, quota_bytes=_CACHE_BYTES)
         self._digest = await _add(modules, self._component)
+        # As many of each depth: those that wait for deeper ones never take the place of what they wait for.
+        self._places = [asyncio.Semaphore(self._slots) for _ in range(1 + NESTING_MAX)]
         async with _pool(modules, self._slots) as self._pool:
             self._started.set_result(None)
             await self._stop.wait()
@@ -166,9 +168,8 @@ class Local(Runner):
         for _ in range(1 + ask.options.retries):
             compile_s = await self._pool.prepare(self._digest, metered=metered)
             task, inputs = Task.of(invocation), Inputs.of([invocation])
-            async with self._pool.group(
-                self._digest, task, inputs, limits, compile_s=compile_s, calls=calls
-            ) as group:  # fmt: skip
+            group = self._pool.group(self._digest, task, inputs, limits, compile_s=compile_s, calls=calls)
+            async with self._places[ask.depth], group:
                 while outcomes := await group.outcomes():
                     for each in outcomes:
                         for raw in read_outcomes(each.records):
