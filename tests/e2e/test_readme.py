@@ -24,9 +24,10 @@ from tests.e2e.processes import BOUND_S, wait_until
 from tests.guests import ROOT
 
 SECTIONS_WITH_COMMANDS = [
-    "Try it", "By hand", "From the command line", "Many inputs", "Two machines", "HTTP beyond the machine",
-    "What is kept", "Who is there", "Options",
+    "Try it", "By hand", "From the command line", "Python functions", "Many inputs", "Two machines",
+    "HTTP beyond the machine", "What is kept", "Who is there", "Options",
 ]  # fmt: skip
+PROGRAMS = ["From the command line", "Python functions", "Many inputs"]
 PLACEHOLDERS = {"PEER_ID", "WORKER_PEER_ID", "ADDRESS_OF_A"}
 needs_curl = pytest.mark.skipif(shutil.which("curl") is None, reason="README.md posts tasks with curl")
 
@@ -50,7 +51,18 @@ def commands(section: str) -> list[str]:
 def look_like_checkout(directory: Path) -> Path:
     """Make directory a checkout by links, so that what commands write beside it is not written to the real one."""
     directory.mkdir()
-    for name in (".venv", "cmd", "scripts", "wasm", "ww", "schema", "pyproject.toml", "constraints.txt"):
+    for name in (
+        ".venv",
+        "cmd",
+        "scripts",
+        "wasm",
+        "ww",
+        "schema",
+        "examples",
+        "docs",
+        "pyproject.toml",
+        "constraints.txt",
+    ):
         (directory / name).symlink_to(ROOT / name)
     return directory
 
@@ -176,7 +188,7 @@ def test_all_commands_are_in_sections_that_are_run() -> None:
     fences = re.findall(r"^ *(?:```|~~~).*$", readme(), re.MULTILINE)
     known = {"```sh", "```text", "```python", "```"}
     assert set(fences) == known, "commands stand in sh blocks, what they print in text blocks"
-    programs = [program for title in ("From the command line", "Many inputs") for program in blocks(title, "python")]
+    programs = [program for title in PROGRAMS for program in blocks(title, "python")]
     assert fences.count("```python") == len(programs), "run by the tests of these sections"
     assert sum(len(blocks(title)) for title in titles) == fences.count("```sh"), "none stands before the first section"
     prose = re.sub(r"^```.*?^```$", "", readme(), flags=re.MULTILINE | re.DOTALL)
@@ -270,6 +282,17 @@ def test_from_the_command_line(shell: Shell) -> None:
     assert shell.run_python(program) == "['2832', '2832', '2832']\n"
     shell.press_ctrl_c(worker)
     shell.press_ctrl_c(gateway)
+
+
+@pytest.mark.timeout(240)
+def test_python_functions(shell: Shell) -> None:
+    (program,) = blocks("Python functions", "python")
+    assert shell.run_python(program).splitlines() == ["9 9 [1, 4, 9, 16]", str(sum(n * n for n in range(1000)))]
+    pi, sieve, pythagorean, words = map(shell.run, commands("Python functions"))
+    assert pi.startswith("pi is about 3.14")
+    assert sieve.startswith("148,933 primes below 2,000,000")
+    assert "11 triples" in pythagorean
+    assert re.match(r"[\d,]+ words in \d+ files", words)
 
 
 @needs_curl
