@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 import ww.python.build as module
+from ww.python.guest.lasting import BEGIN, END
 from ww.python.guest.standard import LIST_BEGIN, LIST_END
 
 # Stands for componentize-py: writes what a component has to have, and notes that it was called.
@@ -15,7 +16,9 @@ def script():
     words = sys.argv
     assert pathlib.Path("app/ww/python/guest/runtime.py").is_file()
     made = {LIST_BEGIN!r} + b'["json", "math"]' + {LIST_END!r}
-    pathlib.Path(words[words.index("--output") + 1]).write_bytes(b"\\0asm" + made)
+    made += {BEGIN!r} + b"0:" + {END!r}
+    content = b"\\0asm\\x0d\\0\\1\\0\\0" + bytes([len(made)]) + made
+    pathlib.Path(words[words.index("--output") + 1]).write_bytes(content)
 """
 
 

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Final
 
 from ww.directories import cache_directory
-from ww.errors import StoreError, UsageError, WwError
+from ww.errors import BadModule, StoreError, UsageError, WwError
 from ww.python.guest.standard import LIST_BEGIN, LIST_END
 from ww.python.image import make_lasting
 
@@ -138,8 +138,11 @@ def _build(sources: dict[str, bytes], path: Path) -> None:
         (folder / "venv" / "site-packages").mkdir(parents=True)
         made = folder / "made.wasm"
         _run(folder, made)
-        made.write_bytes(make_lasting(made.read_bytes()))
         made.with_suffix(".json").write_text(json.dumps(_modules(made)))
+        try:
+            made.write_bytes(make_lasting(made.read_bytes()))
+        except BadModule as error:
+            raise BuildFailed(f"the sandbox's Python is not as it was meant to be: {error}") from None
         # The component last: what is there has its list.
         for suffix in (".json", ".wasm"):
             os.replace(made.with_suffix(suffix), path.with_suffix(suffix))

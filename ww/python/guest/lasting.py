@@ -5,12 +5,15 @@ nothing to its page.
 """
 
 import gc
+import sys
 import types
 from array import array
 from typing import Any, Final
 
 BEGIN: Final = b"ww-lasting-begin:"
 END: Final = b":ww-lasting-end"
+# An address, as wide as they are here.
+_WORD: Final = "I" if sys.maxsize < 1 << 32 else "Q"
 _CHUNK: Final = 256
 _ZEROS_BYTES: Final = 32 << 10
 _ZEROS_COUNT: Final = 256
@@ -22,7 +25,7 @@ class Lasting:
     def __init__(self) -> None:
         self.objects: list[Any] = _reached(gc.get_objects())
         """Of these, none is a frame: those end."""
-        addresses = array("I", map(id, self.objects))
+        addresses = array(_WORD, map(id, self.objects))
         self.addresses = b"".join((BEGIN, b"%d:" % len(addresses), addresses.tobytes(), END))
         del addresses
         # What finding them took is free now, and full of what it was: zeros take no room in the component.
