@@ -180,7 +180,9 @@ def main(arguments: argparse.Namespace) -> int:
     return 1 if any("error" in row for row in rows.all) else 0
 
 
-def _some_of(known: Sequence[str]) -> Any:
+def some_of(known: Sequence[str]) -> Any:
+    """Return what reads names of those, by commas."""
+
     def read(text: str) -> list[str]:
         names = text.split(",")
         if unknown := [name for name in names if name not in known]:
@@ -199,9 +201,9 @@ def _counts(text: str) -> list[int]:
 
 if __name__ == "__main__":
     parser = argparse.ArgumentParser(description="Compare ww with what one would pick instead; one JSON line a case.")
-    parser.add_argument("--parts", type=_some_of(_PARTS), default=_PARTS, help="systems, cost, scale (all)")
-    parser.add_argument("--systems", type=_some_of(list(SYSTEMS)), default=list(SYSTEMS), help="by commas (all)")
-    parser.add_argument("--cases", type=_some_of(CASES), default=CASES, help="noop, single, payload, compute (all)")
+    parser.add_argument("--parts", type=some_of(_PARTS), default=_PARTS, help="systems, cost, scale (all)")
+    parser.add_argument("--systems", type=some_of(list(SYSTEMS)), default=list(SYSTEMS), help="by commas (all)")
+    parser.add_argument("--cases", type=some_of(CASES), default=CASES, help="noop, single, payload, compute (all)")
     parser.add_argument("--rounds", type=int, default=3, help="how often each is measured (3)")
     parser.add_argument("--quick", action="store_true", help="a tenth of everything: to see that it works")
     parser.add_argument("--noops", type=int, default=0, help="runs in the batch of no-ops (10000)")

@@ -65,8 +65,9 @@ interface Runs {
 
 interface Calls {
   # What one run was granted: calls of functions by name. Dropping it cancels those under way.
-  call @0 (name :Text, requests :Data) -> (answers :Data);
-  # Requests and answers as in ww/python/request.py. Answers when all calls have ended, however they did.
+  call @0 (name :Text, requests :Data, large :Blob) -> (answers :Data, large :Blob);
+  # Requests and answers as in ww/python/request.py, those above 1 MiB as a blob instead. Answers when all calls have
+  # ended, however they did.
 }
 
 interface Group {

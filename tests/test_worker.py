@@ -94,6 +94,8 @@ class Gateway:
         self._modules = modules
         self.network = network
         self.peers: list[Peer] = []
+        self.depths: list[int] = []
+        """Of the offers, as they came."""
 
     async def listen(self) -> Any:
         self.vat.export("registry", lambda peer: Registry(self))
@@ -102,9 +104,12 @@ class Gateway:
 
     def _sender(self, peer: Peer) -> Any:
         self.peers.append(peer)
-        return SenderServer(
-            self.channel, Codec(lambda *_: None, lambda message: message.value.as_struct(schema.worker.Offer).worker)
-        )
+        return SenderServer(self.channel, Codec(lambda *_: None, self._read))
+
+    def _read(self, message: Any) -> Any:
+        offer = message.value.as_struct(schema.worker.Offer)
+        self.depths = [*self.depths, offer.depth]
+        return offer.worker
 
     async def lease(self) -> Any:
         return await asyncio.wait_for(self.channel.receive(), 10)
@@ -509,3 +514,36 @@ async def test_groups_of_a_lease_keep_their_order_however_their_inputs_come(gate
     blocked.set()
     assert (await first.outcome()).stdout == b"late"
     assert (await behind.outcome()).result == 1
+
+
+async def test_a_slot_that_is_lent_is_offered_with_its_depth_and_is_no_slot_more(gateway: Gateway) -> None:
+    worker = gateway.worker  # type: ignore[attr-defined]
+    goes_on = asyncio.Event()
+    lending = asyncio.ensure_future(worker.lending.lend(3, goes_on))
+    await until(lambda: gateway.free == SLOTS + 1)
+    assert gateway.depths == [0, 0, 3]
+    assert worker.load().free == SLOTS
+    leases = [await gateway.lease() for _ in range(SLOTS + 1)]
+    await until(lambda: worker.load().free == 0)
+    worker.drain()  # what waits for it has to end
+    outcome = await run(await gateway.program(leases.pop(), "noop"), 7, 0).outcome()
+    assert REASONS[outcome.reason] == "ok"
+    del leases
+    assert await lending
+
+
+async def test_a_slot_that_is_lent_is_withdrawn_when_the_run_goes_on(gateway: Gateway) -> None:
+    goes_on = asyncio.Event()
+    lending = asyncio.ensure_future(gateway.worker.lending.lend(1, goes_on))  # type: ignore[attr-defined]
+    await until(lambda: gateway.free == SLOTS + 1)
+    goes_on.set()
+    assert await lending
+    await until(lambda: gateway.free == SLOTS)
+
+
+async def test_what_may_call_is_one_run(gateway: Gateway) -> None:
+    program = await gateway.program(await gateway.lease(), "noop")
+    calls = schema.worker.Calls.Server()
+    runs = task_of(program, entry="run", arguments=[1, 2])
+    with pytest.raises(UsageError, match="calls: given with 2 runs; expected one"):
+        await call(runs.start(inputs=2 * write_input(SAME), calls=calls))

@@ -46,5 +46,6 @@ def _read(invocation: Any) -> Invocation:
         dirs=dirs,
         deterministic=invocation.deterministic,
         seed=invocation.seed,
+        code=invocation.code,
         context=context,
     )

@@ -2,7 +2,8 @@
 
 Holds the capabilities Worker, Program, Runs and Group, the offering of slots, reconnecting and leaving. Must not know
 tasks, schedules or HTTP. It keeps one send outstanding on the gateway's channel for each free slot; a slot that was
-taken is offered again when the gateway drops the Worker capability. Next in a task's life: running.py.
+taken is offered again when the gateway drops the Worker capability. While a run waits for what it called, its worker
+lends one slot more (lending.py). Next in a task's life: running.py.
 """
 
 import asyncio
@@ -33,6 +34,7 @@ from ww.errors import (
     WwError,
 )
 from ww.identity import PeerId
+from ww.lending import Lending, RunCalls
 from ww.node import Node
 from ww.outcome import read_invocation
 from ww.records import LARGE_BYTES, NOTHING
@@ -74,6 +76,8 @@ class WorkerConfig:
     """Size of one module."""
     held_bytes_max: int = 64 << 20
     """What one slot holds of runs that wait: inputs, and outcomes that the gateway has not asked for, each."""
+    nesting: int = 4
+    """How deep calls within calls go here."""
 
 
 class Worker:
@@ -97,6 +101,9 @@ class Worker:
         self._draining = asyncio.Event()
         self._offered: list[Slot] = []
         self._attempts: set[asyncio.Task[Any]] = set()
+        self._sender: Any = None
+        self.lending = Lending(config.slots, config.nesting, self._offer_lent, self.start)
+        """The slots that runs lend while they wait."""
 
     def drain(self) -> None:
         """Take nothing new, let running guests finish, and make `serve` return."""
@@ -166,6 +173,7 @@ class Worker:
             sender = await connection.connect("channel", schema.channel.Sender)
         except NotFound:
             raise UsageError(f"{self._gateway} is no gateway: it takes no workers", "dial") from None
+        self._sender = sender
         request = registry.register_request()
         self._describe(request.init("info"))
         registration = (await call(request.send())).registration
@@ -182,8 +190,36 @@ class Worker:
             finally:
                 lost.cancel()
                 draining.cancel()
+                self._sender = None
                 for task in (*offering, *self._attempts):
                     task.cancel()
+
+    def send_offer(self, sender: Any, slot: "WorkerServer") -> Any:
+        """Send a slot into the gateway's channel; return the promise that it is taken."""
+        request = sender.send_request()
+        offer = schema.worker.Offer.new_message()
+        offer.depth = slot.depth
+        offer.worker = slot
+        request.value = offer
+        return request.send()
+
+    async def _offer_lent(self, depth: int, goes_on: asyncio.Event) -> bool:
+        """See Lending. Also while draining: what is deeper has to end before the runs do that wait for it."""
+        if self._sender is None:
+            return False
+        released = asyncio.Event()
+        sending = asyncio.ensure_future(call(self.send_offer(self._sender, WorkerServer(self, released, depth))))
+        await first_of(sending, goes_on.wait())
+        error = sending.exception() if sending.done() and not sending.cancelled() else None
+        del sending
+        if isinstance(error, Disconnected):
+            return False
+        if error is not None:
+            log.warning("the gateway does not take an offer: %s", error)
+            await first_of(self.pause(), goes_on.wait())
+        # Not before: what was taken at the last moment is in use.
+        await released.wait()
+        return True
 
     async def _leave(
         self, registration: Any, slots: list["Slot"], offering: list[asyncio.Task[None]], lost: asyncio.Future[None]
@@ -250,14 +286,8 @@ class Slot:
         """Send an offer, wait for the slot to be given back, and so on until draining or the connection's end."""
         while not self.worker.is_draining:
             released = asyncio.Event()
-            request = sender.send_request()
-            offer = schema.worker.Offer.new_message()
-            offer.worker = WorkerServer(self.worker, released)
-            request.value = offer
-            del offer
             try:
-                sending = request.send()
-                del request
+                sending = self.worker.send_offer(sender, WorkerServer(self.worker, released))
                 await call(sending)
                 self.is_taken = True
                 del sending
@@ -274,7 +304,9 @@ class Slot:
 class WorkerServer(schema.worker.Worker.Server):  # type: ignore[misc]
     """The lease on one slot. Its last reference going is how the slot comes back."""
 
-    def __init__(self, worker: Worker, released: asyncio.Event) -> None:
+    def __init__(self, worker: Worker, released: asyncio.Event, depth: int = 0) -> None:
+        """depth: the least one of a run that it takes, above 0 of a slot that is lent."""
+        self.depth = depth
         self._worker = worker
         self._released = released
         self._room = Room(worker.held_bytes_max)
@@ -300,19 +332,29 @@ class WorkerServer(schema.worker.Worker.Server):  # type: ignore[misc]
         large: Sequence[Any],
         limits: RunLimits,
         compile_s: float,
+        calls: RunCalls | None = None,
     ) -> RunningGroup:
-        """Begin runs, which go when those before them have ended.
+        """Begin runs, which go when those before them have ended. calls is what the only run may ask of the cluster.
 
         Raises Draining when the worker is stopping, Overloaded when too much waits, UsageError when more is given to a
         guest than this node takes.
         """
-        if self._worker.is_draining:
+        if self._worker.is_draining and not self.depth:
             raise Draining("this worker is stopping")
-        group = self.sandbox.group(digest, task, inputs, limits, compile_s=compile_s)
+        if calls is not None and len(inputs) > 1:
+            raise UsageError(f"calls: given with {len(inputs)} runs; expected one")
+        group = self.sandbox.group(digest, task, inputs, limits, compile_s=compile_s, calls=calls)
         bytes_max = self.sandbox.limits.input_bytes_max + LARGE_BYTES
         running = RunningGroup(self._room, group, inputs, large, bytes_max)
-        running.begins(self._worker.start(running.run()))
+        beginning = self._worker.start(running.run())
+        running.begins(beginning)
+        if calls is not None:
+            beginning.add_done_callback(lambda _: calls.close())
         return running
+
+    def calls_of(self, params: Any, depth: int) -> RunCalls | None:
+        """Return what a run of that depth may ask of the cluster, where it is given anything."""
+        return RunCalls(params.calls, depth, self._worker.lending) if params._has("calls") else None
 
     def keep_task(self, task: Task) -> None:
         """Hold what a task's runs have in common, until `drop_task`. Overloaded when there is too much of that."""
@@ -341,37 +383,42 @@ class ProgramServer(schema.worker.Program.Server):  # type: ignore[misc]
         message = context.params.invocation
         invocation = read_invocation(message)
         limits = self._slot.sandbox.limits.of_run(message.limits, invocation)
-        context.results.runs = RunsServer(self._slot, self, Task.of(invocation), limits)
+        context.results.runs = RunsServer(self._slot, self, Task.of(invocation), limits, message.depth)
 
     async def run_context(self, context: Any) -> None:
         message = context.params.invocation
         invocation = read_invocation(message)
         limits = self._slot.sandbox.limits.of_run(message.limits, invocation)
-        await _answer(context.results, self.start(Task.of(invocation), Inputs(NOTHING), (), limits))
+        calls = self._slot.calls_of(context.params, message.depth)
+        await _answer(context.results, self.start(Task.of(invocation), Inputs(NOTHING), (), limits, calls))
 
-    def start(self, task: Task, inputs: Inputs, large: Sequence[Any], limits: RunLimits) -> RunningGroup:
+    def start(
+        self, task: Task, inputs: Inputs, large: Sequence[Any], limits: RunLimits, calls: RunCalls | None
+    ) -> RunningGroup:
         """Begin runs. See WorkerServer.start."""
         # The first run is the one that waited for it.
         compile_s, self._compile_s = self._compile_s, 0.0
-        return self._slot.start(self._digest, task, inputs, large, limits, compile_s)
+        return self._slot.start(self._digest, task, inputs, large, limits, compile_s, calls)
 
 
 class RunsServer(schema.worker.Runs.Server):  # type: ignore[misc]
     """What all runs of one task have in common, on one slot."""
 
-    def __init__(self, slot: WorkerServer, program: ProgramServer, task: Task, limits: RunLimits) -> None:
+    def __init__(self, slot: WorkerServer, program: ProgramServer, task: Task, limits: RunLimits, depth: int) -> None:
         slot.keep_task(task)
         self._slot = slot
         self._program = program
         self._task = task
         self._limits = limits
+        self._depth = depth
 
     async def start_context(self, context: Any) -> None:
         inputs = Inputs(context.params.inputs)
         large = listed("large", context.params.large, GROUP_MAX)
         if len(large) != len(inputs.missing):
             raise UsageError(f"large: {len(large)} are given, records refer to {len(inputs.missing)}")
-        await _answer(context.results, self._program.start(self._task, inputs, large, self._limits))
+        calls = self._slot.calls_of(context.params, self._depth)
+        await _answer(context.results, self._program.start(self._task, inputs, large, self._limits, calls))
 
     def __del__(self) -> None:
         if hasattr(self, "_slot"):  # it was taken in

@@ -35,11 +35,13 @@ class Column:
     form: Callable[[float], str]
 
 
-def _whole(value: float) -> str:
+def whole(value: float) -> str:
+    """Show a count."""
     return f"{value:,.0f}"
 
 
-def _short(value: float) -> str:
+def short(value: float) -> str:
+    """Show some digits."""
     return f"{value:.3g}" if value < 100 else f"{value:,.0f}"
 
 
@@ -48,10 +50,10 @@ def _percent(value: float) -> str:
 
 
 COLUMNS: Final = (
-    Column("noop", "runs_per_s", "no-op, runs/s", _whole),
-    Column("single", "p50_ms", "single, p50 ms", _short),
-    Column("single", "p99_ms", "single, p99 ms", _short),
-    Column("payload", "runs_per_s", "payloads, runs/s", _whole),
+    Column("noop", "runs_per_s", "no-op, runs/s", whole),
+    Column("single", "p50_ms", "single, p50 ms", short),
+    Column("single", "p99_ms", "single, p99 ms", short),
+    Column("payload", "runs_per_s", "payloads, runs/s", whole),
     Column("compute", "share", "compute, of the limit", _percent),
 )
 
@@ -157,7 +159,7 @@ def table(rows: Sequence[Row]) -> str:
                 for column in COLUMNS
             ]
             lines.append([title, *cells])
-    return _markdown(lines)
+    return markdown(lines)
 
 
 def goals_table(goals: Sequence[Goal]) -> str:
@@ -166,7 +168,7 @@ def goals_table(goals: Sequence[Goal]) -> str:
     for goal in goals:
         wanted = f"at {'least' if goal.at_least else 'most'} {goal.bound:g}"
         lines.append([goal.what, f"{goal.value:.3g}", wanted, "met" if goal.is_met else "missed"])
-    return _markdown(lines)
+    return markdown(lines)
 
 
 def scale_table(sizes: Sequence[Mapping[str, float]]) -> str:
@@ -184,13 +186,13 @@ def scale_table(sizes: Sequence[Mapping[str, float]]) -> str:
     ]
     lines = [
         [
-            _whole(size["workers"]), _whole(size["runs_per_s"]), _whole(size["ideal_per_s"]),
-            _percent(size["share"]), _whole(size["cpu_us"]), _percent(size["gateway_share"]),
-            _percent(size["simulators_share"]), _percent(size["waited_share"]), _whole(size["limit_per_s"]),
+            whole(size["workers"]), whole(size["runs_per_s"]), whole(size["ideal_per_s"]),
+            _percent(size["share"]), whole(size["cpu_us"]), _percent(size["gateway_share"]),
+            _percent(size["simulators_share"]), _percent(size["waited_share"]), whole(size["limit_per_s"]),
         ]
         for size in sizes
     ]  # fmt: skip
-    return _markdown([head, *lines])
+    return markdown([head, *lines])
 
 
 def costs_table(rows: Sequence[Row]) -> str:
@@ -199,17 +201,18 @@ def costs_table(rows: Sequence[Row]) -> str:
     lines = [["case", "wall", *processes, "of the gateway", "of the worker"]]
     for row in rows:
         if row.get("case") == "cost" and "error" not in row:
-            figures = [_short(row[f"{name}_us"]) for name in ("wall", *processes)]
+            figures = [short(row[f"{name}_us"]) for name in ("wall", *processes)]
             pieces = [_pieces(row[f"{name}_pieces_us"]) for name in ("gateway", "worker")]
             lines.append([f"{row['of']}, {TITLES[row['system']]}", *figures, *pieces])
-    return _markdown(lines) if len(lines) > 1 else ""
+    return markdown(lines) if len(lines) > 1 else ""
 
 
 def _pieces(pieces: Mapping[str, float]) -> str:
-    return ", ".join(f"{name} {_short(us)}" for name, us in pieces.items())
+    return ", ".join(f"{name} {short(us)}" for name, us in pieces.items())
 
 
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
+def markdown(lines: Sequence[Sequence[str]]) -> str:
+    """Return rows of cells, the first of which names the columns, as a table."""
     head, *rest = lines
     text = [head, ["---"] + ["---:"] * (len(head) - 1), *rest]
     return "\n".join(f"| {' | '.join(cells)} |" for cells in text)

@@ -27,3 +27,11 @@ def compute(seconds: float) -> float:
         for _ in range(_STEPS):
             pass
     return used
+
+
+def millisecond(value: int) -> int:
+    """Return the value after a millisecond in which it does not let go of its processor."""
+    end = time.perf_counter() + 0.001
+    while time.perf_counter() < end:
+        pass
+    return value

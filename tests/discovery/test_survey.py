@@ -205,6 +205,26 @@ def test_garbage_takes_no_signed_packets_place() -> None:
     assert node.receive(write(peer.identity, "ww", 1, 1, Survey(1, ANY_DISTANCE)), 0.0) is not None
 
 
+def test_everybody_is_asked_ever_slower_until_it_is_enough() -> None:
+    node, peers = Node(HERE), [Node(THERE), Node(HERE)]
+    search = node.surveyor.look_for_everybody(0.0)
+    for peer in peers:
+        now = node.surveyor.next_poll() or 0.0
+        (asked,) = node.surveyor.poll(now)
+        answer = peer.receive(asked, now)
+        assert answer is not None, "whoever it is"
+        node.receive(answer, now)
+    assert set(search.found) == {peer.identity.peer_id for peer in peers}
+    due = []
+    for _ in range(5):
+        due.append(node.surveyor.next_poll() or 0.0)
+        assert node.surveyor.poll(due[-1])
+    pauses = [later - earlier for earlier, later in itertools.pairwise(due)]
+    assert pauses == sorted(pauses)
+    node.surveyor.stop(search)
+    assert node.surveyor.next_poll() is None
+
+
 def test_a_search_for_one_is_not_filled_by_others() -> None:
     node, peer = Node(HERE), Node(THERE)
     search = node.surveyor.look_for(peer.identity.peer_id, 0.0)

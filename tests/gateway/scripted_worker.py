@@ -10,6 +10,7 @@ from ww.errors import WwError
 from ww.identity import Identity
 from ww.net.memory import MemoryTransport, Network
 from ww.net.multiaddr import Multiaddr
+from ww.python.request import Answer, read_answers, write_requests
 from ww.records import NOTHING, Input, read_input, spans, write_outcome
 from ww.rpc.errors import call
 from ww.rpc.vat import Vat
@@ -27,6 +28,8 @@ class Run:
         arguments = self.invocation["arguments"]
         self.argument = arguments[0] if arguments else 0
         self.outcome: asyncio.Future[Result] = asyncio.get_running_loop().create_future()
+        self.calls: Any = None
+        """A client of Calls, where the run was granted anything."""
         self.memory_limit_bytes = self.queue_s = self.compile_s = 0
         self.is_told = False
         self.place: int | None = None
@@ -37,6 +40,15 @@ class Run:
         """Answer with these fields of a Result; without anything, one that took a second."""
         self.rest = {"queue_s": queue_s, "compile_s": compile_s, "memory_limit_bytes": memory_limit_bytes}
         self.outcome.set_result(Result(**{"value": self.argument, "wall_s": 1.0} | outcome))
+
+    async def call(self, name: str, *requests: bytes) -> list[Answer]:
+        """Have a function called that the run was granted."""
+        return read_answers((await self.call_raw(name, write_requests(requests))).answers)
+
+    async def call_raw(self, name: str, requests: bytes) -> Any:
+        request = self.calls.call_request()
+        request.name, request.requests = name, requests
+        return await call(request.send())
 
     def fail(self, error: Exception) -> None:
         self.outcome.set_exception(error)
@@ -87,9 +99,10 @@ class ScriptedWorker:
         self.registration = answer.registration
         return self.registration
 
-    def offer(self) -> "asyncio.Future[Any]":
-        """Send one slot into the channel."""
+    def offer(self, depth: int = 0) -> "asyncio.Future[Any]":
+        """Send one slot into the channel, lent by a run that is one less deep where depth is above 0."""
         offer = schema.worker.Offer.new_message()
+        offer.depth = depth
         offer.worker = _Slot(self)
         sending = asyncio.ensure_future(call(self._sender.send(value=offer)))
         self._sends.append(sending)
@@ -157,6 +170,9 @@ class _Runs(schema.worker.Runs.Server):  # type: ignore[misc]
                 runs.append(Run(self._invocation, read_input(record, 0)))
             else:
                 runs.append(Run(self._invocation, read_input(data, start, end)))
+        if context.params._has("calls"):
+            assert len(runs) == 1
+            runs[0].calls = context.params.calls
         self._worker.runs += runs
         self._worker.groups.append(runs)
         group = _Group(runs)

@@ -134,7 +134,7 @@ BAD_VALUES: Final = [
     ("delay", SECONDS, [*NOT_SECONDS, "1000000001"]),
     ("duration", "is not a number of seconds from 0 to 86400", [*NOT_SECONDS, "86401"]),
     ("memory", "is not a whole number from 1 to 1073741824", [*NOT_WHOLE, "0", "1GiB", "1073741825"]),
-    ("output", "is not a whole number from 1 to 1048576", [*NOT_WHOLE, "0", "1048577"]),
+    ("output", "is not a whole number from 1 to 16777216", [*NOT_WHOLE, "0", "16777217"]),
     ("id", "is not 1 to 128 letters, digits or . _ : -", ["", "a/b", "..", "-a", "a b", "a\nb", "\u00e9", "x" * 129]),
     ("entry", "expected an exported function's name of 1 to 200 characters", ["", "e" * 201]),
     ("env", "expected NAME=VALUE", ["", "NAME", "=value"]),
@@ -262,10 +262,10 @@ async def test_fields_that_are_unknown_or_doubled_or_of_the_wrong_kind(gateway: 
 
 
 async def test_fields_that_are_too_large(gateway: Gateway) -> None:
-    too_large = bytes((1 << 20) + 1)
-    await refused(gateway, 422, "stdin: 1048577 bytes, at most", "stdin", files=form(stdin_file=too_large))
+    too_large = bytes((32 << 20) + 1)
+    await refused(gateway, 422, "stdin: 33554433 bytes, at most", "stdin", files=form(stdin_file=too_large))
     await refused(gateway, 422, "larger than 65536 bytes", "args", files=form(args=["x" * 1000] * 70))
-    await refused(gateway, 400, "maximum size of 1024KB", files=form(description=too_large))
+    await refused(gateway, 400, "maximum size of 32768KB", files=form(description=too_large))
     await refused(gateway, 400, "with all text fields before it", files=form(args=[bytes(300_000)] * 4))
     await refused(gateway, 400, "Too many fields", files=form(args=["x"] * 2001))
     await refused(gateway, 400, "Too many files", files=form() * 9)

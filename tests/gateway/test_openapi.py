@@ -23,7 +23,7 @@ pytestmark = pytest.mark.anyio
 
 LIMITS = RequestLimits()
 # What no field says by itself.
-_NOT_TOLD = ("kind", "arguments", "owner", "needs_memory_bytes", "workers")
+_NOT_TOLD = ("kind", "arguments", "owner", "needs_memory_bytes", "workers", "depth", "parent")
 DOCUMENT = document(LIMITS, has_tokens=True)
 
 

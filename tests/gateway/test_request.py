@@ -90,8 +90,10 @@ def test_other_mistakes_are_named_too() -> None:
         read(("module", "sha256:" + "0" * 64))
     with pytest.raises(UsageError, match="'K' is given more than once"):
         read(("env", "K=1"), ("env", "K=2"))
-    with pytest.raises(UsageError, match="stdin: 1048577 bytes"):
-        read(stdin=bytes((1 << 20) + 1))
+    with pytest.raises(UsageError, match="stdin: 33554433 bytes"):
+        read(stdin=bytes((32 << 20) + 1))
+    with pytest.raises(UsageError, match="files: with stdin 66125824 bytes, at most 66060288 are taken together"):
+        read(stdin=bytes(31 << 20), files_size=32 << 20)
     with pytest.raises(UsageError, match="the text fields together"):
         read(*[("args", "x" * 1000)] * 70)
 
@@ -141,13 +143,12 @@ def test_a_zip_that_is_too_large_is_refused() -> None:
     "limits",
     [
         {"files_upload_max_bytes": 64 << 20},
-        {"stdin_max_bytes": 40 << 20},
-        {"artifacts_max_bytes": 48 << 20},
-        {"output_max_bytes": 20 << 20},
+        {"stdin_max_bytes": 63 << 20},
+        {"output_max_bytes": 32 << 20},
     ],
 )
 def test_limits_that_no_message_holds_are_refused(limits: dict[str, int]) -> None:
-    with pytest.raises(UsageError, match="too large together"):
+    with pytest.raises(UsageError, match=r"too large: .* a message holds"):
         RequestLimits(**limits)
 
 

@@ -16,7 +16,7 @@ from tests.gateway.stored import results_of
 from tests.guests import digest_of, zipped
 from ww.errors import BadModule, Conflict, Draining, NotFound, Overloaded, RemoteError, UsageError, WwError
 from ww.gateway import recorder
-from ww.gateway.request import RequestLimits
+from ww.gateway.limits import MESSAGE_BYTES_MAX, RequestLimits
 from ww.gateway.scheduler import SchedulerConfig
 from ww.gateway.task import RunState
 from ww.net.memory import Network
@@ -497,7 +497,7 @@ async def test_all_that_a_task_asks_for_is_in_its_invocation(gateway: Gateway) -
             "filesBytes": 70, "artifactBytes": 50,
         },
         "files": zipped(a=b"x"), "artifacts": ["out"], "dirs": ["data", "out"], "deterministic": True,
-        "seed": 2**64 - 1, "context": b"",
+        "seed": 2**64 - 1, "context": b"", "depth": 0,
     }  # fmt: skip
 
 
@@ -560,12 +560,12 @@ async def test_the_largest_files_and_artifacts_fit_a_message(tmp_path: Path, mon
     async with open_gateway(tmp_path, artifacts_bytes_max=1 << 30) as gateway:
         monkeypatch.setattr(gateway.modules, "read_files", read_files)
         worker = await gateway.worker()
-        most = {"artifact_bytes": len(content), "output_bytes": limits.output_max_bytes}
-        stdin = bytes(limits.stdin_max_bytes)
+        most = {"artifact_bytes": len(content), "output_bytes": 1 << 20}
+        stdin = bytes(MESSAGE_BYTES_MAX - len(files) - limits.text_max_bytes)
         await gateway.submit("a", zip=zipped(a=b"x"), stdin=stdin, **ASKED | most)
         run = await next_run(worker)
         assert (run.invocation["files"], run.invocation["stdin"]) == (files, stdin)
-        output = bytes(limits.output_max_bytes)
+        output = bytes(1 << 20)
         run.end(artifacts=artifacts.getvalue(), stdout=output, stderr=output)
         (result,) = await gateway.ended("a")
         assert (result.state, result.outcome.artifacts_bytes) == ("succeeded", len(artifacts.getvalue()))

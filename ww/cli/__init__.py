@@ -1,4 +1,4 @@
-"""The command line: the only place that reads argv and WW_* variables. One file a subcommand."""
+"""The command line: where argv is read, and, but for jobs/gateways.py, WW_* variables. One file a subcommand."""
 
 import importlib
 import sys

@@ -12,12 +12,13 @@ from urllib.parse import urlsplit
 
 from ww.cli.native import add_tasks_options, guests, tasks_admission, tasks_config, warn_of_open
 from ww.cli.options import add_node_options, node_config
-from ww.cli.parser import Append, Parser, count, seconds, size
+from ww.cli.parser import Append, Parser, count, seconds, size, whole
 from ww.cli.process import log_to_stderr, look_for_cycles_seldom, on_stop_signals
 from ww.cli.store import add_store_options, add_store_timeout, store_of
 from ww.clock import SystemClock
 from ww.errors import UsageError
 from ww.gateway.breaker import BreakerConfig
+from ww.gateway.calls import CallsConfig
 from ww.gateway.certificate import Certificate
 from ww.gateway.dispatch import DispatchConfig
 from ww.gateway.intake import HttpConfig
@@ -71,6 +72,8 @@ def add_to(parser: Parser) -> None:
         ("--batches", count, http.batches_max, "batches read at a time"),
         ("--tasks-max", count, scheduler.tasks_max, "tasks that have not ended"),
         ("--tasks-bytes-max", size, scheduler.tasks_bytes_max, "bytes that those take in memory, with their stdin"),
+        ("--nesting", whole, scheduler.calls.depth_max, "depth of calls within calls of Python functions; 0: none"),
+        ("--calls-max", count, scheduler.calls.tasks_max, "tasks that one run has called for at a time; others wait"),
         ("--needs-max", count, scheduler.needs_max, "distinct needs (cpus, memory, labels) that those may have"),
         (
             "--unsatisfiable-ttl",
@@ -298,6 +301,7 @@ def _config(arguments: argparse.Namespace, tasks: Admission | None) -> GatewayCo
             memory_default_bytes=arguments.memory_default,
             memory_max_bytes=arguments.memory_max,
             output_default_bytes=min(RequestLimits().output_default_bytes, arguments.output_max),
+            python_output_default_bytes=min(RequestLimits().python_output_default_bytes, arguments.output_max),
             output_max_bytes=arguments.output_max,
             stdin_max_bytes=arguments.stdin_max,
             files_upload_max_bytes=arguments.files_upload_max,
@@ -319,6 +323,11 @@ def _config(arguments: argparse.Namespace, tasks: Admission | None) -> GatewayCo
             tasks_bytes_max=arguments.tasks_bytes_max,
             needs_max=arguments.needs_max,
             unsatisfiable_ttl_s=arguments.unsatisfiable_ttl,
+            calls=CallsConfig(
+                depth_max=arguments.nesting,
+                tasks_max=arguments.calls_max,
+                request_bytes_max=arguments.stdin_max,
+            ),
             dispatch=DispatchConfig(
                 attempt_slack_s=arguments.attempt_slack,
                 cancel_grace_s=arguments.cancel_grace,

@@ -37,7 +37,7 @@ def add_tasks_options(parser: Parser) -> None:
     config = TasksConfig()
     parser.limits(
         ("--peer-arriving", count, config.arriving_max, "modules, zips and batches of one peer on their way in"),
-        ("--arrive-timeout", seconds, config.arrive_timeout_s, "seconds each of those may take, or say nothing"),
+        ("--arrive-timeout", seconds, config.arrive_timeout_s, "seconds for which nothing of one of those may arrive"),
         ("--tail-max", size, config.tail_bytes_max, "bytes of the latest results kept in memory for peers"),
     )
 

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Final
 
 from ww.cli.options import add_node_options, add_ticket_options, dialled, node_config
-from ww.cli.parser import Parser, count, niceness, seconds, size
+from ww.cli.parser import Parser, count, niceness, seconds, size, whole
 from ww.cli.process import log_to_stderr, on_stop_signals
 from ww.clock import SystemClock
 from ww.directories import cache_directory
@@ -63,6 +63,12 @@ def add_to(parser: Parser) -> None:
             config.held_bytes_max,
             "bytes of inputs, and of outcomes not asked for, that wait on a slot",
         ),
+        (
+            "--nesting",
+            whole,
+            config.nesting,
+            "depth of calls within calls of Python functions; 0: no run calls another",
+        ),
         ("--files-max", size, limits.files_bytes_max, "bytes of a run's file system"),
         ("--files-count", count, limits.files_count_max, "files and folders in it"),
         ("--artifacts-max", size, limits.artifact_bytes_max, "bytes a run may bring back as artifacts"),
@@ -90,6 +96,7 @@ async def main(arguments: argparse.Namespace) -> int:
         grace_s=arguments.grace,
         module_bytes_max=arguments.module_max,
         held_bytes_max=arguments.held_max,
+        nesting=arguments.nesting,
     )
     for name in ("duration_max", "compile_timeout"):
         if not getattr(arguments, name):

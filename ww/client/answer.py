@@ -58,6 +58,12 @@ def _texts(json: Json, key: str) -> tuple[str, ...]:
     return tuple(value)
 
 
+def _objects(json: Json, key: str) -> tuple[dict[str, Any], ...]:
+    if not isinstance(value := json[key], list) or not all(isinstance(each, dict) for each in value):
+        raise TypeError
+    return tuple(value)
+
+
 def _mapping(json: Json, key: str) -> dict[str, Any]:
     if not isinstance(value := json[key], dict):
         raise TypeError
@@ -150,6 +156,11 @@ class Task:
     spread: str = "pull"
     batch: bool = False
     """Whether its runs differ in what they are given."""
+    grants: tuple[Json, ...] = ()
+    """What its runs may have called, and with which limits."""
+    depth: int = 0
+    parent: str | None = None
+    """Id of the task one of whose runs called for it; None: it was submitted, and its depth is 0."""
     files: str | None = None
     dirs: tuple[str, ...] = ()
     files_bytes_max: int | None = None
@@ -262,6 +273,7 @@ _READERS: Final[dict[object, _Read]] = {
     bytes: _output,
     datetime | None: _time,
     tuple[str, ...]: _texts,
+    tuple[Json, ...]: _objects,
     Mapping[str, str]: _mapping,
     Mapping[str, int]: _mapping,
     tuple[Result, ...]: lambda json, key: read_all(Result, json[key]),

@@ -13,13 +13,13 @@ from functools import partial
 from types import TracebackType
 from typing import Any, Final, Self, TypeVar, Unpack
 
-from ww.caps.blob import BytesBlobServer, fetch
+from ww.caps.blob import fetch
 from ww.client.answer import Event, Health, Readiness, Result, Task, Worker, read_all, read_as
 from ww.client.batch import is_replayable
 from ww.client.call import Retry
 from ww.client.native_batch import NativeBatch, gathered
 from ww.client.native_codec import ADD_BYTES_MAX, Run, RunEncoder, Wanted, read_json, read_task, results_of, wanted_of
-from ww.client.native_link import LinkConfig, NativeLink, Target, ask
+from ww.client.native_link import Hearing, LinkConfig, NativeLink, Target, ask
 from ww.client.submission import Source, Submission, TaskFields, prepare, read_module
 from ww.errors import (
     Disconnected,
@@ -132,9 +132,10 @@ class AsyncNativeClient:
 
         async def submit(tasks: Any, with_module: bool) -> Any:
             nonlocal is_fresh
-            request = self._filled(request_of(tasks), wanted, with_module)
+            hearing = Hearing()
+            request = self._filled(request_of(tasks), wanted, with_module, hearing)
             request.fresh, is_fresh = is_fresh, False
-            return await ask(then(request.send()), self._timeout_s + extra_s)
+            return await ask(then(request.send()), self._timeout_s + extra_s, hearing)
 
         return await self._with_module(wanted, submit)
 
@@ -159,14 +160,14 @@ class AsyncNativeClient:
         return answer
 
     @staticmethod
-    def _filled(request: Any, wanted: Wanted, with_module: bool) -> Any:
+    def _filled(request: Any, wanted: Wanted, with_module: bool, hearing: Hearing) -> Any:
         request.fields, request.module = wanted.fields, wanted.digest
         if wanted.stdin:
             request.stdin = wanted.stdin
         if with_module and wanted.wasm is not None:
-            request.wasm = BytesBlobServer(wanted.wasm)
+            request.wasm = hearing.blob(wanted.wasm)
         if wanted.files is not None:
-            request.files = BytesBlobServer(wanted.files)
+            request.files = hearing.blob(wanted.files)
         return request
 
     async def task(self, id: str) -> Task:
@@ -338,8 +339,9 @@ class AsyncNativeClient:
             nonlocal has_begun
             if has_begun and not is_replayable:
                 return await self._taken_on(tasks, wanted.id)
-            request = self._filled(tasks.batch_request(), wanted, with_module)
-            begun = await ask(request.send(), self._timeout_s)
+            hearing = Hearing()
+            request = self._filled(tasks.batch_request(), wanted, with_module, hearing)
+            begun = await ask(request.send(), self._timeout_s, hearing)
             encoder = RunEncoder(parent, begun.kind, list(begun.parameters))
             batch = NativeBatch(begun.batch, encoder, self._timeout_s)
             has_begun = True
@@ -370,7 +372,8 @@ class AsyncNativeClient:
         except NotFound:
             if content is None:
                 raise
-            await self._ask(lambda tasks: tasks.upload(module=digest, wasm=BytesBlobServer(content)))
+            hearing = Hearing()
+            await self._ask(lambda tasks: tasks.upload(module=digest, wasm=hearing.blob(content)), hearing=hearing)
         self._known[digest] = None
         return module.digest
 
@@ -403,9 +406,9 @@ class AsyncNativeClient:
 
     # Calls.
 
-    async def _ask(self, make: Callable[[Any], Any], *, extra_s: float = 0.0) -> Any:
+    async def _ask(self, make: Callable[[Any], Any], *, extra_s: float = 0.0, hearing: Hearing | None = None) -> Any:
         """Make one call of Tasks."""
-        return await self._call(lambda tasks: ask(make(tasks), self._timeout_s + extra_s))
+        return await self._call(lambda tasks: ask(make(tasks), self._timeout_s + extra_s, hearing))
 
     async def _of_task(self, id: str, make: Callable[[Any], Any], *, extra_s: float = 0.0) -> Any:
         """Make one call of a Task, in one flight with the one that asks for it."""

@@ -6,16 +6,18 @@ client takes no part in the cluster.
 
 import asyncio
 import os
-from collections.abc import Sequence
-from contextlib import AsyncExitStack, suppress
+from collections.abc import AsyncIterator, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
 from ww import schema
 from ww.address_book import AddressBook
+from ww.caps.blob import BytesBlobServer
 from ww.clock import SystemClock
 from ww.dial_string import read_dial_string
+from ww.directories import state_directory
 from ww.discovery.packet import Writer
 from ww.discovery.sources import Discovery, DiscoveryConfig
 from ww.errors import NotAdmitted, PeerError, PeerMismatch, ProtocolMismatch, UsageError
@@ -135,7 +137,7 @@ class NativeLink:
                 identity, transport, namespace=config.namespace, hello_timeout_s=timeout_s, ticket_for=ticket_for
             )
             stack.push_async_callback(self._vat.aclose)
-            state = Path(config.state_directory) if config.state_directory is not None else _state_directory()
+            state = Path(config.state_directory) if config.state_directory is not None else state_directory()
             self._book = AddressBook(state / "peers" / config.namespace, (*self.target.addresses, *self._addresses))
             return stack.pop_all()
         raise AssertionError
@@ -205,16 +207,48 @@ def _identity(key: str | os.PathLike[str] | None) -> Identity:
     return Identity.generate() if key is None else Identity.load(Path(key), lock=False)
 
 
-def _state_directory() -> Path:
-    root = os.environ.get("XDG_STATE_HOME", "")
-    # What is not absolute does not count. Source: XDG Base Directory Specification.
-    return (Path(root) if root.startswith("/") else Path.home() / ".local" / "state") / "ww"
+class Hearing:
+    """When a gateway was last heard of during a call, by what it asks for of what is sent with it: bytes may take as
+    long as they take, while they move."""
+
+    def __init__(self) -> None:
+        self._patience: asyncio.Timeout | None = None
+        self._timeout_s = 0.0
+
+    def blob(self, data: bytes) -> BytesBlobServer:
+        """Make what serves bytes of the call."""
+        return _HeardBlob(data, self)
+
+    @asynccontextmanager
+    async def within(self, timeout_s: float) -> AsyncIterator[None]:
+        """Raise TimeoutError when nothing is heard for so long."""
+        self._timeout_s = timeout_s
+        try:
+            async with asyncio.timeout(timeout_s) as self._patience:
+                yield
+        finally:
+            self._patience = None
+
+    def note(self) -> None:
+        """Note that something was heard."""
+        if self._patience is not None and not self._patience.expired():
+            self._patience.reschedule(asyncio.get_running_loop().time() + self._timeout_s)
 
 
-async def ask(promise: Any, timeout_s: float) -> Any:
-    """Await a call; PeerError when it takes too long."""
+class _HeardBlob(BytesBlobServer):
+    def __init__(self, data: bytes, hearing: Hearing) -> None:
+        super().__init__(data)
+        self._hearing = hearing
+
+    async def read_context(self, context: Any) -> None:
+        self._hearing.note()
+        await super().read_context(context)
+
+
+async def ask(promise: Any, timeout_s: float, hearing: Hearing | None = None) -> Any:
+    """Await a call; PeerError when it takes too long, or, with hearing, nothing is heard for so long."""
     try:
-        async with asyncio.timeout(timeout_s):
+        async with asyncio.timeout(timeout_s) if hearing is None else hearing.within(timeout_s):
             return await call(promise)
     except TimeoutError:
         raise PeerError(f"the gateway does not answer: nothing came within {timeout_s:g} s") from None

@@ -14,7 +14,7 @@ import weakref
 from collections.abc import AsyncGenerator, AsyncIterator, Callable, Coroutine, Iterable, Iterator, Sequence
 from itertools import chain
 from types import TracebackType
-from typing import Any, Final, Self, TypeVar, Unpack
+from typing import Any, Final, Self, TypeVar, Unpack, cast
 
 from ww.client.answer import Event, Health, Readiness, Result, Task, Worker
 from ww.client.batch import in_order, is_replayable
@@ -170,6 +170,13 @@ class NativeClient:
     def health(self) -> Health:
         """Return who the gateway is."""
         return self._do(self._client.health())
+
+    def begin(self, work: Callable[[AsyncNativeClient], Coroutine[Any, Any, T]]) -> "concurrent.futures.Future[T]":
+        """Have work done with the client for asyncio, in the thread where its capabilities live; return its future.
+
+        UsageError when the client is closed, or of another process.
+        """
+        return cast("concurrent.futures.Future[T]", self._thread.begin(work(self._client)))
 
     def close(self) -> None:
         """Close the connection and end the thread. Idempotent."""

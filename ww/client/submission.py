@@ -14,7 +14,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from decimal import Decimal
 from pathlib import Path
-from typing import Any, Final, TypedDict
+from typing import Any, Final, Required, TypedDict
 
 from ww import archive
 from ww.client.call import Part
@@ -28,6 +28,24 @@ _DIGEST: Final = re.compile(r"(?:sha256:)?([0-9a-f]{64})")
 _MODULE_BYTES_MAX: Final = 1 << 30
 FILES_BYTES_MAX: Final = 256 << 20
 _FILES_COUNT_MAX: Final = 10_000
+
+
+class GrantFields(TypedDict, total=False):
+    """A function that a task's runs may have called, and what a run of it may use; but for name, what is absent or None
+    is the gateway's default."""
+
+    name: Required[str]
+    """module:qualname."""
+    duration_s: float | None
+    memory_bytes: int | None
+    output_bytes: int | None
+    cpu_seconds: float | None
+    fuel: int | None
+    retries: int | None
+    grants: Sequence[str] | None
+    """Names, of the same list, of what it may have called in turn."""
+    indirect: bool | None
+    """Whether only those may have it called that name it in their grants."""
 
 
 class TaskFields(TypedDict, total=False):
@@ -68,6 +86,8 @@ class TaskFields(TypedDict, total=False):
     seed: int | None
     spread: str | None
     """To which workers its runs go: pull (who is free), roundrobin, random or everywhere (one run on each)."""
+    grants: Sequence[GrantFields] | None
+    """What runs of a Python function may have called while they run."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -157,6 +177,8 @@ def _json(field: str, value: Any, written: list[Part]) -> dict[str, Any]:
     if field in _BYTES:
         return {f"{field}_base64": _base64(contents[0])}
     texts = [content.decode(errors="surrogateescape") for content in contents]
+    if field == "grants":
+        return {field: json.loads(texts[0])}
     return {field: texts if field in _LISTS else texts[0]}
 
 
@@ -210,6 +232,22 @@ def _pairs(field: str, value: Any) -> list[Part]:
         # Neither is shown whole: values may be secrets.
         raise UsageError(f"{field}: the name and the value of {str(flawed[0])[:40]!r} have to be texts", field)
     return [_text_part(field, f"{key}={text}") for key, text in value.items()]
+
+
+def _grants(field: str, value: Any) -> list[Part]:
+    if isinstance(value, str | bytes | Mapping) or not isinstance(value, Sequence):
+        raise UsageError(f"{field}: expected a list of mappings, not {type(value).__name__}", field)
+    written = []
+    for place, grant in enumerate(value):
+        if not isinstance(grant, Mapping):
+            raise UsageError(f"{field}[{place}]: expected a mapping, not {type(grant).__name__}", field)
+        if unknown := [str(name)[:40] for name in grant if name not in _OF_GRANTS]:
+            raise UsageError(f"{field}[{place}]: {unknown[0]!r} is none of {' '.join(_OF_GRANTS)}", field)
+        written.append({_OF_GRANTS[name]: each for name, each in grant.items() if each is not None})
+    try:
+        return [_text_part(field, json.dumps(written, separators=(",", ":"), allow_nan=False))]
+    except (TypeError, ValueError):
+        raise UsageError(f"{field}: expected texts, finite numbers and lists of texts", field) from None
 
 
 def _stdin(field: str, value: Any) -> list[Part]:
@@ -289,6 +327,13 @@ _WRITERS: Final[dict[str, tuple[str, _Writer]]] = {
     "labels": ("labels", _pairs),
     "stdin": ("stdin", _stdin),
     "files": ("files", _files),
+    "grants": ("grants", _grants),
+}
+_OF_GRANTS: Final = {
+    "name": "name",
+    **{name: _WRITERS[name][0] for name in GrantFields.__annotations__ if name in _WRITERS and name != "grants"},
+    "grants": "grants",
+    "indirect": "indirect",
 }
 PARENT_FIELDS: Final = frozenset(_WRITERS)
 FORM_NAMES: Final = {name: field for name, (field, _) in _WRITERS.items()}

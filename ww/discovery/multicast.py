@@ -239,6 +239,11 @@ class Multicast:
         self._poll()
         return search
 
+    def look_for_everybody(self) -> None:
+        """Ask all there are, from now on."""
+        self._surveyor.look_for_everybody(self._clock.now())
+        self._poll()
+
     def stop(self, search: Search) -> None:
         """End a search, found or not."""
         self._surveyor.stop(search)

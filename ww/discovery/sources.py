@@ -130,6 +130,11 @@ class Discovery:
         if self._multicast is not None:
             self._multicast.look_for(None)
 
+    def look_for_everybody(self) -> None:
+        """Ask all there are, from now on, ever slower."""
+        if self._multicast is not None:
+            self._multicast.look_for_everybody()
+
     def send(self, datagram: bytes) -> None:
         """Say something to everybody."""
         if self._multicast is not None:

@@ -53,6 +53,8 @@ class Search:
     wanted: PeerId | None
     distance: int
     next_at: float
+    everybody: bool = False
+    """Whether it goes on, ever slower, whoever has answered."""
     rounds: int = 0
     nonces: deque[int] = field(default_factory=lambda: deque(maxlen=_WINDOW))
     found: dict[PeerId, tuple[Multiaddr, ...]] = field(default_factory=dict)
@@ -60,6 +62,8 @@ class Search:
     @property
     def is_over(self) -> bool:
         """Whether who was looked for has been found."""
+        if self.everybody:
+            return False
         return bool(self.found) if self.wanted is None else self.wanted in self.found
 
 
@@ -141,6 +145,12 @@ class Surveyor:
     def look_for(self, wanted: PeerId | None, now: float) -> Search:
         """Begin a search for one peer, or for anybody."""
         search = Search(wanted, ANY_DISTANCE if wanted is not None else self._first_distance(), now)
+        self._searches.append(search)
+        return search
+
+    def look_for_everybody(self, now: float) -> Search:
+        """Begin a search that asks all there are, until it is stopped: one that only looks may need a certain kind."""
+        search = Search(None, ANY_DISTANCE, now, everybody=True)
         self._searches.append(search)
         return search
 
@@ -238,7 +248,8 @@ class Surveyor:
         return ANY_DISTANCE if distance >= _DISTANCE_BITS else distance
 
     def _pause(self, search: Search) -> float:
-        doublings = max(0, search.rounds - self._config.eager_rounds)
+        # All answer each time, where everybody is asked.
+        doublings = search.rounds if search.everybody else max(0, search.rounds - self._config.eager_rounds)
         pause = min(self._config.round_max_s, self._config.round_s * float(1 << min(doublings, 16)))
         # So that nodes that were started together do not speak together.
         return pause * (0.75 + self._random.random() / 2)

@@ -177,6 +177,8 @@ class BatchReader:
 
     def _written(self, run: RunFields, arguments: Sequence[int] | None, args: Sequence[str] | None) -> bytes:
         """Return the record of a run that was checked, but for what its batch has to say."""
+        if self._guest.kind is Kind.PYTHON:
+            _check_python_run(run, args)
         if run.seed is not None and not self._values["deterministic"]:
             raise UsageError("seed: given without deterministic=true in parent, whose random numbers it is of", "seed")
         env = None if run.env is None else list({**self._env, **run.env}.items())
@@ -233,13 +235,13 @@ class BatchReader:
         if not self.count:
             raise UsageError("tasks: none are given; expected at least one run", "tasks")
         values = dict(self._values)
-        if not values["files_bytes"]:
+        if not values["files_bytes"] and self._guest.kind is not Kind.PYTHON:
             if self._has_files:
                 # Whether there is a file system is the task's to say; its runs then all have one.
                 values |= {"files_bytes": self._submission.files_bytes_of_runs, "dirs": ("/",)}
             elif self._submission.is_files_max_given:
                 raise UsageError(f"files_max: given without {NEEDS_OF_FILES}", "files_max")
-        check_kind(self._guest.kind, values)
+        check_kind(self._guest.kind, values, files, is_files_max_given=self._submission.is_files_max_given)
         submission = replace(self._submission, values=values | {"repeats": self.count})
         return submission.spec_with(module, self._guest, files, owner=owner, arguments=self._arguments, inputs=inputs)
 
@@ -271,6 +273,17 @@ def check_run(run: RunFields, limits: RequestLimits) -> None:
     for field, number in (("input", run.input), ("difficulty", run.difficulty), ("seed", run.seed)):
         if number is not None and not 0 <= number <= INT64_MAX:
             read_number(field, str(number), limits)
+
+
+def _check_python_run(run: RunFields, args: Sequence[str] | None) -> None:
+    """Refuse what no run of a Python function has of its own: all have its sources, and stdin says what it is given."""
+    if args is not None:
+        field = "args" if run.args is not None else "input" if run.input is not None else "difficulty"
+    elif run.files is not None:
+        field = "files"
+    else:
+        return
+    raise UsageError(f"{field}: a run of a Python function has none of its own; expected stdin", field)
 
 
 def _check_text(field: str, text: str) -> None:

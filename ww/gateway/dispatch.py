@@ -1,7 +1,8 @@
 """Brings due runs and free slots together, and sees each attempt through.
 
 Holds the slots that are leased and what is on them. Must not know HTTP, nor when runs are due (agenda.py). A slot, once
-leased, takes due runs until nothing is due, and is given back then. Short runs of one task travel in groups, of about
+leased, takes due runs until nothing is due, and is given back then. Nothing else is on a slot with a run that may call
+others: what it waits for could wait behind it. Short runs of one task travel in groups, of about
 20 ms each, and several groups are on their way at once: a group is only transport, and each run has its own limits, end
 and recovery. What takes long: oversight.py. Next in a task's life: lease.py and then ../worker.py.
 """
@@ -15,6 +16,7 @@ from typing import Any, Final
 from ww.clock import Clock
 from ww.errors import BadModule, Disconnected, Draining, WwError
 from ww.gateway.agenda import Agenda
+from ww.gateway.calls import CallsServer
 from ww.gateway.group import Group, Slot, group_size
 from ww.gateway.inputs import Inputs, Record
 from ww.gateway.lease import Ended, Lease, RemoteGroup
@@ -34,6 +36,8 @@ log = logging.getLogger("ww.gateway")
 _LANES_MAX: Final = 3
 # How long a slot is kept after a short run when nothing is due.
 _KEPT_S: Final = 0.02
+# How long a slot that is lent is gone on with: the run that lends it may have gone on meanwhile.
+_LENT_S: Final = 0.1
 # A run this short takes less time than its way to the worker and back.
 _SHORT_S: Final = 0.005
 
@@ -77,8 +81,10 @@ class Dispatcher:
         observer: Observer,
         config: DispatchConfig,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
+        calls_for: Callable[[Task], CallsServer],
     ) -> None:
-        """spawn runs a coroutine beside the others until it ends."""
+        """spawn runs a coroutine beside the others until it ends; calls_for makes what a run of a task with grants may
+        ask of the cluster."""
         self._agenda = agenda
         self._pool = pool
         self._recorder = recorder
@@ -89,6 +95,7 @@ class Dispatcher:
         self._observer = observer
         self._config = config
         self._spawn = spawn
+        self._calls_for = calls_for
         self.slots: set[Slot] = set()
         """Those that are leased."""
         self._kept: dict[Slot, asyncio.Future[list[Attempt]]] = {}
@@ -152,12 +159,12 @@ class Dispatcher:
             lease.close()
         return None
 
-    def _next(self, slot: Slot) -> list[Attempt]:
-        """Begin the runs that should go next of those that a slot can take."""
-        lease = slot.lease
+    def _next(self, slot: Slot, *, is_beside: bool = False) -> list[Attempt]:
+        """Begin the runs that should go next of those that a slot can take, beside others or when those have ended."""
+        lease, is_alone = slot.lease, slot.lanes == 1 and not is_beside
 
         def fits(task: Task) -> bool:
-            if not self._pool.may_go_on(lease, task.need):
+            if not self._pool.may_go_on(lease, task.need) or (task.spec.grants and not is_alone):
                 return False
             only = self._spreading.targets(task, self._clock.now())
             return only is None or lease.peer_id in only
@@ -175,7 +182,7 @@ class Dispatcher:
 
     def use(self, lease: Lease, attempts: list[Attempt]) -> None:
         """Run on a lease what is due, beginning with attempts, until nothing is."""
-        slot = Slot(lease)
+        slot = Slot(lease, self._clock.now())
         self.slots.add(slot)
         self._add_lane(slot, attempts)
 
@@ -189,9 +196,10 @@ class Dispatcher:
             while attempts:
                 task = attempts[0].task
                 await self._run(slot, attempts)
-                may_go_on = slot.is_usable and (slot.is_short or slot.lanes == 1)
+                is_over = slot.lease.depth and self._clock.now() - slot.since >= _LENT_S
+                may_go_on = slot.is_usable and (slot.is_short or slot.lanes == 1) and not is_over
                 attempts = self._next(slot) if may_go_on else []
-                if attempts and slot.is_short and slot.lanes < _LANES_MAX:
+                if attempts and slot.is_short and slot.lanes < _LANES_MAX and not attempts[0].task.spec.grants:
                     self._widen(slot, task)
                 elif not attempts and may_go_on and slot.is_short and slot.lanes == 1:
                     attempts = await self._keep(slot)
@@ -217,7 +225,7 @@ class Dispatcher:
 
     def _widen(self, slot: Slot, task: Task) -> None:
         """Use one more lane, unless another slot could do it."""
-        if not self._pool.has_room(task.need) and (attempts := self._next(slot)):
+        if not self._pool.has_room(task.need) and (attempts := self._next(slot, is_beside=True)):
             self._add_lane(slot, attempts)
             self.shared.set()
 
@@ -246,6 +254,8 @@ class Dispatcher:
                 log.exception("a worker's answer could not be read")
             await self._recorder.put(task, self._lose(group, error))
         finally:
+            if group.calls is not None:
+                group.calls.close()
             if group in slot.groups:
                 slot.groups.remove(group)
             for attempt in group.left.values():
@@ -262,7 +272,9 @@ class Dispatcher:
             raise _OurFault(str(error)) from None
         if not any(map(task.is_active, group.left.values())):
             return
-        remote = group.remote = lease.start(task, records, files)
+        if task.spec.grants:
+            group.calls = self._calls_for(task)
+        remote = group.remote = lease.start(task, records, files, group.calls)
         group.slot.groups.append(group)
         if len(group.left) > 1:
             self.shared.set()
@@ -331,8 +343,7 @@ class Dispatcher:
         if slot.stuck_at is not None:
             slot.is_short = False
         elif latest.reason != "cancelled":
-            # What brings files along or back is long on its way.
-            slot.is_short = latest.wall_s < _SHORT_S and not (task.spec.files or task.spec.artifacts)
+            slot.is_short = latest.wall_s < _SHORT_S and not task.spec.is_bulky
 
     def _judge_stuck(self, group: Group, ended: Sequence[Ended], now: float) -> None:
         """See whether the run that a slot seemed stuck at did take long."""
@@ -410,6 +421,8 @@ class Dispatcher:
             if (group := self._groups.get(attempt)) is not None:
                 by_group.setdefault(group, set()).add(attempt)
         for group, stopped in by_group.items():
+            if group.calls is not None:
+                group.calls.close()
             if group.remote is not None:
                 places = [place for place, attempt in group.left.items() if attempt in stopped]
                 self._spawn(self._cancel(group.remote, places))

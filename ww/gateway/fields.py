@@ -29,6 +29,10 @@ NAME_CHARACTERS_MAX: Final = 128
 PATHS_MAX: Final = 128
 # What archive.clean takes, but for `.` and `..`: those depend on what stands around them.
 _PATH: Final = r"[^\u0000-\u001f\u007f-\u009f\\]{1,1000}"
+FUNCTION_PATTERN: Final = r"[^\W\d][\w.]*:[\w.<>]+"
+"""module:qualname."""
+FUNCTION_CHARACTERS_MAX: Final = 512
+GRANTS_MAX: Final = 100
 LABELS_MAX: Final = 16
 LABEL_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._/-]{0,63}"
 LABEL_VALUE_CHARACTERS_MAX: Final = 256
@@ -239,6 +243,7 @@ TEXTS: Final[tuple[Text, ...]] = (
          help="Files and folders of its file system to bring back."),
     Text(name="labels", is_repeated=True, pattern=LABEL_PATTERN + "=[ -~]{0,256}", count_max=LABELS_MAX,
          help="What the worker must say of itself, KEY=VALUE each."),
+    Text(name="grants", help="Functions of a Python guest that its runs may have called, as a JSON array of objects."),
 )  # fmt: skip
 UPLOADS: Final[tuple[Upload, ...]] = (
     Upload(name="wasm", how="wasm=@FILE", help="A WebAssembly module or component; required unless module names one."),

@@ -6,6 +6,7 @@ Holds records and arithmetic. Must not know where they go: dispatch.py fills the
 from dataclasses import dataclass, field
 from typing import Final
 
+from ww.gateway.calls import CallsServer
 from ww.gateway.lease import Lease, RemoteGroup
 from ww.gateway.spec import Spread
 from ww.gateway.task import Attempt, Task
@@ -26,6 +27,8 @@ class Slot:
     """A lease and what is on it."""
 
     lease: Lease
+    since: float
+    """Since when (monotonic) it is leased."""
     lanes: int = 0
     is_usable: bool = True
     is_short: bool = False
@@ -56,14 +59,16 @@ class Group:
     left: dict[int, Attempt]
     """By place in the group: those of which nobody heard yet, in the order in which the worker runs them."""
     remote: RemoteGroup | None = None
+    calls: CallsServer | None = None
+    """What its only run may ask of the cluster, where it was granted anything."""
 
 
 def group_size(task: Task, now: float, slots: int, input_bytes: int) -> int:
     """Say how many runs of a task should travel together, where all workers together have so many slots and one run is
     given so many bytes."""
     spec = task.spec
-    # What brings files along or back is long on its way.
-    if spec.repeats == 1 or spec.files or spec.artifacts or not (expected_s := task.expected_s):
+    # What may call others waits for them, with its slot, and nothing may wait behind it.
+    if spec.repeats == 1 or spec.is_bulky or spec.grants or not (expected_s := task.expected_s):
         return 1
     size = min(_GROUP_MAX, _GROWTH * task.timed, int(_GROUP_S / expected_s))
     if size <= 1:

@@ -56,6 +56,8 @@ class Offer:
     peer: Peer
     worker: Any
     """A client of schema interface Worker; holding it holds the slot."""
+    depth: int = 0
+    """The least depth of a run that it takes; above 0: the slot is lent by a run that waits."""
 
 
 class _Prepared:
@@ -106,6 +108,8 @@ class Lease:
         """Hold the slots of those offers. on_close is told how many they were."""
         self.peer: Peer = offers[0].peer
         self.slots = len(offers)
+        self.depth = offers[0].depth
+        """The least depth of a run that it takes."""
         self._workers = [offer.worker for offer in offers]
         self._invocations = invocations
         self._module_path = module_path
@@ -124,17 +128,21 @@ class Lease:
         """Whether a run of that task can be started without its files."""
         return task.number in self._tasks or self._invocations.is_prepared(task)
 
-    def start(self, task: Task, inputs: Sequence[Record], files: bytes = b"") -> "RemoteGroup":
+    def start(
+        self, task: Task, inputs: Sequence[Record], files: bytes = b"", calls: Any | None = None
+    ) -> "RemoteGroup":
         """Start a run of task for each of its inputs. Returns at once; everything travels together, nothing is waited
         for.
 
-        files is the zip that its spec names; it may be left out when `is_prepared` says so.
+        files is the zip that its spec names; it may be left out when `is_prepared` says so. calls, a server of schema
+        interface Calls, is what the only run may ask of the cluster.
         """
         if not self._workers:
             raise UsageError("the lease is closed")
         if task.spec.repeats == 1 and not task.spec.inputs:
             prepared = self._invocations.prepare(task, files)
-            return RemoteGroup(self._program_of(task).run(invocation=prepared.message), task.spec, 1)
+            given = {} if calls is None else {"calls": calls}
+            return RemoteGroup(self._program_of(task).run(invocation=prepared.message, **given), task.spec, 1)
         small: list[bytes] = []
         large: list[BlobServer] = []
         for record in inputs:
@@ -147,6 +155,8 @@ class Lease:
         request.inputs = b"".join(small)
         if large:
             request.large = large
+        if calls is not None:
+            request.calls = calls
         return RemoteGroup(request.send(), task.spec, len(inputs))
 
     def _runs_of(self, task: Task, files: bytes) -> Any:
@@ -266,14 +276,18 @@ def _fill_invocation(invocation: Any, spec: Spec, files: bytes) -> None:
     invocation.entry = spec.entry
     if spec.arguments:
         invocation.arguments = spec.arguments
-    if argv := spec.argv:
+    # A Python function's name is followed by those of what its runs may have called.
+    if argv := (*spec.argv, *(grant.name for grant in spec.grants if not grant.is_indirect)):
         invocation.args = argv
     if spec.env:
         invocation.env = [{"key": key, "value": value} for key, value in spec.env]
     if spec.stdin:
         invocation.stdin = spec.stdin
     if files:
-        invocation.files = files
+        # What a Python guest is given, nobody unpacks.
+        setattr(invocation, "code" if spec.kind == Kind.PYTHON else "files", files)
+    if spec.depth:
+        invocation.depth = spec.depth
     if spec.artifacts:
         invocation.artifacts = spec.artifacts
     if spec.dirs:

@@ -9,8 +9,9 @@ from typing import Final
 from ww.errors import UsageError
 from ww.rpc.frame import WORDS_MAX
 
-# A run is given in one message, and its outcome comes back in one.
-_MESSAGE_BYTES_MAX: Final = 8 * WORDS_MAX - (1 << 20)
+MESSAGE_BYTES_MAX: Final = 8 * WORDS_MAX - (1 << 20)
+"""Of what all runs of a task are given, and of one result as a peer gets it: each is one message. What a worker says of
+a run, and what one run of a batch is given, goes by reference where it is large."""
 ZIP_OVERHEAD_BYTES: Final = 16 << 20
 """How much larger a zip of artifacts may be than what is in it: names and headers of many small files."""
 
@@ -29,8 +30,10 @@ class RequestLimits:
     memory_max_bytes: int = 1 << 30
     output_default_bytes: int = 64 << 10
     """Bytes of stdout and of stderr, each, kept of one run when the task does not say."""
-    output_max_bytes: int = 1 << 20
-    stdin_max_bytes: int = 1 << 20
+    python_output_default_bytes: int = 1 << 20
+    """The same of a Python function, whose result is its stdout."""
+    output_max_bytes: int = 16 << 20
+    stdin_max_bytes: int = 32 << 20
     text_max_bytes: int = 64 << 10
     """All of a task's description, args and env together."""
     files_upload_max_bytes: int = 32 << 20
@@ -51,18 +54,18 @@ class RequestLimits:
     fuel_max: int = 10**15
     batch_bytes_max: int = 4 << 30
     """All that one batch brings, as it comes and as it is kept."""
-    line_bytes_max: int = 16 << 20
+    line_bytes_max: int = 48 << 20
     """One line of it: a run, or what its runs have in common."""
     json_bytes_max: int = 8 << 20
     """A submission that comes as one JSON text."""
 
     def __post_init__(self) -> None:
-        """Refuse limits that a run within them could not be sent with."""
-        given = self.files_upload_max_bytes + self.stdin_max_bytes + self.text_max_bytes
-        taken = self.artifacts_max_bytes + ZIP_OVERHEAD_BYTES + 2 * self.output_max_bytes
-        for what, size in (("files and stdin", given), ("artifacts and output", taken)):
-            if size > _MESSAGE_BYTES_MAX:
-                raise UsageError(
-                    f"the limits of {what} are too large together: {size} bytes, a run's message holds"
-                    f" {_MESSAGE_BYTES_MAX}"
-                )
+        """Refuse limits that what is within them could not be sent with."""
+        own = self.text_max_bytes
+        for what, size in (
+            ("files", self.files_upload_max_bytes + own),
+            ("stdin", self.stdin_max_bytes + own),
+            ("output", 2 * self.output_max_bytes + own),
+        ):
+            if size > MESSAGE_BYTES_MAX:
+                raise UsageError(f"the limit of {what} is too large: {size} bytes, a message holds {MESSAGE_BYTES_MAX}")

@@ -3,6 +3,7 @@
 Holds the reading of messages. Must not know connections. Shapes: docs/http.md.
 """
 
+import json
 import math
 from collections.abc import Callable
 from typing import Any, Final
@@ -97,6 +98,8 @@ def _texts(name: str, value: Any) -> list[str]:
         return [f"{_text(name, key)}={_text(name, each)}" for key, each in value.items()]
     if isinstance(value, list) and name in _LISTS:
         return [_text(name, each) for each in value]
+    if isinstance(value, list) and name == "grants":
+        return [json.dumps(value)]
     if isinstance(value, dict | list):
         expected = "a list or an object" if name in _PAIRS else "a list" if name in _LISTS else "text or a number"
         raise UsageError(f"{shown(name)}: expected {expected}", name[:60])

@@ -42,7 +42,7 @@ class TasksConfig:
     arriving_max: int = 8
     """Modules, zips and batches of one peer that are on their way in."""
     arrive_timeout_s: float = 300.0
-    """Seconds a module or zip may take to arrive, and a batch may say nothing."""
+    """Seconds for which nothing of a module, a zip or a batch may arrive."""
     module_bytes_max: int = 64 << 20
     """Of one module."""
     streams_max: int = 64
@@ -183,14 +183,15 @@ class NativeIntake:
         timeout_s = self.config.arrive_timeout_s
         with self.arriving(caller):
             try:
-                async with asyncio.timeout(timeout_s):
+                async with asyncio.timeout(timeout_s) as patience:
                     async for piece in fetch(blob, bytes_max=bytes_max):
+                        patience.reschedule(asyncio.get_running_loop().time() + timeout_s)
                         upload.write(piece)
                         if upload.is_due:
                             await upload.flush()
                     await upload.finish()
             except TimeoutError:
-                raise UsageError(f"{name}: did not arrive within {timeout_s:g} s", name) from None
+                raise UsageError(f"{name}: nothing of it arrived for {timeout_s:g} s", name) from None
             except UsageError as error:
                 raise UsageError(f"{name}: {error}", name) from None
 

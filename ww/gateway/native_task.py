@@ -90,9 +90,11 @@ class TaskServer(schema.tasks.Task.Server):  # type: ignore[misc]
         held = self._intake.tail.since(known.number, after, mark=known.mark, limit=limit, bytes_max=page_bytes)
         if held is not None:
             return held
-        limit = min(limit, max(1, page_bytes // await self._output_bytes()))
-        found = await self._intake.store.results_since(known.number, position=after, limit=limit)
-        return found, len(found) == limit
+        most = {"limit": limit, "output_bytes_max": page_bytes}
+        found = await self._intake.store.results_since(known.number, position=after, **most)
+        # That what would come next is too much for this page, is not told.
+        size = sum(len(result.outcome.stdout) + len(result.outcome.stderr) for _, result in found)
+        return found, len(found) == limit or size + await self._output_bytes() > page_bytes
 
     async def _output_bytes(self) -> int:
         task = self._intake.scheduler.task(self._id)

@@ -10,6 +10,7 @@ from typing import Any, Final
 from ww import __version__
 from ww.gateway import fields, query
 from ww.gateway.endpoints import ENDPOINTS, Endpoint
+from ww.gateway.grants import LIMITS
 from ww.gateway.limits import RequestLimits
 from ww.gateway.metrics import CONTENT_TYPE as METRICS_TYPE
 from ww.gateway.shapes import SCHEMAS
@@ -269,11 +270,23 @@ def _members(properties: _Json) -> _Json:
 
 
 def _json_field(each: fields.Field, limits: RequestLimits) -> _Json:
+    if each.name == "grants":
+        return {"type": "array", "items": _grant(limits), "maxItems": fields.GRANTS_MAX, "description": each.help}
     if each.name not in ("env", "labels"):
         return _form_field(each, limits)
     most = getattr(each, "count_max", 0)
     pairs = {"type": "object", "additionalProperties": {"type": "string"}}
     return pairs | ({"maxProperties": most} if most else {}) | {"description": each.help}
+
+
+def _grant(limits: RequestLimits) -> _Json:
+    """Describe a function that may be called: its name, and what a run of it may use, as a task's fields say it."""
+    name = {"type": "string", "pattern": f"^{fields.FUNCTION_PATTERN}$", "maxLength": fields.FUNCTION_CHARACTERS_MAX}
+    members = {name: _form_field(fields.ALL[name], limits) for name in LIMITS}
+    of_these = {"type": "array", "items": {"type": "string"}, "description": "Those of these that it may have called."}
+    indirect = {"type": "boolean", "default": False, "description": "Whether only those of these may that name it."}
+    named = {"name": name | {"description": "module:qualname."}}
+    return _members({**named, **members, "grants": of_these, "indirect": indirect}) | {"required": ["name"]}
 
 
 def _form_field(each: fields.Field, limits: RequestLimits) -> _Json:

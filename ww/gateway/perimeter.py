@@ -84,6 +84,11 @@ class Perimeter:
         self.require_room()
         return self.quotas.taking(caller, spec) if self.quotas is not None else nullcontext()
 
+    def admit_nested(self, spec: Spec) -> AbstractContextManager[None]:
+        """Return a context to submit a task in that a run called for. Raises as `admit` does."""
+        self.require_room()
+        return self.quotas.taking_nested(spec) if self.quotas is not None else nullcontext()
+
     def require_room(self) -> None:
         """Raise StoreError, with the reason, when nothing new may be put on disk."""
         if self.readiness is not None:

@@ -2,7 +2,9 @@
 
 Holds the two capabilities that workers get, Registry and the Sender facet of the channel, and the choice of a worker
 for a Need. Must not know tasks' schedules or results: dispatch.py asks for a lease and runs attempts on it. An offer
-belongs to the peer whose connection it came by, whatever it claims.
+belongs to the peer whose connection it came by, whatever it claims. A slot that a waiting run lends is no slot more: it
+counts nowhere, takes what is deeper than that run alone, and takes it also where nothing else may go, since the run
+that lends it cannot end before.
 """
 
 import logging
@@ -30,6 +32,8 @@ log = logging.getLogger("ww.gateway")
 
 _WORKERS_MAX: Final = 4096
 _SLOTS_MAX: Final = 1024
+# Of one worker at a time, with those that are lent.
+_OFFERS_MAX: Final = 8 * _SLOTS_MAX
 _LABELS_MAX: Final = 64
 # Of a worker, remembered so that runs go where their module is.
 _MODULES_MAX: Final = 256
@@ -103,6 +107,7 @@ class WorkerPool:
         self._breakers: dict[PeerId, Breaker] = {}
         self._invocations = Invocations()
         self._free: dict[Peer, list[int]] = {}  # keys of waiting offers, oldest first
+        self._lent: dict[Peer, list[tuple[int, int]]] = {}  # depth and key of those that are lent, the deepest last
         self._is_free_known = True
         self._since = clock.now()
         self._left: dict[str, float] = {}
@@ -122,9 +127,10 @@ class WorkerPool:
         def read(message: Any) -> Offer:
             if peer not in self._workers:
                 raise UsageError("register before you send offers")
-            return Offer(peer, message.value.as_struct(schema.worker.Offer).worker)
+            offer = message.value.as_struct(schema.worker.Offer)
+            return Offer(peer, offer.worker, offer.depth)
 
-        return SenderServer(self.channel, Codec(_never_sent, read), waiting_max=_SLOTS_MAX)
+        return SenderServer(self.channel, Codec(_never_sent, read), waiting_max=_OFFERS_MAX)
 
     def register(self, peer: Peer, info: WorkerInfo) -> None:
         """Let peer send offers until `unregister`."""
@@ -190,7 +196,9 @@ class WorkerPool:
     @property
     def has_free_slot(self) -> bool:
         """Whether a slot is free that may be given something to run."""
-        return any(keys and self._may_run(self._workers.get(peer), None) for peer, keys in self._waiting().items())
+        if any(keys and self._may_run(self._workers.get(peer), None) for peer, keys in self._waiting().items()):
+            return True
+        return any(lent and self._may_lend(self._workers.get(peer)) for peer, lent in self._lent.items())
 
     def has_room(self, need: Need) -> bool:
         """Whether `take` would return a lease."""
@@ -220,6 +228,10 @@ class WorkerPool:
                 self._is_free_known = False
         else:
             return None
+        if offers[0].depth:
+            lent = self._lent[entry.peer]
+            self._lent[entry.peer] = [each for each in lent if each[1] != keys[0]]
+            return Lease(offers, self._invocations, self._module_path, lambda _: None)
         del self._waiting()[entry.peer][: len(offers)]
         entry.leased += len(offers)
         if self._reserved.get(entry.peer) == need:
@@ -240,19 +252,29 @@ class WorkerPool:
     ) -> tuple[WorkerEntry, list[int]] | None:
         best: tuple[tuple[bool, bool, int, int], WorkerEntry, list[int]] | None = None
         waiting = self._waiting()
-        for peer in self._with_labels(need) if need.labels else waiting:
+        peers = {**waiting, **self._lent} if need.depth and self._lent else waiting
+        for peer in self._with_labels(need) if need.labels else peers:
             entry, keys = self._workers.get(peer), waiting.get(peer)
-            if not keys or entry is None or (avoiding and peer.peer_id in avoiding):
+            if entry is None or (avoiding and peer.peer_id in avoiding):
                 continue
             if only is not None and peer.peer_id not in only:
                 continue
             slots = slots_for(need, entry.info)
-            if slots and len(keys) >= slots and self._may_run(entry, need):
-                is_shunned = bool(shunned) and str(peer.peer_id) == shunned
-                score = (is_shunned, module not in entry.modules, entry.leased, keys[0])
-                if best is None or score < best[0]:
-                    best = (score, entry, keys[:slots])
+            if slots == 1 and need.depth and (lent := self._lent_for(need, entry)) is not None:
+                keys = [lent]
+            elif not (keys and slots and len(keys) >= slots and self._may_run(entry, need)):
+                continue
+            is_shunned = bool(shunned) and str(peer.peer_id) == shunned
+            score = (is_shunned, module not in entry.modules, entry.leased, keys[0])
+            if best is None or score < best[0]:
+                best = (score, entry, keys[:slots])
         return None if best is None else best[1:]
+
+    def _lent_for(self, need: Need, entry: WorkerEntry) -> int | None:
+        """Return the key of a slot that a worker lends to runs of that depth: the one that fewest others could have."""
+        if not self._may_lend(entry):
+            return None
+        return next((key for depth, key in reversed(self._lent.get(entry.peer, ())) if depth <= need.depth), None)
 
     def _offered(self) -> None:
         self._is_free_known = False
@@ -262,9 +284,14 @@ class WorkerPool:
         """Return the keys of waiting offers by peer. One may be withdrawn that is still here: nobody tells of that."""
         if not self._is_free_known:
             self._is_free_known = True
-            self._free = {}
+            self._free, self._lent = {}, {}
             for key, offer in self.channel.waiting():
-                self._free.setdefault(offer.peer, []).append(key)
+                if offer.depth:
+                    self._lent.setdefault(offer.peer, []).append((offer.depth, key))
+                else:
+                    self._free.setdefault(offer.peer, []).append(key)
+            for lent in self._lent.values():
+                lent.sort(key=lambda each: each[0])
         return self._free
 
     def _may_run(self, entry: WorkerEntry | None, need: Need | None) -> bool:
@@ -278,9 +305,20 @@ class WorkerPool:
             return True
         return state is BreakerState.HALF_OPEN and entry.leased == 0
 
+    def _may_lend(self, entry: WorkerEntry | None) -> bool:
+        """Whether the slots that a worker lends may be used: neither a drain nor a reservation stops that, since both
+        wait for the runs that lend them, and so does a worker that is leaving."""
+        if entry is None:
+            return False
+        breaker = self._breakers.get(entry.peer.peer_id)
+        return breaker is None or breaker.state(self._clock.now()) is not BreakerState.OPEN
+
     def may_go_on(self, lease: Lease, need: Need) -> bool:
         """Whether a lease may be given another run, of that need."""
         entry = self._workers.get(lease.peer)
+        if lease.depth:
+            is_fit = entry is not None and lease.depth <= need.depth and slots_for(need, entry.info) == 1
+            return is_fit and self._may_lend(entry)
         if entry is None or entry.leaving or lease.peer_id in self._draining:
             return False
         if self._reserved.get(lease.peer, need) != need:

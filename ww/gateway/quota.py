@@ -5,7 +5,7 @@ a limit has its tasks looked at again, and not more often than that pays.
 """
 
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, nullcontext
 from typing import Final, NamedTuple
 
 from ww.errors import Overloaded
@@ -36,7 +36,9 @@ def share_of(spec: Spec) -> Share:
 class _Held:
     """What one caller holds."""
 
-    def __init__(self, now: float) -> None:
+    def __init__(self, now: float, caller: Caller) -> None:
+        self.caller = caller
+        """As it came last: its limits may change."""
         self.shares: dict[str, Share] = {}
         self.being_added: set[str] = set()
         self.looked_at = now
@@ -87,17 +89,25 @@ class Quotas:
         finally:
             held.being_added.discard(spec.id)
 
+    def taking_nested(self, spec: Spec) -> AbstractContextManager[None]:
+        """Count a task that a run of its owner's called for. Raises as `taking` does."""
+        held = self._held.get(spec.owner)
+        # Whose limits nobody has seen since the start, has none that could be looked up by a name.
+        return self.taking(held.caller, spec) if held is not None else nullcontext()
+
     def _of(self, caller: Caller) -> _Held | None:
         """Return what a caller holds, if that is counted: once it is, for good, since limits come and go."""
         held = self._held.get(caller.name)
         if held is None and caller.quota.is_limited:
             if len(self._held) >= _CALLERS_MAX:
                 self._forget_idle()
-            held = self._held[caller.name] = _Held(self._now())
+            held = self._held[caller.name] = _Held(self._now(), caller)
             for task in self._open_tasks():
                 if task.spec.owner == caller.name:
                     held.set(task.spec.id, share_of(task.spec))
             held.looked_count = len(held.shares)
+        if held is not None:
+            held.caller = caller
         return held
 
     def _forget_idle(self) -> None:

@@ -1,9 +1,10 @@
-"""The order in which due runs go: by priority, then by turns, then by age.
+"""The order in which due runs go: by priority, then by depth, then by turns, then by age.
 
 Holds the tasks that have a due run. Must not know workers: whoever asks says which needs it can meet. Within one
-priority the task goes next that has had least slot time, so that neither a batch of a million runs nor one of hour-long
-runs holds up a small task. Tasks with the same Need share one heap, so that a need nobody can meet now costs one look
-and not one for each of its tasks. Source of the turns: start-time fair queueing (Goyal, Vin, Cheng 1996).
+priority what other runs wait for goes first, and then the task that has had least slot time, so that neither a batch of
+a million runs nor one of hour-long runs holds up a small task. Tasks with the same Need share one heap, so that a need
+nobody can meet now costs one look and not one for each of its tasks. Source of the turns: start-time fair queueing
+(Goyal, Vin, Cheng 1996).
 """
 
 import heapq
@@ -16,7 +17,7 @@ from ww.gateway.task import Demand, Need, Task
 # What a run is charged that nobody has timed.
 _UNKNOWN_S: Final = 0.001
 
-_Key = tuple[int, float, int]
+_Key = tuple[int, int, float, int]
 
 
 @dataclass(slots=True)
@@ -55,7 +56,7 @@ class ReadyQueue:
         task.demand = lane.demand
         # As those it competes with: one that waited long for a rare worker has had little, and tells nothing of them.
         task.charged_s = max(task.charged_s, lane.turns.get(priority, self._turns.get(priority, 0.0)))
-        key = (-priority, task.charged_s, task.number)
+        key = (-priority, -need.depth, task.charged_s, task.number)
         self._tasks[task.number] = (key, task)
         heapq.heappush(lane.heap, key)
 
@@ -73,9 +74,9 @@ class ReadyQueue:
         lanes = [lane for lane in self._lanes.values() if not lane.demand.reason]
         if len(lanes) == 1:
             key = self._head(lanes[0])
-            return [self._tasks[key[2]][1]] if key is not None else []
+            return [self._tasks[key[-1]][1]] if key is not None else []
         keys = sorted(key for lane in lanes if (key := self._head(lane)) is not None)
-        return [self._tasks[key[2]][1] for key in keys]
+        return [self._tasks[key[-1]][1] for key in keys]
 
     def take(self, task: Task, slots: int) -> None:
         """Take a task out because runs of it go, on that many slots in all; `add` it again when another is due."""
@@ -95,7 +96,7 @@ class ReadyQueue:
     def tasks_of(self, demand: Demand) -> list[Task]:
         """Return those who have that need."""
         lane = self._lanes.get(demand.need)
-        return [] if lane is None else [self._tasks[key[2]][1] for key in lane.heap if self._is_current(key)]
+        return [] if lane is None else [self._tasks[key[-1]][1] for key in lane.heap if self._is_current(key)]
 
     def prune(self) -> None:
         """Forget the needs that nobody has any more."""
@@ -107,7 +108,7 @@ class ReadyQueue:
         return (task for _, task in self._tasks.values())
 
     def _is_current(self, key: _Key) -> bool:
-        entry = self._tasks.get(key[2])
+        entry = self._tasks.get(key[-1])
         return entry is not None and entry[0] == key
 
     def _head(self, lane: _Lane) -> _Key | None:

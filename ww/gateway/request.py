@@ -14,7 +14,8 @@ from ww.errors import UsageError
 from ww.gateway import fields as known
 from ww.gateway import number
 from ww.gateway.fields import shown
-from ww.gateway.limits import ZIP_OVERHEAD_BYTES, RequestLimits
+from ww.gateway.grants import is_function, read_grants
+from ww.gateway.limits import MESSAGE_BYTES_MAX, ZIP_OVERHEAD_BYTES, RequestLimits
 from ww.gateway.spec import Spec, Spread
 from ww.uuid7 import uuid7
 from ww.wasm_inspect import Guest, Kind
@@ -48,13 +49,15 @@ class Submission:
     files_bytes_of_runs: int = 0
     """What the guest's file system may hold where a run of a batch brings files."""
     is_files_max_given: bool = False
+    python_output_bytes: int = 0
+    """What is kept of the output of a Python function."""
 
     def spec(self, module: str, guest: Guest, files: str = "", *, owner: str = "") -> Spec:
         """Complete the submission with the digests of its module and files, what the module is, and whose it is.
 
         UsageError when the fields ask for what a guest of that kind has not.
         """
-        check_kind(guest.kind, self.values)
+        check_kind(guest.kind, self.values, files, is_files_max_given=self.is_files_max_given)
         arguments = self.arguments(guest) if guest.kind is Kind.FUNCTION else ()
         return self.spec_with(module, guest, files, owner=owner, arguments=arguments)
 
@@ -62,6 +65,9 @@ class Submission:
         self, module: str, guest: Guest, files: str, *, owner: str, arguments: tuple[int, ...], inputs: str = ""
     ) -> Spec:
         """Complete it with what its function is called with, and the digest of a batch's inputs; nothing is checked."""
+        # Its files are sources, which nobody unpacks.
+        own = {"files_bytes": 0, "output_bytes": self.python_output_bytes} if guest.kind is Kind.PYTHON else {}
+        values = {**self.values, **own}
         return Spec(
             id=self.id,
             module=module,
@@ -71,7 +77,7 @@ class Submission:
             files=files,
             owner=owner,
             inputs=inputs,
-            **self.values,  # type: ignore[arg-type]
+            **values,  # type: ignore[arg-type]
         )
 
     def arguments(self, guest: Guest) -> tuple[int, ...]:
@@ -134,11 +140,33 @@ def _check_count(guest: Guest, count: int) -> None:
         raise UsageError(f"args: {shown(guest.entry)} takes {takes}, {count} were given: {how}", "args")
 
 
-def check_kind(kind: Kind, values: Mapping[str, object]) -> None:
-    """Refuse what no worker can give a guest of that kind, whatever worker it is."""
+def check_kind(kind: Kind, values: Mapping[str, object], files: str, *, is_files_max_given: bool = False) -> None:
+    """Refuse what no worker can give a guest of that kind, whatever worker it is. files: digest of a zip, or empty."""
+    if kind is Kind.PYTHON:
+        _check_python(values, files, is_files_max_given)
+        return
+    if values["grants"]:
+        raise UsageError("grants: only Python components call others; expected it without grants", "grants")
     if kind is Kind.COMPONENT and values["deterministic"] and values["files_bytes"]:
         why = "a component sees when its files were made; expected neither files, dirs nor artifacts with it"
         raise UsageError(f"deterministic: {why}", "deterministic")
+
+
+def _check_python(values: Mapping[str, object], files: str, is_files_max_given: bool) -> None:
+    """Refuse what a Python component cannot be given, and what does not say which function is called."""
+    args = values["args"]
+    assert isinstance(args, tuple)
+    if len(args) != 1 or not is_function(args[0]):
+        given = f"{len(args)} are given" if len(args) != 1 else f"{shown(args[0])} is given"
+        raise UsageError(f"args: a Python component takes one, the function as module:qualname; {given}", "args")
+    if not files:
+        raise UsageError("files: missing; a Python component takes the zip of its function's sources", "files")
+    names = [name for name in ("input", "difficulty") if values.get(name) is not None]
+    names += [name for name in ("dirs", "artifacts") if values[name]]
+    if names or is_files_max_given:
+        name = names[0] if names else "files_max"
+        what = "is given what it works on in stdin" if name in ("input", "difficulty") else "has no file system"
+        raise UsageError(f"{name}: a Python component {what}; expected it without {name}", name)
 
 
 def _number(name: str, text: str, kind: str, of: str) -> int:
@@ -187,18 +215,20 @@ def read_fields(
     check_spread(single, is_batch)
     paths = {name: _read_paths(name, repeated[name]) for name in ("dirs", "artifacts")}
     module = _read_module(single.pop("module", None), has_wasm)
+    values = _read_values(single, limits)
     return Submission(
         is_id_made="id" not in single,
         id=_read_id(single.pop("id", None)),
         entry=_read_entry(single.pop("entry", None)),
         module=module,
-        values=_read_values(single, limits)
+        values=values
         | _read_files(single, paths, files_size is not None, limits, is_batch=is_batch)
         | {"args": tuple(repeated["args"]), "env": tuple(env.items()), "stdin": stdin}
-        | {"labels": tuple(sorted(labels.items()))}
+        | {"labels": tuple(sorted(labels.items())), "grants": read_grants(single.pop("grants", "[]"), limits)}
         | paths,
         files_bytes_of_runs=_size(known.FILES_MAX, single, limits) if is_batch else 0,
         is_files_max_given=known.FILES_MAX.name in single,
+        python_output_bytes=values["output_bytes"] if "output" in single else limits.python_output_default_bytes,
     )
 
 
@@ -264,6 +294,9 @@ def _check_sizes(
         raise UsageError(f"files: {files_size} bytes, at most {most} are taken", "files")
     if len(stdin) > limits.stdin_max_bytes:
         raise UsageError(f"stdin: {len(stdin)} bytes, at most {limits.stdin_max_bytes} are taken", "stdin")
+    together = (files_size or 0) + len(stdin) + limits.text_max_bytes
+    if together > MESSAGE_BYTES_MAX:
+        raise UsageError(f"files: with stdin {together} bytes, at most {MESSAGE_BYTES_MAX} are taken together", "files")
     check_texts(fields, limits)
 
 

@@ -7,10 +7,11 @@ asks it, and says where the rows are.
 import base64
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from operator import attrgetter
 from typing import Any, Final
 
+from ww.gateway.spec import Grant
 from ww.gateway.task import Outcome, RunResult, RunState, Spec
 
 # What is larger lies in a segment: as blobs of a database large payloads are five times slower (bench/store.py).
@@ -76,7 +77,8 @@ def spec_to_text(spec: Spec) -> str | None:
 
 def _spec_values(spec: Spec) -> dict[str, Any]:
     # asdict copies all that it finds, and takes a tenth of a submission's time for that.
-    return dict(zip(_SPEC, _spec_fields(spec), strict=True))
+    values = dict(zip(_SPEC, _spec_fields(spec), strict=True))
+    return values | {"grants": [asdict(grant) for grant in spec.grants]} if spec.grants else values
 
 
 def spec_to_bytes(spec: Spec) -> bytes:
@@ -113,7 +115,8 @@ def _spec(values: dict[str, Any], stdin: bytes) -> Spec:
         values[name] = tuple(values.get(name, ()))
     for name in _PAIRS:
         values[name] = tuple((key, value) for key, value in values.get(name, ()))
-    return Spec(**values | {"stdin": stdin})
+    grants = tuple(Grant(**each | {"grants": tuple(each["grants"])}) for each in values.get("grants", ()))
+    return Spec(**values | {"stdin": stdin, "grants": grants})
 
 
 def task_row(row: tuple[Any, ...], spec: Spec) -> TaskRow:

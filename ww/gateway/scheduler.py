@@ -17,6 +17,7 @@ from ww.errors import Conflict, NotFound, Overloaded, StoreError
 from ww.gateway.agenda import Agenda
 from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.breaker import BreakerConfig
+from ww.gateway.calls import CallsConfig, Nesting
 from ww.gateway.dispatch import DispatchConfig, Dispatcher
 from ww.gateway.inputs import Inputs
 from ww.gateway.modules import ModuleStore
@@ -54,6 +55,8 @@ class SchedulerConfig:
     """Distinct needs (cpus, memory, labels) that they may have."""
     unsatisfiable_ttl_s: float = 86_400.0
     """Seconds that a due run waits while no connected worker could ever serve it; then its task has failed."""
+    calls: CallsConfig = field(default_factory=CallsConfig)
+    """What runs may have called."""
     dispatch: DispatchConfig = field(default_factory=DispatchConfig)
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
     policy: Policy = field(default_factory=Policy)
@@ -96,15 +99,24 @@ class Scheduler:
             on_workers=self._on_workers,
             breaker=config.breaker,
         )
+        self._is_closing = False
+        self.nesting = Nesting(self, store, modules, config.calls, self._spawn)
         parts = self.agenda, self.pool, self.recorder, modules, self.inputs, self.watches
-        self.dispatcher = Dispatcher(*parts, clock, observer, config.dispatch, self._spawn)
+        after = config.dispatch, self._spawn, self.nesting.calls_for
+        self.dispatcher = Dispatcher(*parts, clock, observer, *after)
         overseen = self.dispatcher, self.agenda, self.pool, self.recorder, self.watches
         self._oversight = Oversight(*overseen, clock, config.dispatch)
 
     async def __aenter__(self) -> Self:
         now, wall = self._clock.now(), self._clock.wall()
+        nested = []
         for task in await self._store.open_tasks(now, wall, self._config.policy):
-            self._take_up(task)
+            if task.spec.parent:
+                # What called for it runs no more; it begins again, and calls again.
+                nested.append(self._store.cancel_task(task.number, wall))
+            else:
+                self._take_up(task)
+        await asyncio.gather(*nested)
         if self._tasks:
             log.info("%d unfinished tasks go on", len(self._tasks))
         self._group = await asyncio.TaskGroup().__aenter__()
@@ -114,6 +126,7 @@ class Scheduler:
         return self
 
     async def __aexit__(self, *_: object) -> None:
+        self._is_closing = True
         for child in list(self._children):
             child.cancel()
         await self._group.__aexit__(None, None, None)
@@ -232,9 +245,9 @@ class Scheduler:
             raise Overloaded(f"{limits.tasks_max} tasks have not ended, the limit", 10)
         if self._tasks_bytes > limits.tasks_bytes_max:
             raise Overloaded(f"the tasks that have not ended hold {limits.tasks_bytes_max} bytes, the limit", 10)
-        if spec.need in self._needs:
+        if _need_of(spec) in self._needs:
             return
-        adding = {other.need for other, _ in self._being_added.values()}
+        adding = {_need_of(other) for other, _ in self._being_added.values()}
         if len(self._needs.keys() | adding) > limits.needs_max:
             raise Overloaded(f"the open tasks have {limits.needs_max} distinct needs, the limit", 10)
 
@@ -289,6 +302,11 @@ class Scheduler:
         return self.agenda.queue_length()
 
     @property
+    def is_stopping(self) -> bool:
+        """Whether nothing that is asked for from now on is done."""
+        return self._is_closing or self.watches.is_closed
+
+    @property
     def late_outcomes(self) -> int:
         """How many outcomes came when their attempt did not count any more."""
         return self.dispatcher.late_outcomes
@@ -326,7 +344,7 @@ class Scheduler:
     def _take_up(self, task: Task) -> None:
         self._tasks[task.spec.id] = task
         self._tasks_bytes += task.spec.size_bytes
-        self._needs[task.need] += 1
+        self._needs[_need_of(task.spec)] += 1
         self._oversight.take_up(task)
         self.agenda.put(task)
 
@@ -337,9 +355,10 @@ class Scheduler:
             self.dispatcher.forget(task)
             self._oversight.forget(task)
             self._tasks_bytes -= task.spec.size_bytes
-            self._needs[task.need] -= 1
-            if not self._needs[task.need]:
-                del self._needs[task.need]
+            need = _need_of(task.spec)
+            self._needs[need] -= 1
+            if not self._needs[need]:
+                del self._needs[need]
         self.watches.notify(task.spec.id, has_ended=True)
 
     def _on_workers(self) -> None:
@@ -415,6 +434,11 @@ class Scheduler:
                 task.demand.since = min(task.demand.since, task.oldest_due(self._clock.now()))
             return error
         return None
+
+
+def _need_of(spec: Spec) -> Need:
+    """Return what a run needs as the limit counts it: what it calls needs nothing else."""
+    return spec.need if not spec.depth else replace(spec.need, depth=0)
 
 
 async def _written(writing: Coroutine[Any, Any, T], then: Callable[[T], None]) -> T:

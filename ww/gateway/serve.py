@@ -111,6 +111,7 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
                 } | node.health()
 
             perimeter = _perimeter(config, directory, store, scheduler, clock, metrics)
+            scheduler.nesting.admit = perimeter.admit_nested
             add_gauges(metrics, scheduler, directory, node.health, clock.now)
             parts = scheduler, store, modules, artifacts, clock, config.limits, config.http, about
             http = HttpGateway(*parts, perimeter)

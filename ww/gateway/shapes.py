@@ -89,6 +89,19 @@ _RESULT: Final = _object(
 _UNENDED_RUN: Final = _object(
     {"run": _COUNT, "state": _words(RunState.SCHEDULED, RunState.QUEUED, RunState.RUNNING, RunState.CANCELLED)}
 )
+_GRANT: Final = _object(
+    {
+        "name": _TEXT,
+        "duration": _SECONDS,
+        "memory": _COUNT,
+        "output": _COUNT,
+        "fuel": _or_null(_COUNT),
+        "cpu_seconds": _or_null(_SECONDS),
+        "retries": _COUNT,
+        "grants": _TEXTS,
+        "indirect": _TRUTH,
+    }
+)
 _TASK: Final = _object(
     {
         "id": {"type": "string", "pattern": f"^{ID_PATTERN}$"},
@@ -126,6 +139,9 @@ _TASK: Final = _object(
         "cpu_seconds": _or_null(_SECONDS),
         "spread": _words(*Spread),
         "batch": _TRUTH,
+        "grants": _list(_GRANT),
+        "depth": _COUNT,
+        "parent": _or_null(_TEXT),
         "runs": _object({str(state): _COUNT for state in RunState}),
         "results": _list(_ref("Result")),
         "results_url": _TEXT,

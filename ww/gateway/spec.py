@@ -9,6 +9,8 @@ from dataclasses import dataclass
 from enum import StrEnum
 from typing import Final, NamedTuple
 
+from ww.wasm_inspect import Kind
+
 
 class RunState(StrEnum):
     """Where a run is. The last three never change."""
@@ -35,6 +37,8 @@ class Need:
     """What the worker must say of itself, sorted by key."""
     task: str = ""
     """Id of the task, of one whose runs do not go to whoever is free: it waits for its workers alone."""
+    depth: int = 0
+    """How many runs wait for it, one for the other: a slot that is lent takes none that is less deep."""
 
 
 class Spread(StrEnum):
@@ -47,6 +51,24 @@ class Spread(StrEnum):
     RANDOM = "random"
     EVERYWHERE = "everywhere"
     """Each worker that is there when the task is submitted, once."""
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Grant:
+    """A function that runs of a task may have called, and what a run of it may use."""
+
+    name: str
+    """module:qualname."""
+    duration_s: float
+    memory_bytes: int
+    output_bytes: int
+    fuel: int = 0
+    cpu_s: float = 0.0
+    retries: int = 0
+    grants: tuple[str, ...] = ()
+    """Names, of the same list, of what it may have called in turn."""
+    is_indirect: bool = False
+    """Whether only those may have it called that name it in their grants."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -115,18 +137,30 @@ class Spec:
     spread: str = Spread.PULL
     workers: tuple[str, ...] = ()
     """Peer ids, of a task that runs everywhere: where run 0 goes, and so on."""
+    grants: tuple[Grant, ...] = ()
+    """What its runs may have called while they run."""
+    depth: int = 0
+    """How many runs wait for those of this task, one for the other; 0: it was submitted."""
+    parent: str = ""
+    """Id of the task one of whose runs called for it; empty: it was submitted."""
 
     @property
     def need(self) -> Need:
         """What one run asks of its worker."""
         task = "" if self.spread == Spread.PULL else self.id
-        return Need(self.cpus, self.needs_memory_bytes, self.labels, task)
+        return Need(self.cpus, self.needs_memory_bytes, self.labels, task, self.depth)
+
+    @property
+    def is_bulky(self) -> bool:
+        """Whether its runs are long on their way: they bring files along or back. Sources are sent once a slot."""
+        return bool((self.files and self.kind != Kind.PYTHON) or self.artifacts)
 
     @property
     def size_bytes(self) -> int:
         """What the task's own text and input take in memory, roughly."""
         pairs = (text for pair in (*self.env, *self.labels) for text in pair)
         texts = (self.description, self.name, *self.args, *pairs, *self.dirs, *self.artifacts, *self.workers)
+        texts += tuple(text for grant in self.grants for text in (grant.name, *grant.grants))
         # Each with what it takes besides its letters: ten thousand arguments of two letters are half a megabyte.
         return 2048 + len(self.stdin) + sum(map(sys.getsizeof, texts)) + 8 * len(texts)
 

@@ -11,6 +11,7 @@ from urllib.parse import quote
 
 from ww.gateway.results import Told
 from ww.gateway.rows import TaskRow
+from ww.gateway.spec import Grant
 from ww.gateway.task import RunResult, RunState, Spec
 
 # The results of one answer are of few seconds.
@@ -60,6 +61,23 @@ def spec_json(spec: Spec) -> dict[str, Any]:
         "cpu_seconds": spec.cpu_s or None,
         "spread": spec.spread,
         "batch": bool(spec.inputs),
+        "grants": [grant_json(grant) for grant in spec.grants],
+        "depth": spec.depth,
+        "parent": spec.parent or None,
+    }
+
+
+def grant_json(grant: Grant) -> dict[str, Any]:
+    return {
+        "name": grant.name,
+        "duration": grant.duration_s,
+        "memory": grant.memory_bytes,
+        "output": grant.output_bytes,
+        "fuel": grant.fuel or None,
+        "cpu_seconds": grant.cpu_s or None,
+        "retries": grant.retries,
+        "grants": grant.grants,
+        "indirect": grant.is_indirect,
     }
 
 

@@ -25,6 +25,7 @@ from ww.python.guest.standard import LIST_BEGIN, LIST_END
 
 _TOOL: Final = "componentize-py"
 _TOOL_MODULE: Final = "componentize_py"
+_TOOL_CALL: Final = f"import {_TOOL_MODULE}; {_TOOL_MODULE}.script()"
 _MISSING: Final = "Python functions need componentize-py, which is not installed: pip install 'ww[python]'"
 _APP: Final = "_ww_app"
 _BUILD_S_MAX: Final = 600.0
@@ -144,7 +145,7 @@ def _build(sources: dict[str, bytes], path: Path) -> None:
 
 def _run(folder: Path, made: Path) -> None:
     words = [
-        *(sys.executable, "-I", "-c", f"import {_TOOL_MODULE}; {_TOOL_MODULE}.script()", "--quiet"),
+        *(sys.executable, "-I", "-c", _TOOL_CALL, "--quiet"),
         *("--wit-path", "app/world.wit", "--world", "guest"),
         *("componentize", "--python-path", "app", "--output", made.name, _APP),
     ]

@@ -6,7 +6,7 @@ Must not know how a value is written (writer.py) nor read (reader.py).
 from collections.abc import Callable
 from typing import Any, Final
 
-DEPTH_MAX: Final = 200
+DEPTH_MAX: Final = 100
 INT_MIN: Final = -(2**63)
 INT_MAX: Final = 2**64 - 1
 # Reducing a fraction takes time that grows with the square of its bits.

@@ -48,8 +48,13 @@ def dumps(
     Enum (all of them, if not given). name: what the value is called in messages. Raises Unsendable, which names the
     part.
     """
+    kind = type(value)
     if value is None:
         return "null"
+    if kind is str:
+        return _encode(value)
+    if kind is int and INT_MIN <= value <= INT_MAX:  # type: ignore[operator]
+        return repr(value)
     if not _is_plain(value, 0):
         value = Writer(trust, is_shipped).write_all(value, name)
     return _encode(value)

@@ -24,9 +24,9 @@ class SandboxLimits:
     memory_bytes_max: int = 1 << 30
     """Linear memory of one run, and the default."""
     output_bytes_default: int = 64 << 10
-    output_bytes_max: int = 12 << 20
+    output_bytes_max: int = 32 << 20
     """Of stdout and of stderr, each."""
-    input_bytes_max: int = 48 << 20
+    input_bytes_max: int = 64 << 20
     """All that one run is given: stdin, args, env and files."""
     files_bytes_max: int = 256 << 20
     """Of a guest's file system, and the default."""

@@ -138,5 +138,5 @@ class Nesting:
             self._child.kill()
 
 
-def _refused(count: int, why: str, reason: request.Reason = "refused") -> bytes:
+def _refused(count: int, why: str, reason: str = "refused") -> bytes:
     return request.write_answers([request.ended(reason, why[:_DETAIL_CHARS_MAX])] * count)

@@ -84,6 +84,8 @@ CREATE TABLE forgetting (task bigint PRIMARY KEY);
 ALTER TABLE tasks ADD COLUMN inputs text NOT NULL DEFAULT '';
 CREATE INDEX tasks_inputs ON tasks (inputs) WHERE inputs <> '';
 """,
+    # A spec may have grants, depth and parent, which an older ww would stumble over.
+    "SELECT 1",
 ]
 
 

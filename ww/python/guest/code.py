@@ -125,6 +125,8 @@ class Code:
                 return self.find(key)
             case ("job", str(key), dict(options)):
                 return self._job(key, options)
+            case ("module", str(name)):
+                return self._module(name)
         raise pickle.UnpicklingError("a pickle names something that is no function")
 
     def _job(self, key: str, options: dict[str, Any]) -> Any:

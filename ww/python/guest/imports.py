@@ -45,6 +45,10 @@ class Sources:
         """Return an entry."""
         return self.archive.read(name)
 
+    def mention(self, word: bytes) -> bool:
+        """Return whether a word is in any source or pickle."""
+        return any(word in self.read(name) for name in self.names if name.endswith((".py", ".pickle")))
+
     def compile(self, text: str, file: str, line: int = 1) -> types.CodeType:
         """Compile a text whose first line is that line of a file, and have tracebacks show it."""
         self.files.add(file)

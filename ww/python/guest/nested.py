@@ -175,4 +175,6 @@ def _ended(answer: Answer) -> Ended:
     if answer.kind is AnswerKind.ENDED:
         reason, detail = read_ended(answer.body)
         return Ended(reason, detail)
-    return Ended("exit", "", 0 if answer.kind is AnswerKind.VALUE else 1, answer.body)
+    if answer.kind is AnswerKind.VALUE:
+        return Ended("ok", "", 0, answer.body)
+    return Ended("exit", "", 1, answer.body)

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
 
+from ww.errors import NotSendable
 from ww.python.failure import dumps_failure
 from ww.python.guest import surroundings
 from ww.python.guest.code import Code
@@ -18,9 +19,12 @@ from ww.python.guest.nested import Calls, Host
 from ww.python.guest.report import traceback_of
 from ww.python.guest.shim import Job, link
 from ww.python.request import read_calls, write_call
-from ww.python.values import dumps
+from ww.python.values import Unsendable, dumps
 
 _ENDED_WELL: Final = b"\0"
+_RANDOM: Final = b"random"
+# The interpreter settles on the fast form of an instruction after some tens of executions.
+_WARM_UPS: Final = 24
 _RAISED: Final = b"\1"
 _OUT_OF_MEMORY: Final = (
     b'{"module":"builtins","name":"MemoryError","text":"the sandbox has no more memory","traceback":""}'
@@ -40,9 +44,8 @@ class Runtime:
 
     def load(self, name: str, code: bytes, grants: bytes) -> bytes:
         """Import the code and find the function `module:qualname` in it. grants: a JSON list of what it may call."""
-        variables = dict(self._environment())
-        surroundings.reserve(variables)
-        surroundings.set_environment(variables)
+        surroundings.reserve(dict(self._environment()))
+        self._renewal.renew()
         return self._answer(lambda: self._load(name, code, json.loads(grants or b"[]")))
 
     def _load(self, name: str, code: bytes, grants: Sequence[str]) -> bytes:
@@ -52,15 +55,21 @@ class Runtime:
         found.begin()
         self._function = found.find(name)
         calls = Calls(self._host, grants, found.find_class)
-        # What a call does for the first time takes memory that is then the same for all of them.
-        read_calls(write_call((), {}), found.unpickler)
-        dumps([0, (0,)], is_shipped=found.is_shipped)
-        traceback_of(ValueError())
-        self._renewal.renew()
+        self._warm_up()
+        self._renewal.is_random = found.sources.mention(_RANDOM)
         link.calls = calls
         self._spare = surroundings.spare()
         surroundings.settle()
         return b""
+
+    def _warm_up(self) -> None:
+        """Do what each call does until it is done the same way each time: pages that a call changes are its cost."""
+        function, self._function = self._function, _same
+        for value in (0, "", [0, (0,)]):
+            for _ in range(_WARM_UPS):
+                self.call(write_call((value,), {}))
+        self._function = function
+        traceback_of(ValueError())
 
     def call(self, request: bytes) -> bytes:
         """Call it, with what a request says."""
@@ -69,11 +78,15 @@ class Runtime:
     def _call(self, request: bytes) -> bytes:
         if self._code is None or self._function is None:
             raise RuntimeError("there is no code to call: expected load before")
-        self._renewal.renew()
+        # An argument may be a function of that module too.
+        self._renewal.renew(is_random=_RANDOM in request)
         asked = read_calls(request, self._code.unpickler)
         values = [self._result(args, kwargs) for args, kwargs in asked.calls]
         value = values if asked.are_several else values[0]
-        return dumps(value, trust=asked.trust, is_shipped=self._code.is_shipped).encode()
+        try:
+            return dumps(value, trust=asked.trust, is_shipped=self._code.is_shipped).encode()
+        except Unsendable as error:
+            raise NotSendable(str(error)) from None
 
     def _result(self, args: tuple[Any, ...], kwargs: dict[str, Any]) -> Any:
         assert self._function is not None
@@ -99,6 +112,10 @@ class Runtime:
             return _OUT_OF_MEMORY if isinstance(error, MemoryError) else _unsaid(error)
 
 
+def _same(value: Any) -> Any:
+    return value
+
+
 def _unsaid(error: BaseException) -> bytes:
     """Return the failure for an exception that cannot be printed."""
     name = type(error).__qualname__[:200]
@@ -106,8 +123,10 @@ def _unsaid(error: BaseException) -> bytes:
 
 
 def _flush() -> None:
-    for stream in (sys.stdout, sys.stderr):
-        try:
-            stream.flush()
-        except Exception:
-            continue  # closed, or replaced by code that was sent
+    stdout, stderr = sys.stdout, sys.stderr
+    try:
+        stderr.flush()
+        if stdout is not stderr:
+            stdout.flush()
+    except Exception:
+        return  # closed, or replaced by code that was sent

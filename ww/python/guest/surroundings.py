@@ -16,6 +16,8 @@ from typing import Any, Final, NoReturn
 from ww.python.guest import loop
 
 RESERVE_VARIABLE: Final = "WW_RESERVE_BYTES"
+# Deeper, and giving a traceback back overruns the machine's stack, which nothing in Python looks at.
+RECURSION_MAX: Final = 100_000
 _PAGE_BYTES: Final = 65_536
 _TRIES: Final = 64
 _SPARE_BYTES: Final = 512 << 10
@@ -43,7 +45,13 @@ def prepare() -> None:
         for name in _STARTS:
             if hasattr(module, name):
                 setattr(module, name, _no_threads)
+    original = sys.setrecursionlimit
+    sys.setrecursionlimit = lambda limit: original(min(limit, RECURSION_MAX))
     loop.install()
+    # There are no files: all that can be imported is.
+    sys.path.clear()
+    sys.path_importer_cache.clear()
+    settle()
 
 
 def _no_threads(*_: Any, **__: Any) -> NoReturn:
@@ -51,8 +59,8 @@ def _no_threads(*_: Any, **__: Any) -> NoReturn:
 
 
 def reserve(variables: dict[str, str]) -> None:
-    """Have the heap grow as far as it may, so that it never does in a call. Takes the variable out."""
-    text = variables.pop(RESERVE_VARIABLE, "")
+    """Have the heap grow as far as it may, so that it never does in a call."""
+    text = variables.get(RESERVE_VARIABLE, "")
     left = int(text) if text.isascii() and text.isdigit() else 0
     for _ in range(_TRIES):
         left -= _PAGE_BYTES
@@ -83,17 +91,18 @@ class Renewal:
 
     def __init__(self, environment: Environment) -> None:
         self._environment = environment
-        self._generator = random._inst
+        self._known: list[tuple[str, str]] | None = None
+        # Seeding takes as long as a small call: only where somebody may ask for a random number.
+        self.is_random = True
 
-    def renew(self) -> None:
-        """Give this call its environment, and random numbers of its own."""
-        set_environment(dict(self._environment()))
-        self._generator.seed()
-
-
-def set_environment(variables: dict[str, str]) -> None:
-    """Make these all the environment there is."""
-    variables.pop(RESERVE_VARIABLE, None)
-    if variables != dict(os.environ):
-        os.environ.clear()
-        os.environ.update(variables)
+    def renew(self, *, is_random: bool = True) -> None:
+        """Give this call its environment, and random numbers of its own. is_random: whether it may take any."""
+        now = list(self._environment())
+        if now != self._known:
+            self._known = now
+            variables = dict(now)
+            variables.pop(RESERVE_VARIABLE, None)
+            os.environ.clear()
+            os.environ.update(variables)
+        if is_random or self.is_random:
+            random.seed()
