@@ -83,13 +83,16 @@ class Run:
         self.interrupted = False
         """Whether it did because watch said so."""
 
-    def print(self, data: bytes) -> None:
-        """Keep what the guest writes to stderr, as much as it may."""
-        room = self.stderr_bytes_max - len(self.stderr)
-        if len(data) > room:
-            self.stderr_is_cut = True
-            data = data[: max(0, room)]
+    @property
+    def room(self) -> int:
+        """How much the guest may write to stderr yet."""
+        return self.stderr_bytes_max - len(self.stderr)
+
+    def print(self, data: bytes, size: int) -> None:
+        """Keep what the guest writes to stderr: the first bytes of size, as many as there is room for."""
         self.stderr += data
+        if size > len(data):
+            self.stderr_is_cut = True
 
     def end_if_over(self) -> None:
         """End the guest if its run is over."""

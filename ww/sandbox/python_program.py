@@ -35,6 +35,11 @@ _DETAIL_CHARS_MAX: Final = 200
 _FAILURE_BYTES_MAX: Final = 1 << 20
 _MEMORY_TEXTS: Final = ("exceeds memory limits", "memory minimum size", "minimum size", "resource limit exceeded")
 _LIFTS: Final = {"load": 6, "call": 2}
+_LATE: Final = {
+    "deadline": "loading it took longer than it may",
+    "cpu": "loading it took more processor time than it may",
+    "fuel": "loading it took more fuel than there is",
+}
 
 
 @dataclass(slots=True)
@@ -147,7 +152,7 @@ class PythonKind:
         except GuestFault as fault:
             result.reason, result.detail = (
                 fault.reason,
-                fault.detail or f"loading it took more {fault.reason} than it may",
+                fault.detail or _LATE.get(fault.reason, ""),
             )
         result.instantiate_s = time.monotonic() - started
         if kept is None:
@@ -262,10 +267,10 @@ def _lifted(
 ) -> tuple[int, bytes]:
     """Call load or call with lists of bytes; return the first byte of what it gives, and the rest.
 
-    Raises Trap or WasmtimeError, and GuestFault when it gives what cannot be taken. What it gives is not freed: the
+    Raises Trap or WasmtimeError, and GuestFault when it gives what cannot be taken. What call gives is not freed: the
     instance is put back.
     """
-    function, realloc = program.maker.code.plan["lifts"][name][:2]
+    function, realloc, *post_return = program.maker.code.plan["lifts"][name]
     make_room = instance.function(realloc, 4, 1)
     arguments: list[int] = []
     for data in given:
@@ -288,7 +293,11 @@ def _lifted(
     if length - 1 > bytes_max:
         what = "what was raised" if status else "the result"
         raise GuestFault("exit", f"{what} has {length - 1} bytes, at most {bytes_max} are taken")
-    return status, ctypes.string_at(base + at + 1, length - 1)
+    body = ctypes.string_at(base + at + 1, length - 1)
+    if name == "load" and post_return:
+        # It takes down what is left of the function's stack, which would otherwise not be where C has it be.
+        instance.function(post_return[0], 1, 0)(returned)
+    return status, body
 
 
 def _say_failed(result: Result, body: bytes) -> None:

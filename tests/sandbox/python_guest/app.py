@@ -17,7 +17,7 @@ import time
 import traceback
 import uuid
 
-from wit_world.imports import environment, jobs  # made by componentize-py
+from wit_world.imports import environment, jobs
 
 modules = (gc, hashlib, io, json, os, pickle, random, re, socket, sys, time, uuid)
 space = {module.__name__: module for module in modules} | {"jobs": jobs, "environment": environment}
