@@ -449,10 +449,14 @@ class AsyncNativeClient:
 
 async def _prepared(wasm: Source, fields: TaskFields) -> Submission:
     """Read what a task is made of, in a thread where that takes files."""
-    is_at_hand = isinstance(wasm, bytes) and len(wasm) <= ADD_BYTES_MAX and "files" not in fields
-    if is_at_hand or (isinstance(wasm, str) and wasm.startswith("sha256:") and "files" not in fields):
+    is_named = isinstance(wasm, str) and wasm.startswith("sha256:")
+    if (is_named or _is_at_hand(wasm)) and _is_at_hand(fields.get("files", b"")):
         return prepare(wasm, fields)
     return await asyncio.to_thread(prepare, wasm, fields)
+
+
+def _is_at_hand(source: Source | None) -> bool:
+    return isinstance(source, bytes) and len(source) <= ADD_BYTES_MAX
 
 
 def _list(wanted: dict[str, Any], tasks: Any) -> Any:
