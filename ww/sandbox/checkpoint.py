@@ -11,9 +11,9 @@ import contextlib
 import ctypes
 import mmap
 import os
+import struct
 import sys
-from bisect import bisect_right
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Final
 
 from ww.sandbox import linux
@@ -27,8 +27,6 @@ _PIECES_MAX: Final = 64
 # copying this many.
 _COPIED_BYTES_MAX: Final = 2 << 20
 _RANGES_MAX: Final = 384
-# Two pages that lie so close are copied as one, with what is between.
-_NEAR_BYTES: Final = 2 * _PAGE
 _MAP_FIXED: Final = 0x10
 _MADV_DONTNEED: Final = 4
 PAGEMAP_SCAN: Final = 0xC0606610
@@ -40,6 +38,9 @@ _mmap.restype = ctypes.c_void_p
 _mmap.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int, ctypes.c_int, ctypes.c_int, ctypes.c_long]
 _madvise: Final = _LIBC["madvise"]
 _madvise.argtypes = [ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int]
+_preadv: Final = _LIBC["preadv"]
+_preadv.restype = ctypes.c_ssize_t
+_preadv.argtypes = [ctypes.c_int, ctypes.c_void_p, ctypes.c_int, ctypes.c_long]
 _ioctl: Final = _LIBC["ioctl"]
 _ioctl.argtypes = [ctypes.c_int, ctypes.c_ulong, ctypes.c_void_p]
 _copy: Final = ctypes.memmove
@@ -47,6 +48,10 @@ _copy: Final = ctypes.memmove
 
 class _Region(ctypes.Structure):
     _fields_ = (("start", ctypes.c_uint64), ("end", ctypes.c_uint64), ("categories", ctypes.c_uint64))
+
+
+_REGION: Final = struct.Struct("=QQQ")
+_REGION_BYTES: Final = ctypes.sizeof(_Region)
 
 
 class _Scan(ctypes.Structure):
@@ -81,8 +86,7 @@ class Pages:
         """pagemap is what open_pagemap returned."""
         self._pagemap = pagemap
         self._regions = (_Region * (_RANGES_MAX + 1))()
-        # Looking at the numbers costs a quarter of going through the structures.
-        self._numbers = (ctypes.c_uint64 * (3 * len(self._regions))).from_buffer(self._regions)
+        self._regions_at = ctypes.addressof(self._regions)
         self._scan = _Scan(
             size=ctypes.sizeof(_Scan), vec=ctypes.addressof(self._regions), vec_len=len(self._regions),
             category_inverted=_FILE | _ZERO, category_mask=_FILE | _ZERO,
@@ -90,17 +94,20 @@ class Pages:
         )  # fmt: skip
         self._scan_at = ctypes.addressof(self._scan)
 
-    def own(self, start: int, end: int) -> "list[int] | None":
-        """Return those between two addresses, as starts and ends in turn; None when there are too many, or when that
-        cannot be known."""
+    def own(self, start: int, end: int) -> bytes | None:
+        """Return those between two addresses, in a form for `ranges`; None when there are too many, or when that cannot
+        be known."""
         scan = self._scan
         scan.start, scan.end = start, end
         count = _ioctl(self._pagemap, PAGEMAP_SCAN, self._scan_at) if self._pagemap >= 0 else -1
         if not 0 <= count <= _RANGES_MAX:
             return None
-        numbers = self._numbers[: 3 * count]
-        del numbers[2::3]
-        return numbers
+        return ctypes.string_at(self._regions_at, _REGION_BYTES * count)
+
+    @staticmethod
+    def ranges(own: bytes) -> list[tuple[int, int]]:
+        """Return the starts and ends of what `own` returned."""
+        return [(start, end) for start, end, _ in _REGION.iter_unpack(own)]
 
     def own_piecewise(self, start: int, end: int) -> Iterator[tuple[int, int]]:
         """Yield all of those between two addresses, however many; everything when it cannot be known."""
@@ -139,7 +146,9 @@ class Checkpoint:
         except BaseException:
             os.close(self._file)
             raise
-        self._starts = [start for start, _, _ in self._pieces]
+        self._last: bytes | None = None
+        """Which pages were the process's own after the last run."""
+        self._hot: _Hot | None = None
         self._image_at = ctypes.addressof(ctypes.c_char.from_buffer(self._image)) if self._image is not None else 0
 
     def _write(self, base: int, start: int, end: int, at: int) -> None:
@@ -172,34 +181,29 @@ class Checkpoint:
         if own is None:
             _check(_madvise(base, self.size, _MADV_DONTNEED))
             return 0
-        ranges: list[tuple[int, int]] = []
-        total = 0
-        last_start, last_end = 0, -_NEAR_BYTES - 1
-        for start, end in zip(own[::2], own[1::2], strict=True):
-            if start - last_end <= _NEAR_BYTES:
-                last_end = end
-                continue
-            if last_end > 0:
-                ranges.append((last_start, last_end))
-                total += last_end - last_start
-            last_start, last_end = start, end
-        if last_end > 0:
-            ranges.append((last_start, last_end))
-            total += last_end - last_start
+        if self._hot is not None and self._hot.own == own:
+            self._hot.copy()
+            return self._hot.size
+        ranges = self._pages.ranges(own)
+        total = sum(end - start for start, end in ranges)
         if total > _COPIED_BYTES_MAX:
             _check(_madvise(base, self.size, _MADV_DONTNEED))
-        else:
-            starts, pieces, image_at = self._starts, self._pieces, self._image_at
-            for start, end in ranges:
-                first, last, place = pieces[bisect_right(starts, start - base) - 1] if starts else (0, 0, 0)
-                if first <= start - base and end - base <= last:
-                    _copy(start, image_at + place + start - base - first, end - start)
-                else:
-                    self._copy_back(base, start - base, end - base)
+            return total
+        for start, end in ranges:
+            self._copy_back(base, start - base, end - base)
+        # A page that was written to once is the process's own from then on: soon they are the same after each run.
+        if own == self._last:
+            self._forget_hot()
+            self._hot = _Hot(own, ranges)
+        self._last = own
         return total
 
+    def _forget_hot(self) -> None:
+        hot, self._hot = self._hot, None
+        if hot is not None:
+            hot.close()
+
     def _copy_back(self, base: int, start: int, end: int) -> None:
-        """Copy a range that is in several pieces, or between them."""
         for first, last, place in self._pieces:
             if start < first:
                 # Between two pieces are zeros.
@@ -217,9 +221,38 @@ class Checkpoint:
 
     def close(self) -> None:
         """Give the file back; what is mapped of it stays as it is. Idempotent."""
+        self._forget_hot()
         if self._file >= 0:
             os.close(self._file)
             self._file, self._image = -1, None
+
+
+class _Hot:
+    """The pages that runs write to, as they are to be: beside each other in a file, so that one call copies all."""
+
+    def __init__(self, own: bytes, ranges: Sequence[tuple[int, int]]) -> None:
+        """Take them as they are now. own is what is known to be these ranges."""
+        self.own = own
+        self.size = sum(end - start for start, end in ranges)
+        self._count = len(ranges)
+        numbers = [number for start, end in ranges for number in (start, end - start)]
+        self._vectors = (ctypes.c_uint64 * len(numbers))(*numbers)
+        self._vectors_at = ctypes.addressof(self._vectors)
+        self._file = os.memfd_create("ww-pages", os.MFD_CLOEXEC)
+        try:
+            for start, end in ranges:
+                os.write(self._file, ctypes.string_at(start, end - start))
+        except BaseException:
+            self.close()
+            raise
+
+    def copy(self) -> None:
+        """Have them be so again."""
+        if _preadv(self._file, self._vectors_at, self._count, 0) != self.size:
+            _check(-1)
+
+    def close(self) -> None:
+        os.close(self._file)
 
 
 def _pieces(base: int, size: int, pages: Pages) -> list[tuple[int, int]]:
