@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -12,7 +14,9 @@ from tests.sandbox.test_pool import children
 from ww.errors import Overloaded, UsageError
 from ww.python import request
 from ww.sandbox import nesting, pool
-from ww.sandbox.calls import TICKETS_MAX
+from ww.sandbox.calls import NAME_BYTES_MAX, TICKETS_MAX
+from ww.sandbox.python_calls import Jobs, Tickets
+from ww.sandbox.wasi_originals import Ended
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop")]
 
@@ -102,6 +106,17 @@ async def test_nonsense_ends_the_run_alone(sandbox: PythonSandbox, text: str) ->
     result = await sandbox.run(text, calls=Answering())
     assert result.reason == "trap"
     assert (await sandbox.run("1")).stdout == b"1"
+
+
+async def test_a_name_that_is_no_text_ends_the_run_and_is_not_made_longer_on_its_way() -> None:
+    parts = {0: b"\xff" * NAME_BYTES_MAX, 1: request.write_requests([b""])}
+    host: Any = SimpleNamespace(read=lambda at, *_: parts[at], run=SimpleNamespace(calls=Tickets(None)))
+    start = Jobs(host).known("ww:python/jobs", "start", None)
+    assert start is not None
+    with pytest.raises(Ended, match="UTF-8"):
+        start.function(0, NAME_BYTES_MAX, 1, len(parts[1]))
+    parts[0] = b"m:g"
+    assert start.function(0, 3, 1, len(parts[1])) == 1
 
 
 async def test_what_a_run_has_under_way_is_bounded_whatever_is_refused(
