@@ -10,16 +10,19 @@ import argparse
 import asyncio
 import ctypes
 import hashlib
+import importlib.util
+import io
 import json
 import multiprocessing
 import statistics
 import sys
 import tempfile
 import time
+import zipfile
 from collections import defaultdict
 from collections.abc import Awaitable, Callable
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -34,6 +37,8 @@ from ww.clock import SystemClock  # noqa: E402
 from ww.identity import Identity  # noqa: E402
 from ww.net.memory import MemoryTransport, Network  # noqa: E402
 from ww.node import LOOPBACK  # noqa: E402
+from ww.python.build import component_path  # noqa: E402
+from ww.python.request import write_call  # noqa: E402
 from ww.records import OUTCOME_BYTES, Input, write_input  # noqa: E402
 from ww.rpc.connection import Connection  # noqa: E402
 from ww.rpc.errors import call  # noqa: E402
@@ -353,6 +358,51 @@ async def first_uses(count: int) -> dict[str, float]:
     return report("first_uses", count=count, one_ms=one_s * 1e3, all_ms=many_s * 1e3, artefacts=artefacts)
 
 
+async def python(runs: int, rounds: int) -> dict[str, float]:
+    """Calls of a Python function that does nothing: in groups by one executor and by two, one after the other; what
+    loading takes, and what an executor has to itself then. Where componentize-py is installed: ww[python]."""
+    if importlib.util.find_spec("componentize_py") is None:
+        return report("python", calls_per_s=0.0)
+    component, figures = component_path().read_bytes(), defaultdict[str, list[float]](list)
+    noop = Invocation(args=("noop:noop",), stdin=write_call((5,), {}), code=NOOP_SOURCES)
+    async with sandbox(1) as one, sandbox(2) as two:
+        digest = await one.store(component)
+        compile_s = await seconds(one.pool.prepare(digest))
+        await two.store(component)
+        await two.pool.prepare(digest)
+
+        async def calls_per_s(of: Sandbox, at_once: int) -> float:
+            start = time.perf_counter()
+            groups = (of.pool.run_group(digest, [noop] * GROUP, LIMITS) for _ in range(at_once * runs // GROUP // 10))
+            results = await asyncio.gather(*groups)
+            assert all(result.reason == "ok" for group in results for result in group), results[0][0]
+            return sum(map(len, results)) / (time.perf_counter() - start)
+
+        (child,) = (child for child in one.pool._children if child.files is not None)
+        first = await one.pool.run(digest, noop, LIMITS)
+        for _ in range(rounds):
+            figures["one_per_s"].append(await calls_per_s(one, 1))
+            figures["two_per_s"].append(await calls_per_s(two, 2))
+        times_s = await timed(runs // 10, lambda: one.pool.run(digest, noop, LIMITS))
+        second = await one.pool.run(digest, replace(noop, args=("noop:noop", "another:grant")), LIMITS)
+        figures["executor_mib"].append(private_bytes(child) / MIB)
+    best = {name: max(values) for name, values in figures.items()}
+    loads = {"first_load_ms": first.instantiate_s * 1e3, "load_ms": second.instantiate_s * 1e3}
+    return report("python", compile_s=compile_s, **loads, **best, **quantiles(times_s))
+
+
+def noop_sources() -> bytes:
+    """Return the code of a function that returns what it is given: see ww/python/source.py."""
+    code = io.BytesIO()
+    with zipfile.ZipFile(code, "w") as archive:
+        archive.writestr("noop.py", "def noop(value):\n    return value\n")
+        archive.writestr("ww.json", json.dumps({"version": 1, "python": "3.11", "spaces": {}, "functions": {}}))
+    return code.getvalue()
+
+
+NOOP_SOURCES = noop_sources()
+
+
 async def memory() -> dict[str, float]:
     """What an idle executor has to itself: before its first run, and after some."""
     async with sandbox(1) as one:
@@ -425,6 +475,7 @@ async def main(arguments: argparse.Namespace) -> int:
     await cold(arguments.rounds)
     await first_uses(50)
     await memory()
+    await python(arguments.runs, arguments.rounds)
     await throughput(arguments.rounds)
     report(
         "goals",

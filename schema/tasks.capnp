@@ -8,15 +8,16 @@
 using Worker = import "worker.capnp";
 
 interface Tasks {
-  submit @0 (fields :Data, stdin :Data, module :Data, wasm :Worker.Blob, files :Worker.Blob, fresh :Bool)
+  submit @0 (fields :Data, stdin :Data, module :Data, wasm :Worker.Blob, files :Worker.Blob, fresh :Bool, zip :Data)
       -> (task :Task, shown :Text, created :Bool);
   # Take a task on: it is on disk when this answers, and created says that it was not there before. Calls on task may
   # leave with this one. fields are names and values in turn, UTF-8, each ended by a zero byte. module is the sha256 (32
-  # bytes) of the guest, which is read from wasm only when the gateway lacks it; files is a zip. fresh says that the id in
+  # bytes) of the guest, which is read from wasm only when the gateway lacks it; files is a zip, or zip is it, of at most
+  # 1 MiB, which saves calls back for the sake of a small one. fresh says that the id in
   # fields was made just now and never sent, which saves a look. Failures: usage, not_found (the module is not there and
   # wasm is null), conflict (the id is another task's), bad_module, overloaded, store, draining.
 
-  batch @1 (fields :Data, stdin :Data, module :Data, wasm :Worker.Blob, files :Worker.Blob)
+  batch @1 (fields :Data, stdin :Data, module :Data, wasm :Worker.Blob, files :Worker.Blob, zip :Data)
       -> (batch :Batch, kind :Text, entry :Text, parameters :List(Text));
   # Begin a task of many runs: what is given here is what they have in common, without repeats. The answer says what the
   # guest is: its kind, and of a function its name and the types of its parameters. Dropping batch takes it all back.
@@ -37,7 +38,7 @@ interface Tasks {
   # Who the gateway is, and whether it can work: as GET /healthz and /readyz answer.
 
   run @7 (fields :Data, stdin :Data, module :Data, wasm :Worker.Blob, files :Worker.Blob, fresh :Bool,
-          waitSeconds :Float64) -> (results :Data, ended :Bool, next :Int64, task :Task);
+          waitSeconds :Float64, zip :Data) -> (results :Data, ended :Bool, next :Int64, task :Task);
   # submit, and results of the task in one: its first results, as Task.results answers after position 0. A short run is
   # one call, and its task and result are put on disk together. task is null when it has ended.
 }

@@ -1,4 +1,4 @@
-"""A sandbox process that cannot see which of its pages differ, as on a kernel before 6.7."""
+"""A sandbox process that cannot see which of its pages differ, as where /proc is not mounted."""
 
 from ww.sandbox import executor, process
 

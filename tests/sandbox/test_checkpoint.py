@@ -29,10 +29,14 @@ class Memory:
         self.whole = bytes(self.map)
 
 
-@pytest.fixture(params=["pagemap", "no pagemap"])
+@pytest.fixture(params=["scan", "pagemap", "no pagemap"])
 def pages(request: pytest.FixtureRequest) -> Iterator[Pages]:
-    fd = open_pagemap() if request.param == "pagemap" else -1
-    yield Pages(fd)
+    fd = -1 if request.param == "no pagemap" else open_pagemap()
+    known = Pages(fd)
+    if request.param == "scan" and not known.can_scan:
+        pytest.skip("the kernel is older than 6.7")
+    known.can_scan = request.param == "scan"
+    yield known
     if fd >= 0:
         os.close(fd)
 

@@ -8,8 +8,10 @@ import pytest
 
 from tests.conftest import until
 from tests.sandbox.python_sandbox import PythonSandbox, open_sandbox
+from tests.sandbox.test_pool import children
 from ww.errors import Overloaded, UsageError
 from ww.python import request
+from ww.sandbox import pool
 from ww.sandbox.calls import TICKETS_MAX
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop")]
@@ -128,6 +130,31 @@ async def test_a_blocked_guest_leaves_its_slot_to_another(sandbox: PythonSandbox
     assert (await sandbox.run("2 + 2")).stdout == b"4", "there is one slot, and its guest waits"
     calls.gate.set()
     assert (await waiting).reason == "ok"
+
+
+async def test_a_child_that_was_one_more_goes_again(sandbox: PythonSandbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pool, "_SPARE_S", 0.05)
+    calls, before = Answering(), len(children())
+    calls.gate.clear()
+    waiting = asyncio.ensure_future(sandbox.run("ask('m:g', b'')", calls=calls))
+    await until(lambda: calls.blocked == [True])
+    await sandbox.run("1")
+    assert len(children()) == before + 1
+    calls.gate.set()
+    await waiting
+    await until(lambda: len(children()) == before)
+    assert (await sandbox.run("1")).stdout == b"1"
+
+
+async def test_there_are_no_more_children_than_nesting_lets_there_be(tmp_path: Path) -> None:
+    async with open_sandbox(tmp_path, code=CODE, nesting=1) as sandbox:
+        calls = Answering()
+        calls.gate.clear()
+        waiting = [asyncio.ensure_future(sandbox.run("ask('m:g', b'')", calls=calls)) for _ in range(3)]
+        await until(lambda: calls.blocked == [True] * 2)
+        assert len(sandbox.pool._children) <= 3, "two that wait, and the compiler"
+        calls.gate.set()
+        assert [result.reason for result in await asyncio.gather(*waiting)] == ["ok"] * 3
 
 
 async def test_guests_that_wait_for_each_other_in_a_chain_all_end(sandbox: PythonSandbox) -> None:

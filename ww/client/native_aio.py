@@ -39,6 +39,8 @@ _WAIT_S: Final = 30.0
 # A gateway says something each 15 seconds.
 _SILENCE_S: Final = 45.0
 _KNOWN_MAX: Final = 1024
+# A zip that goes with the call, as the code of most Python functions does.
+_ZIP_INLINE_BYTES_MAX: Final = 64 << 10
 _FIELD: Final = re.compile(r"([a-z_]{1,40}|tasks\[\d{1,18}\](?:\.[a-z_]{1,40})?): ")
 _ARTIFACTS_BYTES_MAX: Final = 1 << 30
 
@@ -166,7 +168,9 @@ class AsyncNativeClient:
             request.stdin = wanted.stdin
         if with_module and wanted.wasm is not None:
             request.wasm = hearing.blob(wanted.wasm)
-        if wanted.files is not None:
+        if wanted.files is not None and len(wanted.files) <= _ZIP_INLINE_BYTES_MAX:
+            request.zip = wanted.files
+        elif wanted.files is not None:
             request.files = hearing.blob(wanted.files)
         return request
 
@@ -445,10 +449,14 @@ class AsyncNativeClient:
 
 async def _prepared(wasm: Source, fields: TaskFields) -> Submission:
     """Read what a task is made of, in a thread where that takes files."""
-    is_at_hand = isinstance(wasm, bytes) and len(wasm) <= ADD_BYTES_MAX and "files" not in fields
-    if is_at_hand or (isinstance(wasm, str) and wasm.startswith("sha256:") and "files" not in fields):
+    is_named = isinstance(wasm, str) and wasm.startswith("sha256:")
+    if (is_named or _is_at_hand(wasm)) and _is_at_hand(fields.get("files", b"")):
         return prepare(wasm, fields)
     return await asyncio.to_thread(prepare, wasm, fields)
+
+
+def _is_at_hand(source: Source | None) -> bool:
+    return isinstance(source, bytes) and len(source) <= ADD_BYTES_MAX
 
 
 def _list(wanted: dict[str, Any], tasks: Any) -> Any:

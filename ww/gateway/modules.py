@@ -7,6 +7,7 @@ zip archive.py, does not accept. How bytes arrive: upload.py; the folder: conten
 import asyncio
 import mmap
 import os
+from collections import OrderedDict
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from pathlib import Path
@@ -23,6 +24,9 @@ R = TypeVar("R")
 
 _READ_WHOLE_BYTES: Final = 1 << 20
 _KNOWN_MAX: Final = 1024
+# Zips that are kept in memory: 16 MiB in all.
+_ZIP_KEPT_BYTES_MAX: Final = 64 << 10
+_ZIPS_KEPT_MAX: Final = 256
 _MODULE: Final = Sort(".wasm", "wasm: the module")
 _FILES: Final = Sort(".zip", "files: the zip")
 _INPUTS: Final = Sort(".inputs", "tasks: the inputs")
@@ -38,6 +42,9 @@ class ModuleStore:
         """
         self._content = ContentStore(directory, quota_bytes=quota_bytes, disk_reserve_bytes=disk_reserve_bytes)
         self._guests: dict[tuple[str, str | None], Guest] = {}
+        # The code of Python functions comes with every call, and goes to a worker with it.
+        self._examined: set[tuple[str, int, int]] = set()
+        self._zips: OrderedDict[str, bytes] = OrderedDict()
 
     def path(self, digest: str) -> Path:
         """Say where the module of that digest (hex) is, if it is there."""
@@ -87,7 +94,13 @@ class ModuleStore:
 
     async def examine_files(self, upload: Upload, *, bytes_max: int, count_max: int) -> None:
         """Read an uploaded zip, storing nothing. UsageError when it is not to be unpacked."""
+        key = upload.digest, bytes_max, count_max
+        if key in self._examined:
+            return
         await asyncio.to_thread(_examine_files, upload, bytes_max, count_max)
+        if len(self._examined) >= _KNOWN_MAX:
+            self._examined.clear()
+        self._examined.add(key)
 
     async def require(self, digest: str) -> None:
         """Raise NotFound unless the module is here, and not being removed."""
@@ -120,10 +133,18 @@ class ModuleStore:
 
     async def read_files(self, digest: str) -> bytes:
         """Return a stored zip. StoreError when it cannot be read."""
+        if (known := self._zips.get(digest)) is not None:
+            self._zips.move_to_end(digest)
+            return known
         try:
-            return await asyncio.to_thread(self._content.path(digest, _FILES).read_bytes)
+            data = await asyncio.to_thread(self._content.path(digest, _FILES).read_bytes)
         except OSError as error:
             raise StoreError(f"files: the zip cannot be read: {error.strerror}") from None
+        if len(data) <= _ZIP_KEPT_BYTES_MAX:
+            self._zips[digest] = data
+            if len(self._zips) > _ZIPS_KEPT_MAX:
+                self._zips.popitem(last=False)
+        return data
 
 
 def _not_here(digest: str) -> NotFound:

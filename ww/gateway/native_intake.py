@@ -30,6 +30,7 @@ from ww.gateway.upload import Upload
 from ww.identity import PeerId
 
 _LATEST_MAX: Final = 10_000
+_ZIP_BYTES_MAX: Final = 1 << 20
 _SCOPES: Final = frozenset({Scope.READ, Scope.SUBMIT})
 
 
@@ -163,7 +164,9 @@ class NativeIntake:
         self.perimeter.require_room()
         fields, stdin, wanted = read_pairs(params.fields), params.stdin, read_digest(params.module)
         uploads: dict[str, Upload] = {}
-        if params._has("files"):
+        if params._has("zip"):
+            await self._zip(params.zip, uploads, stack)
+        elif params._has("files"):
             zipped = uploads["files"] = stack.enter_context(self.submitter.upload("files"))
             await self._arrive(params.files, zipped, self.limits.files_upload_max_bytes, "files", caller)
         if params._has("wasm") and not await self.modules.has(wanted):
@@ -172,6 +175,13 @@ class NativeIntake:
         else:
             fields.append(("module", f"sha256:{wanted}"))
         return fields, stdin, uploads
+
+    async def _zip(self, data: bytes, uploads: dict[str, Upload], stack: ExitStack) -> None:
+        if len(data) > _ZIP_BYTES_MAX:
+            raise UsageError(f"zip: {len(data)} bytes, at most {_ZIP_BYTES_MAX} come with a call", "files")
+        zipped = uploads["files"] = stack.enter_context(self.submitter.upload("files"))
+        zipped.write(data)
+        await zipped.finish()
 
     async def module(self, blob: Any, upload: Upload, wanted: str, caller: Caller) -> None:
         """Have a module arrive. BadModule when it is another one."""

@@ -208,9 +208,11 @@ class Child(asyncio.Protocol):
                 self._deadline = None
         said = self._said.popleft()
         self._said_bytes -= len(said)
-        if self._is_paused and not self._is_much and self._transport is not None:
-            self._is_paused = False
-            self._transport.resume_reading()
+        if self._is_paused and not self._is_full and self._failure is None and self._transport is not None:
+            self._take_in()
+            if not self._is_full:
+                self._is_paused = False
+                self._transport.resume_reading()
         return said
 
     @property
@@ -338,16 +340,23 @@ class Child(asyncio.Protocol):
         if words:
             log.error("a sandbox process said, before it ended: %s", words[-_LAST_WORDS_MAX:])
 
-    @property
-    def _is_much(self) -> bool:
-        """Whether what it says outruns who listens: a guest can begin a thousand calls in a moment."""
-        return self._said_bytes > _REPLY_BYTES_MAX or len(self._said) >= _REPLIES_MAX
-
     # asyncio.Protocol
 
     def data_received(self, data: bytes) -> None:
         self._buffer += data
-        while len(self._buffer) >= 4:
+        self._take_in()
+        if self._is_full and self._transport is not None and not self._is_paused:
+            self._is_paused = True
+            self._transport.pause_reading()
+
+    @property
+    def _is_full(self) -> bool:
+        """Whether as much waits to be read as may."""
+        return self._said_bytes > _REPLY_BYTES_MAX or len(self._said) >= _REPLIES_MAX
+
+    def _take_in(self) -> None:
+        """Take replies out of what has come, as long as they may wait."""
+        while len(self._buffer) >= 4 and not self._is_full:
             (length,) = struct.unpack_from("<I", self._buffer)
             if length > _REPLY_BYTES_MAX:
                 self._fail(ChildDied(NONSENSE))
@@ -357,9 +366,6 @@ class Child(asyncio.Protocol):
             self._said.append(bytes(memoryview(self._buffer)[4 : 4 + length]))
             self._said_bytes += length
             del self._buffer[: 4 + length]
-            if self._is_much and self._transport is not None and not self._is_paused:
-                self._is_paused = True
-                self._transport.pause_reading()
             if self._waiter is not None and not self._waiter.done():
                 self._waiter.set_result(None)
 

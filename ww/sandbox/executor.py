@@ -246,6 +246,7 @@ class Executor:
         self._engine.begin_group(self._asking if run.hasCalls else None)
         is_done = self._run_all(program, limits, has_files, run.first, invocations)
         self._group.flush()
+        self._engine.settle()
         if is_done:
             return None
         reply.full = None
@@ -269,7 +270,7 @@ class Executor:
         self, program: Any, limits: RunLimits, has_files: bool, first: int, invocations: Sequence[Invocation]
     ) -> bool:
         """Run a group, and tell whether that is all of it."""
-        marks, add = self._marks, self._group.add
+        marks, add, last = self._marks, self._group.add, first + len(invocations) - 1
         for place, invocation in enumerate(invocations, first):
             if place != first and self._kept_bytes > KEPT_BYTES_MAX:
                 return False
@@ -286,6 +287,8 @@ class Executor:
                 elif program.about.needs_wasi:
                     spilled = self._take(place, result, limits)
             add(place, result, spilled)
+            if place != last:
+                self._engine.settle()
         return True
 
     # Output that is large stays where it is until the parent has fetched it: at the next request.

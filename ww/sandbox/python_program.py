@@ -236,7 +236,7 @@ class PythonKind:
             self._take_output(run, result)
             if fuel is not None:
                 result.fuel = fuel - instance.fuel()
-            result.memory_bytes = kept.end()
+            result.memory_bytes = kept.used_bytes
 
     @staticmethod
     def _take_output(run: Run, result: Result) -> None:

@@ -50,6 +50,9 @@ class Kept:
         self._checkpoint = Checkpoint(self._base, self._size, pages)
         self._checkpoint.apply(self._base)
         self._instance: Instance | None = instance
+        self._is_changed = False
+        """Whether a run was in it since it was in that state."""
+        self._used_bytes = 0
 
     @property
     def bytes(self) -> int:
@@ -59,6 +62,7 @@ class Kept:
     def begin(self, fuel: int | None) -> Instance:
         """Return the instance, in that state, ready for a run. Raises as `Maker.make` does."""
         maker = self._maker
+        self.settle()
         instance = self._instance
         if instance is None:
             instance = maker.make(self._memory_bytes)
@@ -76,25 +80,33 @@ class Kept:
             self._instance = instance
         instance.renew(self._memory_bytes, fuel)
         maker.host.enter(instance, self._handles)
+        self._is_changed = True
         return instance
 
-    def end(self) -> int:
-        """Bring the instance back to that state after a run; return how much memory the run had, about."""
+    @property
+    def used_bytes(self) -> int:
+        """How much memory a run has, about, by what the one before it wrote to."""
         instance = self._instance
-        assert instance is not None
+        if instance is not None and instance.size != self._size:
+            return instance.size
+        return min(self._size, self._checkpoint.file_bytes + self._used_bytes)
+
+    def settle(self) -> None:
+        """Bring the instance back to that state after a run. Idempotent."""
+        instance, is_changed = self._instance, self._is_changed
+        self._is_changed = False
+        if instance is None or not is_changed:
+            return
         if instance.size != self._size or instance.base != self._base:
-            used_bytes = instance.size
             self.drop_instance()
-            return used_bytes
+            return
         try:
-            used_bytes = self._checkpoint.go_back(self._base)
+            self._used_bytes = self._checkpoint.go_back(self._base)
             instance.renew(self._memory_bytes, _FUEL_MAX if self._maker.metered else None)
             instance.restore()
         except (OSError, wasmtime.WasmtimeError, wasmtime.Trap):
             # Whatever it is now, nobody meets it.
             self.drop_instance()
-            return self._size
-        return min(self._size, self._checkpoint.file_bytes + used_bytes)
 
     def drop_instance(self) -> None:
         """Give the instance up."""
@@ -130,6 +142,11 @@ class Shelf:
         while len(self._kept) > 1 and (len(self._kept) > self.count_max or self._bytes() > self.bytes_max):
             _, oldest = self._kept.popitem(last=False)
             oldest.close()
+
+    def settle(self) -> None:
+        """Bring the one that was run last back to its state."""
+        if self._kept:
+            next(reversed(self._kept.values())).settle()
 
     def clear(self) -> None:
         """Give all up."""

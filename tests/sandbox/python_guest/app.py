@@ -3,6 +3,7 @@
 Knows no values and no reserve of memory, so that what the sandbox does is seen by itself.
 """
 
+import encodings.idna
 import gc
 import hashlib
 import io
@@ -19,7 +20,7 @@ import uuid
 
 from wit_world.imports import environment, jobs
 
-modules = (gc, hashlib, io, json, os, pickle, random, re, socket, sys, time, uuid)
+modules = (encodings, gc, hashlib, io, json, os, pickle, random, re, socket, sys, time, uuid)
 space = {module.__name__: module for module in modules} | {"jobs": jobs, "environment": environment}
 
 
