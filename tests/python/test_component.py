@@ -61,7 +61,8 @@ class Functions:
     async def result(self, name: str, *args: Any, calls: Any = None, **limits: Any) -> Result:
         """Return what a run of a function of SOURCE left."""
         invocation = Invocation(
-            args=(f"sent:{name}", "sent:square"), stdin=write_call(args, {}), code=zipped({"sent.py": SOURCE}),
+            args=(f"sent:{name}", "sent:square"), stdin=write_call(args, {}),
+            code=zipped({"sent.py": limits.pop("source", SOURCE)}),
             env=limits.pop("env", ()),
         )  # fmt: skip
         given = RunLimits(**{"duration_s": 30.0, "memory_bytes": 128 << 20, "output_bytes": 1 << 20} | limits)
@@ -94,6 +95,22 @@ async def test_calls_begin_from_the_same_state_but_random_numbers_and_environmen
     assert second[0] == {"A": "y"}
     assert first[1:3] != second[1:3]
     assert first[3:] == second[3:] == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("module", "drawn"),
+    [
+        ("statistics", "statistics.NormalDist().samples(3)"),
+        ("uuid", "uuid.uuid1().clock_seq"),
+        ("email.utils", "email.utils.make_msgid().split('.')[2]"),
+    ],
+)
+async def test_modules_that_draw_random_numbers_draw_others_in_each_call(
+    functions: Functions, module: str, drawn: str
+) -> None:
+    source = f"import {module}\ndef draw(): return {drawn}\n"
+    # Two processes may load it, each with numbers of its own.
+    assert len({str(await functions("draw", source=source)) for _ in range(4)}) > 2
 
 
 async def test_deep_recursion_is_an_exception_and_no_trap(functions: Functions) -> None:

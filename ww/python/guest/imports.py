@@ -45,9 +45,10 @@ class Sources:
         """Return an entry."""
         return self.archive.read(name)
 
-    def mention(self, word: bytes) -> bool:
-        """Return whether a word is in any source or pickle."""
-        return any(word in self.read(name) for name in self.names if name.endswith((".py", ".pickle")))
+    def mention(self, words: Sequence[bytes]) -> bool:
+        """Return whether one of some words is in any source or pickle."""
+        texts = map(self.read, (name for name in self.names if name.endswith((".py", ".pickle"))))
+        return any(word in text for text in texts for word in words)
 
     def compile(self, text: str, file: str, line: int = 1) -> types.CodeType:
         """Compile a text whose first line is that line of a file, and have tracebacks show it."""

@@ -22,7 +22,8 @@ from ww.python.request import read_calls, write_call
 from ww.python.values import Unsendable, dumps
 
 _ENDED_WELL: Final = b"\0"
-_RANDOM: Final = b"random"
+# Where none of these is named, nobody asks for a random number: the modules of the standard library that do.
+_RANDOM: Final = (b"random", b"statistics", b"uuid", b"email")
 # The interpreter settles on the fast form of an instruction after some tens of executions.
 _WARM_UPS: Final = 24
 _RAISED: Final = b"\1"
@@ -79,7 +80,7 @@ class Runtime:
         if self._code is None or self._function is None:
             raise RuntimeError("there is no code to call: expected load before")
         # An argument may be a function of that module too.
-        self._renewal.renew(is_random=_RANDOM in request)
+        self._renewal.renew(is_random=any(word in request for word in _RANDOM))
         asked = read_calls(request, self._code.unpickler)
         values = [self._result(args, kwargs) for args, kwargs in asked.calls]
         value = values if asked.are_several else values[0]
