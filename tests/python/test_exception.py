@@ -1,8 +1,10 @@
 """Exceptions that a stranger describes: they can be raised, handled and printed, and do nothing else."""
 
 import builtins
+import dataclasses
 import json
 import traceback
+import urllib.error
 from collections.abc import Callable
 from typing import Any
 
@@ -91,3 +93,29 @@ def test_a_class_that_does_something_at_its_end_is_not_made() -> None:
     assert isinstance(error, RemoteException)
     del error
     assert Ending.ended == []
+
+
+@dataclasses.dataclass(frozen=True)
+class Frozen(Exception):
+    """Refuses whatever is set, also what Python's own code sets on an exception."""
+
+    number: int
+
+
+def test_a_frozen_exception_arrives_with_its_traceback_and_notes() -> None:
+    said = {"module": "sent", "name": "Frozen", "args": dumps((3,)), "attributes": {"number": "3"}, "notes": ["note"]}
+    error = made(**said, traceback="there\n", classes=lambda *_: Frozen)
+    assert isinstance(error, Frozen)
+    assert error.number == 3
+    assert "there" in printed(error)
+    assert printed(error).endswith("note\n")
+
+
+@pytest.mark.parametrize("attributes", [{}, {"reason": "1"}])
+def test_one_of_the_standard_library_that_lacks_what_it_says_is_another_that_says_it(
+    attributes: dict[str, str],
+) -> None:
+    # What urllib has there is an exception, which does not travel within another.
+    error = made("URLError", module="urllib.error", args=dumps(("x",)), attributes=attributes, text="no route")
+    assert str(error) == ("<urlopen error 1>" if attributes else "urllib.error.URLError: no route")
+    assert isinstance(error, urllib.error.URLError) == bool(attributes)

@@ -53,7 +53,8 @@ def exception_of(failure: Failure, classes: Classes) -> Exception:
     """Return the exception of a failure, with the remote traceback as its cause."""
     error = _made(failure, classes)
     if failure.traceback:
-        error.__cause__ = RemoteTraceback(plain(failure.traceback))
+        # As Python does it: a frozen class refuses all that is set, and others do what they like with it.
+        BaseException.__setattr__(error, "__cause__", RemoteTraceback(plain(failure.traceback)))
     return error
 
 
@@ -69,14 +70,25 @@ def _made(failure: Failure, classes: Classes) -> Exception:
         error = _group(kind, failure, classes)
     elif kind is not None and failure.args is not None:
         error = _instance(kind, _plain_value(failure.args))
-    if error is None:
+    if error is not None:
+        _set_attributes(error, failure.attributes)
+    if error is None or not _can_be_printed(error):
         where = "" if failure.type_module == "builtins" else f"{failure.type_module}."
         error = RemoteException(plain(f"{where}{failure.type_name}"), plain(failure.text))
-    else:
-        _set_attributes(error, failure.attributes)
-    for note in failure.notes:
-        error.add_note(plain(note))
+    if failure.notes:
+        BaseException.__setattr__(error, "__notes__", list(map(plain, failure.notes)))
     return error
+
+
+def _can_be_printed(error: Exception) -> bool:
+    """Return whether one of the standard library has what it needs to say: an attribute may be nothing that is sent."""
+    module = type(error).__module__.partition(".")[0]
+    if module == "builtins" or module not in sys.stdlib_module_names:
+        return True  # it can; and a program's own code is for the program to call
+    try:
+        return isinstance(str(error), str)
+    except Exception:
+        return False
 
 
 def _plain_value(value: Any) -> Any:
@@ -115,7 +127,7 @@ def _instance(kind: type[Exception], args: tuple[Any, ...]) -> Exception | None:
     base: Any = next(each for each in kind.__mro__ if each.__module__ == "builtins")
     try:
         error: Exception = base.__new__(kind, *args)
-        error.args = args
+        BaseException.__setattr__(error, "args", args)
     except Exception:
         return None
     return error if isinstance(error, Exception) and isinstance(error, kind) else None
