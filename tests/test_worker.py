@@ -263,7 +263,7 @@ async def test_runs_that_wait_for_a_slot_are_bounded(gateway: Gateway) -> None:
 @pytest.mark.parametrize(
     ("size", "data", "kind", "says"),
     [
-        (1 << 30, b"", UsageError, "a blob of 1073741824 bytes"),
+        (1 << 30, b"", UsageError, r"the module: a blob of 1073741824 bytes: at most \d+ are taken \(--module-max"),
         (100, b"", PeerError, "ended early"),
         (8, b"\0asm\1\0\0\0", BadModule, "sha256"),
         (3, b"abc", BadModule, "sha256"),

@@ -259,7 +259,8 @@ class Worker:
         """Have a module ready to run, reading its bytes from blob when they are not here; return the seconds that
         compiling took. metered is for runs that count fuel or are deterministic.
 
-        Raises BadModule when they do not compile or are not what digest names, StoreError when the cache takes no more.
+        Raises BadModule when they do not compile or are not what digest names, StoreError when the cache takes no more,
+        UsageError when there are more than one module may have here.
         """
         if self.sandbox.is_prepared(digest, metered=metered):
             return 0.0
@@ -268,6 +269,8 @@ class Worker:
                 async with self._modules.writer(digest) as writer:
                     async for data in fetch(blob, bytes_max=self._config.module_bytes_max):
                         await writer.write(data)
+        except UsageError as error:
+            raise UsageError(f"the module: {error} (--module-max of this worker)") from None
         except OSError as error:
             raise StoreError(f"the worker's module cache: {(error.strerror or 'unusable').lower()}") from None
         return await self.sandbox.prepare(digest, metered=metered)

@@ -145,6 +145,14 @@ async def test_nodes_of_two_versions_are_told_which_is_older(transports: Transpo
     assert f"speaks protocol version 2, this node speaks {version}: {older}" in str(error.value)
 
 
+async def test_nodes_that_would_run_a_task_without_its_files_are_refused(
+    transports: Transports, serving: Serving
+) -> None:
+    async with client(transports, version=1) as vat:
+        with pytest.raises(ProtocolMismatch, match="speaks protocol version 2, this node speaks 1: update this node"):
+            await vat.dial(serving.vat.peer_id, serving.addresses)
+
+
 async def test_another_namespace_is_refused(transports: Transports, serving: Serving) -> None:
     async with client(transports, namespace="other") as vat:
         with pytest.raises(ProtocolMismatch, match="is in namespace 'ww', this node is in 'other'"):

@@ -30,7 +30,9 @@ from ww.rpc.stream import CapnpStream
 
 log = logging.getLogger("ww.rpc")
 
-PROTOCOL_VERSION: Final = 1
+# 2: a small zip of files comes within a submission, and Python's components are run. Of version 1, a gateway would run
+# a task without the files, and a worker fail it.
+PROTOCOL_VERSION: Final = 2
 # What a peer may send until it is let in.
 _HELLO_BYTES_MAX: Final = 64 << 10
 
