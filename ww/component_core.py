@@ -28,6 +28,8 @@ STEPS_MAX: Final = 32
 """Instances of core modules."""
 _IMPORTS_MAX: Final = 50_000
 HOSTS_MAX: Final = 1_000
+NAMES_BYTES_MAX: Final = 2 << 20
+"""Of what is imported and asked for, in all: a long name takes its length once, and can be named by every import."""
 _KINDS: Final = {"function": _FUNC, "table": _TABLE, "memory": _MEMORY, "global": _GLOBAL}
 
 
@@ -104,6 +106,7 @@ class _Component:
         """Names of those that are imported; empty for others."""
         self._components = 0
         self._imports = 0
+        self._names_bytes = 0
         self._host_numbers: dict[tuple[Any, ...], int] = {}
 
     def plan(self) -> Plan:
@@ -196,8 +199,14 @@ class _Component:
             if item.host >= 0:
                 host = self._plan.hosts[item.host]
                 host.type = host.type or wish.signature
+            self._count_name(item)
             imports.append(item)
         return Step(module, imports)
+
+    def _count_name(self, item: Item) -> None:
+        self._names_bytes += len(item.name)
+        if self._names_bytes > NAMES_BYTES_MAX:
+            raise BadModule(f"wasm: the component's imports are named by more than {NAMES_BYTES_MAX} bytes")
 
     # Index spaces.
 
@@ -308,6 +317,8 @@ class _Component:
             number = self._host_numbers[key] = len(self._plan.hosts)
             if number >= HOSTS_MAX:
                 raise BadModule(f"wasm: the component asks for more than {HOSTS_MAX} functions")
+            if realloc is not None:
+                self._count_name(realloc)
             self._plan.hosts.append(HostFunction(interface, name, realloc))
         self._core[_FUNC].append(Item(-1, "", number))
 

@@ -272,6 +272,19 @@ async def test_memory_that_does_not_fit_is_refused(sandbox: Sandbox) -> None:
     assert result.reason == "memory"
 
 
+async def test_a_long_name_that_every_import_means_does_not_become_a_plan_that_is_longer_than_its_component() -> None:
+    data = wasmtime.wat2wasm(f"""
+        (component
+          (core module $m (memory (export "memory") 1) (func (export "{"x" * 9_000}")))
+          (core instance $i (instantiate $m))
+          (core func $f (alias core export $i "{"x" * 9_000}"))
+          (core module $n {'(import "h" "a" (func))' * 2_000})
+          (core instance (instantiate $n (with "h" (instance (export "a" (func $f)))))))""")
+    assert len(data) < 50_000
+    with pytest.raises(BadModule, match="named by more than"):
+        read_plan(bytes(data))
+
+
 async def test_it_is_told_by_what_it_exports_and_read_in_bounded_time() -> None:
     data = component()
     assert check_component(inspect_component(data)) is Kind.PYTHON
