@@ -147,9 +147,10 @@ class _Component:
             raise BadModule("wasm: the component's memory is not exported")
         plan.memory = Item(owners[0], name)
         for at, step in enumerate(plan.steps):
-            plan.globals += [(Item(at, name), kind) for name, kind in plan.modules[step.module].globals]
-        if len(plan.globals) > GLOBALS_MAX:
-            raise BadModule(f"wasm: the component has more than {GLOBALS_MAX} mutable globals")
+            own = plan.modules[step.module].globals
+            if len(plan.globals) + len(own) > GLOBALS_MAX:
+                raise BadModule(f"wasm: the component has more than {GLOBALS_MAX} mutable globals")
+            plan.globals += [(Item(at, name), kind) for name, kind in own]
 
     # Core instances.
 

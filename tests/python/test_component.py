@@ -61,8 +61,8 @@ class Functions:
     async def result(self, name: str, *args: Any, calls: Any = None, **limits: Any) -> Result:
         """Return what a run of a function of SOURCE left."""
         invocation = Invocation(
-            args=(f"sent:{name}", "sent:square"), stdin=write_call(args, {}), code=zipped({"sent.py": SOURCE}),
-            env=limits.pop("env", ()),
+            args=(f"sent:{name}", "sent:square"), stdin=write_call(args, {}), env=limits.pop("env", ()),
+            code=limits.pop("code", None) or zipped({"sent.py": SOURCE}),
         )  # fmt: skip
         given = RunLimits(**{"duration_s": 30.0, "memory_bytes": 128 << 20, "output_bytes": 1 << 20} | limits)
         return await self._pool.run(self._digest, invocation, given, calls)
@@ -94,6 +94,35 @@ async def test_calls_begin_from_the_same_state_but_random_numbers_and_environmen
     assert second[0] == {"A": "y"}
     assert first[1:3] != second[1:3]
     assert first[3:] == second[3:] == (True, "")
+
+
+@pytest.mark.parametrize(
+    ("files", "about"),
+    [
+        ({"sent.py": "import statistics\ndef draw(): return statistics.NormalDist().samples(3)"}, {}),
+        ({"sent.py": "import uuid\ndef draw(): return uuid.uuid6().hex[20:]"}, {}),
+        ({"sent.py": "from email.utils import make_msgid\ndef draw(): return make_msgid(domain='x')"}, {}),
+        # Of a script: the import is no source.
+        (
+            {".ww/0.py": "def draw(): return g(0, 1)\n"},
+            {
+                "spaces": {
+                    "sent": [
+                        {"from": "g", "module": "random", "qualname": "gauss"},
+                        {"source": ".ww/0.py", "file": "script.py", "line": 1},
+                    ]
+                }
+            },
+        ),
+    ],
+)
+async def test_whoever_takes_random_numbers_gets_its_own(
+    functions: Functions, files: dict[str, str | bytes], about: dict[str, Any]
+) -> None:
+    code = zipped(files, **about)
+    first, second = [await functions("draw", code=code) for _ in range(2)]
+    assert not isinstance(first, Failure)
+    assert first != second
 
 
 async def test_deep_recursion_is_an_exception_and_no_trap(functions: Functions) -> None:

@@ -51,6 +51,10 @@ class Named(list):  # type: ignore[type-arg]
     name: str = ""
 
 
+class Mask(enum.IntFlag):
+    LOW = 1
+
+
 def box(*values: object) -> Box:
     made = object.__new__(Box)
     for field, value in zip(dataclasses.fields(Box), values, strict=True):
@@ -303,6 +307,34 @@ def test_keys_made_to_collide_end_in_bounded_time() -> None:
     # Quadratic it takes longer than the test may.
     with pytest.raises(ValueError, match="collide"):
         loads(json.dumps({"": ["set", *keys]}), classes)
+
+
+def test_many_sets_whose_keys_collide_have_no_more_time_than_one() -> None:
+    prime = sys.hash_info.modulus
+    slow = {"": ["set", *({"": ["tuple", *[0] * 60, {"": ["int", f"{n * prime:x}"]}]} for n in range(16, 1000))]}
+    with pytest.raises(ValueError, match="collide"):
+        loads(json.dumps([slow] * 60), classes)
+
+
+def test_a_dataclass_that_does_something_at_its_end_is_not_made() -> None:
+    @dataclasses.dataclass
+    class Folder:
+        path: str
+
+        def __del__(self) -> None:
+            pytest.fail("this is what a stranger would have removed")
+
+    with pytest.raises(ValueError, match="no dataclass"):
+        loads('{"":["data","m:Folder","path","/"]}', lambda module, name: Folder)
+
+
+def test_flags_take_no_more_than_they_can_forget() -> None:
+    known = len(Mask._value2member_map_)
+    for value in (1 << 64, -(1 << 64), 1 << 100_000):
+        with pytest.raises(ValueError, match="no such value"):
+            loads(json.dumps({"": ["flag", "m:Mask", {"": ["int", f"{value:x}"]}]}), lambda module, name: Mask)
+    assert len(Mask._value2member_map_) == known
+    assert loads('{"": ["flag", "m:Mask", 5]}'.replace(": ", ":"), lambda module, name: Mask) == Mask(5)
 
 
 def test_large_sets_and_dicts_that_are_honest_are_taken() -> None:

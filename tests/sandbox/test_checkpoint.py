@@ -76,6 +76,26 @@ def test_a_state_can_be_had_in_another_memory_which_was_another_state(pages: Pag
     assert second.map[10 * PAGE] == ord("x")
 
 
+def test_what_is_copied_back_in_one_go_goes_where_the_memory_is_now(pages: Pages) -> None:
+    first, second = Memory(), Memory()
+    checkpoint = Checkpoint(first.base, SIZE, pages)
+
+    def run_in(memory: Memory) -> None:
+        memory.map[5 * PAGE] = 255
+        checkpoint.go_back(memory.base)
+        assert memory.map[:] == memory.whole
+
+    checkpoint.apply(first.base)
+    for _ in range(4):
+        run_in(first)
+    checkpoint.apply(second.base)
+    first.map[5 * PAGE] = 7  # somebody else's now
+    for _ in range(4):
+        run_in(second)
+    assert first.map[5 * PAGE] == 7
+    checkpoint.close()
+
+
 def test_zeros_take_no_memory_and_nothing_is_left_when_it_is_closed(pages: Pages) -> None:
     before, memory = descriptors(), Memory()
     checkpoint = Checkpoint(memory.base, SIZE, pages)

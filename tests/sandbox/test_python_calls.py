@@ -3,6 +3,8 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any
 
 import pytest
 
@@ -11,8 +13,10 @@ from tests.sandbox.python_sandbox import PythonSandbox, open_sandbox
 from tests.sandbox.test_pool import children
 from ww.errors import Overloaded, UsageError
 from ww.python import request
-from ww.sandbox import pool
-from ww.sandbox.calls import TICKETS_MAX
+from ww.sandbox import nesting, pool
+from ww.sandbox.calls import NAME_BYTES_MAX, TICKETS_MAX
+from ww.sandbox.python_calls import Jobs, Tickets
+from ww.sandbox.wasi_originals import Ended
 
 pytestmark = [pytest.mark.anyio, pytest.mark.usefixtures("kj_loop")]
 
@@ -101,6 +105,35 @@ async def test_more_tickets_than_a_run_may_have_are_refused_and_it_goes_on(sandb
 async def test_nonsense_ends_the_run_alone(sandbox: PythonSandbox, text: str) -> None:
     result = await sandbox.run(text, calls=Answering())
     assert result.reason == "trap"
+    assert (await sandbox.run("1")).stdout == b"1"
+
+
+async def test_a_name_that_is_no_text_ends_the_run_and_is_not_made_longer_on_its_way() -> None:
+    parts = {0: b"\xff" * NAME_BYTES_MAX, 1: request.write_requests([b""])}
+    host: Any = SimpleNamespace(read=lambda at, *_: parts[at], run=SimpleNamespace(calls=Tickets(None)))
+    start = Jobs(host).known("ww:python/jobs", "start", None)
+    assert start is not None
+    with pytest.raises(Ended, match="UTF-8"):
+        start.function(0, NAME_BYTES_MAX, 1, len(parts[1]))
+    parts[0] = b"m:g"
+    assert start.function(0, 3, 1, len(parts[1])) == 1
+
+
+async def test_what_a_run_has_under_way_is_bounded_whatever_is_refused(
+    sandbox: PythonSandbox, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(nesting, "HELD_BYTES_MAX", 1 << 20)
+    calls = Answering()
+    calls.gate.clear()
+    # Of many calls, so that refusing them is long.
+    much = "jobs.start('m:g', (10_000).to_bytes(4, 'little') + bytes(300_000))"
+    last = "jobs.wait(call('m:h', bytes(900_000)))"
+    text = f"call('m:g', bytes(900_000)), [jobs.wait({much}) and 1 for _ in range(3)], {last}"
+    result = await sandbox.run(text, calls=calls, duration_s=5.0)
+    assert result.reason == "ok", "the last one is refused too, and not waited for"
+    assert [name for name, _ in calls.asked] == ["m:g"]
+    waited_for_none = f"call('m:g', bytes(900_000)), [{much} for _ in range(10)]"
+    assert (await sandbox.run(waited_for_none, calls=calls)).reason == "crash"
     assert (await sandbox.run("1")).stdout == b"1"
 
 

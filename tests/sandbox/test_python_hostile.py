@@ -187,6 +187,58 @@ async def test_a_bad_realloc_is_a_trap(sandbox: Sandbox, realloc: str) -> None:
     assert result.reason == "trap"
 
 
+# Has random bytes before there is what makes room for them: by a table, as Python's components do.
+RANDOM = """
+  (core module $shim
+    (type $random (func (param i64 i32))) (table (export "t") 1 funcref)
+    (func (export "random") (param i64 i32)
+      (call_indirect (type $random) (local.get 0) (local.get 1) (i32.const 0))))
+  (core module $fix
+    (import "s" "t" (table 1 funcref)) (import "h" "f" (func $f (param i64 i32))) (elem (i32.const 0) $f))
+  (core instance $shim (instantiate $shim))"""
+
+
+def random_component(realloc: str) -> bytes:
+    """Make a component whose calls ask for random bytes, which realloc makes room for and may ask for too."""
+    name = "ww:python/functions@1.0.0"
+    lists = '(memory (core memory $i "memory")) (realloc (core func $i "cabi_realloc"))'
+    return bytes(
+        wasmtime.wat2wasm(f"""
+        (component
+          (import "wasi:random/random@0.2.0" (instance $r
+            (export "get-random-bytes" (func (param "len" u64) (result (list u8))))))
+          {RANDOM}
+          (core module $m
+            (import "h" "random" (func $random (param i64 i32)))
+            (memory (export "memory") 1) {ANSWER}
+            (func (export "cabi_realloc") (param i32 i32 i32 i32) (result i32) {realloc} {REALLOC})
+            (func (export "{name}#load") (param i32 i32 i32 i32 i32 i32) (result i32) {LOAD})
+            (func (export "{name}#call") (param i32 i32) (result i32)
+              (call $random (i64.const 5) (i32.const 512)) {CALL}))
+          (core instance $i (instantiate $m (with "h" (instance (export "random" (func $shim "random"))))))
+          (core func $lowered (canon lower (func $r "get-random-bytes") {lists}))
+          (core instance (instantiate $fix
+            (with "s" (instance $shim)) (with "h" (instance (export "f" (func $lowered))))))
+          (func $load (param "name" string) (param "code" (list u8)) (param "grants" (list u8)) (result (list u8))
+            (canon lift (core func $i "{name}#load") {lists}))
+          (func $call (param "request" (list u8)) (result (list u8)) (canon lift (core func $i "{name}#call") {lists}))
+          (instance $f (export "load" (func $load)) (export "call" (func $call)))
+          (export "{name}" (instance $f)))""")
+    )
+
+
+async def test_a_realloc_that_calls_its_host_within_a_call_of_the_host_is_a_trap(sandbox: Sandbox) -> None:
+    # What is asked for is five bytes: the request has seven.
+    code = "(if (i32.eq (local.get 3) (i32.const 5)) (then (call $random (i64.const 5) (i32.const 512))))"
+    (result,) = await sandbox.run(random_component(code))
+    assert (result.reason, result.detail) == (
+        "trap",
+        "wasi:random/random.get-random-bytes: called while realloc makes room",
+    )
+    (result,) = await sandbox.run(random_component(""))
+    assert result.reason == "ok", result.detail
+
+
 @pytest.mark.parametrize("part", ["realloc", "load", "call"])
 async def test_an_endless_loop_ends_wherever_it_is(
     sandbox: Sandbox, part: str, monkeypatch: pytest.MonkeyPatch

@@ -129,7 +129,7 @@ async def test_two_thousand_runs_leave_memory_and_descriptors_as_they_were(sandb
     assert len(list((process / "fd").iterdir())) == opened
 
 
-@pytest.mark.parametrize("executor", ["mapless", "strict"])
+@pytest.mark.parametrize("executor", ["mapless", "scanless", "strict"])
 async def test_it_is_the_same_without_the_kernels_help_and_with_no_call_that_is_refused(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, executor: str
 ) -> None:
@@ -137,3 +137,8 @@ async def test_it_is_the_same_without_the_kernels_help_and_with_no_call_that_is_
     async with open_sandbox(tmp_path, code=CODE) as sandbox:
         results = await sandbox.group("kept", "kept.append(bytearray(1 << 20))", "kept", "os.abort()", "kept")
         assert [result.stdout for result in results[::2]] == [b"[]"] * 3
+        # Then in another memory: what grew does not shrink.
+        grows = "kept.append(bytearray(64 << 20))"
+        runs = ["kept.append(1) or kept"] * 5
+        results = await sandbox.group(*runs, grows, *runs, code=f"{CODE}\n# another")
+        assert {result.stdout for result in results} == {b"[1]", b"None"}

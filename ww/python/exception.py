@@ -53,7 +53,8 @@ def exception_of(failure: Failure, classes: Classes) -> Exception:
     """Return the exception of a failure, with the remote traceback as its cause."""
     error = _made(failure, classes)
     if failure.traceback:
-        error.__cause__ = RemoteTraceback(plain(failure.traceback))
+        # As Python does it: a frozen class refuses all that is set, and others do what they like with it.
+        BaseException.__setattr__(error, "__cause__", RemoteTraceback(plain(failure.traceback)))
     return error
 
 
@@ -68,15 +69,33 @@ def _made(failure: Failure, classes: Classes) -> Exception:
     if kind is not None and issubclass(kind, BaseExceptionGroup):
         error = _group(kind, failure, classes)
     elif kind is not None and failure.args is not None:
-        error = _instance(kind, failure.args)
-    if error is None:
+        error = _instance(kind, _plain_value(failure.args))
+    if error is not None:
+        _set_attributes(error, failure.attributes)
+    if error is None or not _can_be_printed(error):
         where = "" if failure.type_module == "builtins" else f"{failure.type_module}."
         error = RemoteException(plain(f"{where}{failure.type_name}"), plain(failure.text))
-    else:
-        _set_attributes(error, failure.attributes)
-    for note in failure.notes:
-        error.add_note(plain(note))
+    if failure.notes:
+        BaseException.__setattr__(error, "__notes__", list(map(plain, failure.notes)))
     return error
+
+
+def _can_be_printed(error: Exception) -> bool:
+    """Return whether one of the standard library has what it needs to say: an attribute may be nothing that is sent."""
+    module = type(error).__module__.partition(".")[0]
+    if module == "builtins" or module not in sys.stdlib_module_names:
+        return True  # it can; and a program's own code is for the program to call
+    try:
+        return isinstance(str(error), str)
+    except Exception:
+        return False
+
+
+def _plain_value(value: Any) -> Any:
+    """Return what an exception may print of a value of a guest's as it is: a text, or texts in a tuple."""
+    if type(value) is str:
+        return plain(value)
+    return tuple(map(_plain_value, value)) if type(value) is tuple else value
 
 
 def _kind(failure: Failure, classes: Classes) -> type[Exception] | None:
@@ -88,16 +107,17 @@ def _kind(failure: Failure, classes: Classes) -> type[Exception] | None:
         found = vars(ww.errors).get(name)
     elif module.partition(".")[0] in sys.stdlib_module_names:
         # Of what is loaded here: a guest has nothing imported.
-        found = vars(sys.modules[module]).get(name) if module in sys.modules and module != "__main__" else None
+        found = getattr(sys.modules.get(module), "__dict__", {}).get(name) if module != "__main__" else None
     if found is None:
         found = classes(module, name)
-    if isinstance(found, type) and issubclass(found, Exception) and not issubclass(found, _CONTROL):
-        return found
-    return None
+    is_one = isinstance(found, type) and issubclass(found, Exception) and not issubclass(found, _CONTROL)
+    return found if is_one and not hasattr(found, "__del__") else None
 
 
 def _instance(kind: type[Exception], args: tuple[Any, ...]) -> Exception | None:
     """Make one without what the class would do when it is made; that of Python itself is sound."""
+    if issubclass(kind, SyntaxError) and not _is_syntax_error(args):
+        return None
     try:
         if kind.__module__ == "builtins":
             return kind(*args)
@@ -107,10 +127,21 @@ def _instance(kind: type[Exception], args: tuple[Any, ...]) -> Exception | None:
     base: Any = next(each for each in kind.__mro__ if each.__module__ == "builtins")
     try:
         error: Exception = base.__new__(kind, *args)
-        error.args = args
+        BaseException.__setattr__(error, "args", args)
     except Exception:
         return None
     return error if isinstance(error, Exception) and isinstance(error, kind) else None
+
+
+def _is_syntax_error(args: tuple[Any, ...]) -> bool:
+    """Return whether Python can print a SyntaxError of these: file, line, column, text, and where it ends."""
+    if len(args) < 2:
+        return True
+    place = args[1]
+    if len(args) > 2 or type(place) is not tuple or len(place) not in (4, 6):
+        return False
+    texts, numbers = (place[0], place[3]), (*place[1:3], *place[4:])
+    return all(isinstance(one, str | None) for one in texts) and all(isinstance(one, int | None) for one in numbers)
 
 
 def _group(kind: Any, failure: Failure, classes: Classes) -> Exception | None:
@@ -119,7 +150,7 @@ def _group(kind: Any, failure: Failure, classes: Classes) -> Exception | None:
     if not parts:
         return None
     try:
-        group: Exception = ExceptionGroup.__new__(kind, text, parts)
+        group: Exception = ExceptionGroup.__new__(kind, plain(text), parts)
         return group
     except Exception:
         return None
@@ -130,5 +161,6 @@ def _set_attributes(error: Exception, attributes: dict[str, Any]) -> None:
     if own is None:
         return
     for name, value in list(attributes.items())[:_ATTRIBUTES_MAX]:
-        if not name.startswith("__"):
-            own[name] = value
+        # Python's own methods stay: whoever handles the exception calls them.
+        if not name.startswith("__") and not hasattr(BaseException, name):
+            own[name] = _plain_value(value)

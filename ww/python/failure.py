@@ -7,10 +7,11 @@ standard library and values.py, since it runs in the guest too.
 import json
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from itertools import islice
 from typing import Any, Final
 
 from ww.python.tags import Classes, Unsendable
-from ww.python.values import dumps, loads
+from ww.python.values import Keys, dumps, loads
 
 TEXT_CHARS_MAX: Final = 8192
 TRACEBACK_CHARS_MAX: Final = 32_768
@@ -20,6 +21,7 @@ _NOTES_MAX: Final = 32
 _CAUSES_MAX: Final = 8
 # Of one failure with all its causes, and all that a group of exceptions is made of.
 _FAILURES_MAX: Final = 64
+_ATTRIBUTES_MAX: Final = 100
 _CUT: Final = "\n  [... cut ...]\n"
 
 
@@ -121,14 +123,14 @@ def loads_failure(text: str | bytes, classes: Classes) -> Failure:
     """Return the exception of a text; raise ValueError on what dumps_failure does not write."""
     found = loads(text, _none)
     budget = [_FAILURES_MAX]
-    return _read(found, classes, budget, 0)
+    return _read(found, classes, budget, 0, Keys())
 
 
 def _none(module: str, name: str) -> None:
     return None
 
 
-def _read(found: object, classes: Classes, budget: list[int], depth: int) -> Failure:
+def _read(found: object, classes: Classes, budget: list[int], depth: int, keys: Keys) -> Failure:
     budget[0] -= 1
     if not isinstance(found, dict) or budget[0] < 0 or depth > _CAUSES_MAX:
         raise ValueError("a failure is none")
@@ -138,8 +140,8 @@ def _read(found: object, classes: Classes, budget: list[int], depth: int) -> Fai
     attributes = found.get("attributes", {})
     if not isinstance(attributes, dict):
         raise ValueError("a failure is none")
-    read = {name: _part(member, classes) for name, member in attributes.items()}
-    args = _part(found.get("args"), classes)
+    read = {name: _part(member, classes, keys) for name, member in islice(attributes.items(), _ATTRIBUTES_MAX)}
+    args = _part(found.get("args"), classes, keys)
     cause = found.get("cause")
     return Failure(
         type_module=_text(found.get("module"), _NAME_CHARS_MAX),
@@ -149,17 +151,17 @@ def _read(found: object, classes: Classes, budget: list[int], depth: int) -> Fai
         traceback=_text(found.get("traceback", ""), TRACEBACK_CHARS_MAX),
         attributes={name: member[0] for name, member in read.items() if member is not None},
         notes=tuple(_text(note, TEXT_CHARS_MAX) for note in notes),
-        cause=None if cause is None else _read(cause, classes, budget, depth + 1),
-        parts=tuple(_read(part, classes, budget, depth + 1) for part in parts),
+        cause=None if cause is None else _read(cause, classes, budget, depth + 1, keys),
+        parts=tuple(_read(part, classes, budget, depth + 1, keys) for part in parts),
     )
 
 
-def _part(text: object, classes: Classes) -> tuple[Any] | None:
+def _part(text: object, classes: Classes, keys: Keys) -> tuple[Any] | None:
     """Return a value that is a text in the text, in a tuple; None where there is none that can be read."""
     if not isinstance(text, str) or len(text) > _VALUE_CHARS_MAX:
         return None
     try:
-        return (loads(text, classes),)
+        return (loads(text, classes, keys=keys),)
     except ValueError:
         return None
 

@@ -35,15 +35,40 @@ from ww.python.tags import (
 )
 
 # Keys whose hashes were made to collide take time that grows with the square of their number; others take 0.2 us each.
-_KEYS_AT_ONCE: Final = 4096
-_KEY_S_MAX: Final = 20e-6
+_KEYS_AT_ONCE: Final = 64
+_KEY_S_MAX: Final = 10e-6
 _KEYS_S_MAX: Final = 0.5
 _HEX: Final = re.compile(r"-?[1-9a-f][0-9a-f]*")
 _DECIMAL: Final = re.compile(r"-?(?:[0-9]+(?:\.[0-9]+)?(?:[Ee][+-][0-9]{1,19})?|Infinity|s?NaN[0-9]*)")
 _FLOATS: Final = {"nan": math.nan, "inf": math.inf, "-inf": -math.inf}
 
 
-def reader_of(classes: Classes, trust: bool) -> Callable[[dict[str, Any]], Any]:
+# Flags keep every value that was ever made of them.
+_FLAG_VALUES_MAX: Final = 100_000
+
+
+class Keys:
+    """The time that the keys of sets and dicts may take, of one text or of several that came together."""
+
+    def __init__(self) -> None:
+        self._left_s = _KEYS_S_MAX
+
+    def fill(self, empty: Any, add: Callable[[Any, list[Any]], None], entries: list[Any]) -> Any:
+        """Fill a set or a dict; raise ValueError where its keys are the same, or were chosen to make it slow."""
+        clock = getattr(time, "thread_time", time.perf_counter)
+        now_s = clock()
+        for start in range(0, len(entries), _KEYS_AT_ONCE):
+            some = entries[start : start + _KEYS_AT_ONCE]
+            add(empty, some)
+            began_s, now_s = now_s, clock()
+            self._left_s += len(some) * _KEY_S_MAX - (now_s - began_s)
+            if self._left_s < 0:
+                raise ValueError("the keys of a set or dict collide")
+        _expect(len(empty) == len(entries), "a set or dict has a key twice")
+        return empty
+
+
+def reader_of(classes: Classes, trust: bool, keys: Keys) -> Callable[[dict[str, Any]], Any]:
     """Return what JSON's decoder calls for each object of a text.
 
     classes: gives the class of a module and a qualified name. trust: whether to read pickles.
@@ -59,6 +84,8 @@ def reader_of(classes: Classes, trust: bool) -> Callable[[dict[str, Any]], Any]:
         try:
             if (plain := _READERS.get(tag)) is not None:
                 return plain(*parts)
+            if (keyed := _KEYED_READERS.get(tag)) is not None:
+                return keyed(keys, *parts)
             if (of_class := _CLASS_READERS.get(tag)) is not None:
                 return of_class(_find(classes, parts[0]), *parts[1:])
             if tag == "pickle" and trust:
@@ -186,46 +213,30 @@ def _read_array(code: str, item_bytes: int, text: str) -> "array.array[Any]":
     return values
 
 
-def _filled(empty: Any, add: Callable[[Any, list[Any]], None], entries: list[Any]) -> Any:
-    """Fill a set or a dict; raise ValueError where its keys are the same, or were chosen to make it slow."""
-    clock = getattr(time, "thread_time", time.perf_counter)
-    began_s = clock()
-    for start in range(0, len(entries), _KEYS_AT_ONCE):
-        add(empty, entries[start : start + _KEYS_AT_ONCE])
-        done = start + _KEYS_AT_ONCE
-        if clock() - began_s > _KEYS_S_MAX + done * _KEY_S_MAX:
-            raise ValueError("the keys of a set or dict collide")
-    _expect(len(empty) == len(entries), "a set or dict has a key twice")
-    return empty
+def _read_set(keys: Keys, *members: Any) -> set[Any]:
+    return keys.fill(set(), set.update, list(members))  # type: ignore[no-any-return]
 
 
-def _read_set(*members: Any) -> set[Any]:
-    return _filled(set(), set.update, list(members))  # type: ignore[no-any-return]
+def _read_frozenset(keys: Keys, *members: Any) -> frozenset[Any]:
+    return frozenset(_read_set(keys, *members))
 
 
-def _read_frozenset(*members: Any) -> frozenset[Any]:
-    return frozenset(_read_set(*members))
-
-
-def _fill_dict(empty: dict[Any, Any], flat: tuple[Any, ...]) -> Any:
+def _read_dict(keys: Keys, *flat: Any) -> dict[Any, Any]:
     _expect(len(flat) % 2 == 0, "a dict has a key without a value")
-    return _filled(empty, dict.update, list(zip(flat[::2], flat[1::2], strict=True)))
+    entries = list(zip(flat[::2], flat[1::2], strict=True))
+    return keys.fill({}, dict.update, entries)  # type: ignore[no-any-return]
 
 
-def _read_dict(*flat: Any) -> dict[Any, Any]:
-    return _fill_dict({}, flat)  # type: ignore[no-any-return]
+def _read_ordered(keys: Keys, *flat: Any) -> "collections.OrderedDict[Any, Any]":
+    return collections.OrderedDict(_read_dict(keys, *flat))
 
 
-def _read_ordered(*flat: Any) -> "collections.OrderedDict[Any, Any]":
-    return collections.OrderedDict(_read_dict(*flat))
+def _read_counter(keys: Keys, *flat: Any) -> "collections.Counter[Any]":
+    return collections.Counter(_read_dict(keys, *flat))
 
 
-def _read_counter(*flat: Any) -> "collections.Counter[Any]":
-    return collections.Counter(_read_dict(*flat))
-
-
-def _read_defaultdict(factory: str | None, *flat: Any) -> "collections.defaultdict[Any, Any]":
-    return collections.defaultdict(None if factory is None else FACTORIES[factory], _read_dict(*flat))
+def _read_defaultdict(keys: Keys, factory: str | None, *flat: Any) -> "collections.defaultdict[Any, Any]":
+    return collections.defaultdict(None if factory is None else FACTORIES[factory], _read_dict(keys, *flat))
 
 
 def _read_deque(length_max: int | None, *members: Any) -> "collections.deque[Any]":
@@ -267,6 +278,9 @@ def _read_enum(kind: Any, name: str) -> Any:
 
 def _read_flag(kind: Any, value: int) -> Any:
     _expect(issubclass(kind, enum.Flag) and type(value) is int, f"{kind.__name__} is no flag")
+    known = kind._value2member_map_
+    is_taken = value in known or (INT_MIN <= value <= INT_MAX and len(known) < _FLAG_VALUES_MAX)
+    _expect(is_taken, f"{kind.__name__} has no such value")
     return kind(value)
 
 
@@ -307,14 +321,16 @@ _READERS: Final[dict[str, Callable[..., Any]]] = {
     "timezone": _read_timezone,
     "array": _read_array,
     "tuple": _read_tuple,
+    "deque": _read_deque,
+    "ellipsis": _read_ellipsis,
+}
+_KEYED_READERS: Final[dict[str, Callable[..., Any]]] = {
     "set": _read_set,
     "frozenset": _read_frozenset,
     "dict": _read_dict,
     "OrderedDict": _read_ordered,
     "Counter": _read_counter,
     "defaultdict": _read_defaultdict,
-    "deque": _read_deque,
-    "ellipsis": _read_ellipsis,
 }
 _CLASS_READERS: Final[dict[str, Callable[..., Any]]] = {
     "enum": _read_enum,

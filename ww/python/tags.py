@@ -24,9 +24,10 @@ class Unsendable(TypeError):
 
 
 def is_made_of_fields(kind: type) -> bool:
-    """Return whether a dataclass is not something else too (a list, an exception) that its fields do not say."""
+    """Return whether a dataclass is not something else too (a list, an exception) that its fields do not say, and ends
+    without code of its own, which would be given what a stranger says."""
     new: Any = kind.__new__
-    return new is object.__new__
+    return new is object.__new__ and not hasattr(kind, "__del__")
 
 
 def is_names(fields: object) -> bool:

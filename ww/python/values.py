@@ -17,11 +17,11 @@ from collections.abc import Callable, Iterable
 from itertools import accumulate
 from typing import Any, Final, NoReturn
 
-from ww.python.reader import reader_of
+from ww.python.reader import Keys, reader_of
 from ww.python.tags import DEPTH_MAX, INT_MAX, INT_MIN, Classes, Unsendable
 from ww.python.writer import Writer
 
-__all__ = ["DEPTH_MAX", "Classes", "Unsendable", "dumps", "loads"]
+__all__ = ["DEPTH_MAX", "Classes", "Keys", "Unsendable", "dumps", "loads"]
 
 # A value takes two levels of JSON for each of its own: the object, and the list in it.
 _NESTING_MAX: Final = 2 * DEPTH_MAX + 8
@@ -60,11 +60,12 @@ def dumps(
     return _encode(value)
 
 
-def loads(text: str | bytes, classes: Classes, *, trust: bool = False) -> Any:
+def loads(text: str | bytes, classes: Classes, *, trust: bool = False, keys: Keys | None = None) -> Any:
     """Return the value of a text.
 
     classes: gives the dataclass, NamedTuple or Enum of a module and a qualified name, or None where it is not taken.
-    trust: whether to read pickles, which can run anything. Raises ValueError on what dumps does not write.
+    trust: whether to read pickles, which can run anything. keys: shared by texts that came together. Raises ValueError
+    on what dumps does not write.
     """
     try:
         if not isinstance(text, str):
@@ -73,7 +74,7 @@ def loads(text: str | bytes, classes: Classes, *, trust: bool = False) -> Any:
         if '"":' in text:
             if may_be_deep:
                 _check_nesting(text)
-            return _tagged_decoder(classes, trust).decode(text)
+            return _tagged_decoder(classes, trust, keys or Keys()).decode(text)
         value = _plain_decoder().decode(text)
         if may_be_deep:
             _check_depth(value)
@@ -148,9 +149,9 @@ def _plain_decoder() -> json.JSONDecoder:
     return _PLAIN if is_bounded else _PLAIN_UNLIMITED
 
 
-def _tagged_decoder(classes: Classes, trust: bool) -> json.JSONDecoder:
+def _tagged_decoder(classes: Classes, trust: bool, keys: Keys) -> json.JSONDecoder:
     return json.JSONDecoder(
-        object_hook=reader_of(classes, trust), parse_constant=_refuse_constant, parse_int=_parse_int
+        object_hook=reader_of(classes, trust, keys), parse_constant=_refuse_constant, parse_int=_parse_int
     )
 
 

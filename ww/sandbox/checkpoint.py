@@ -198,6 +198,9 @@ class Checkpoint:
 
     def apply(self, base: int) -> None:
         """Have the memory at base, which is as large, be the image: mapped, and nothing else."""
+        # What is copied back in one go has addresses of the memory that was there before.
+        self._forget_hot()
+        self._last = None
         self._extents, self._gaps = [(base, base + self.size)], []
         protection, flags = mmap.PROT_READ | mmap.PROT_WRITE, mmap.MAP_PRIVATE | _MAP_FIXED
         _check(_madvise(base, self.size, _MADV_DONTNEED))

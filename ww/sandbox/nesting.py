@@ -34,7 +34,7 @@ class Nesting:
         self._child = child
         self._last = 0
         """The ticket that was begun last."""
-        self._coming: tuple[int, str, list[bytes]] | None = None
+        self._coming: tuple[int, str, bytearray] | None = None
         """A ticket of which there is more to come."""
         self._under_way: dict[int, asyncio.Task[None]] = {}
         self._answers: dict[int, bytes] = {}
@@ -49,17 +49,17 @@ class Nesting:
             is_new = ticket > self._last and self._waits_for is None
             if not is_new or len(name.encode()) > NAME_BYTES_MAX or self._open >= TICKETS_MAX:
                 raise ChildDied(NONSENSE)
-            self._coming = ticket, name, []
+            self._coming = ticket, name, bytearray()
         elif ticket != self._coming[0] or name:
             raise ChildDied(NONSENSE)
-        pieces = self._coming[2]
-        pieces.append(data)
-        if not data or sum(map(len, pieces)) > request.TICKET_BYTES_MAX:
+        requests = self._coming[2]
+        requests += data
+        if not data or len(requests) > request.TICKET_BYTES_MAX:
             raise ChildDied(NONSENSE)
         if not said.isMore:
-            (ticket, name, pieces), self._coming = self._coming, None
+            (ticket, name, requests), self._coming = self._coming, None
             self._last = ticket
-            self._begin(ticket, name, b"".join(pieces))
+            self._begin(ticket, name, bytes(requests))
 
     @property
     def _open(self) -> int:
@@ -70,7 +70,10 @@ class Nesting:
         if not 0 < count <= request.REQUESTS_MAX:
             raise ChildDied(NONSENSE)
         if self._held_bytes + len(requests) > HELD_BYTES_MAX:
-            self._answers[ticket] = _refused(count, f"more than {HELD_BYTES_MAX} bytes of calls are under way")
+            # What a refusal takes is not asked of who is refused: a guest that waits for none of them is ended.
+            if self._held_bytes > 2 * HELD_BYTES_MAX:
+                raise ChildDied(NONSENSE)
+            self._keep(ticket, _refused(count, f"more than {HELD_BYTES_MAX} bytes of calls are under way"))
             return
         self._held_bytes += len(requests)
         self._under_way[ticket] = self._children.spawn(self._have_answered(ticket, name, requests, count))
@@ -89,11 +92,15 @@ class Nesting:
             return
         if self._held_bytes + len(answers) > HELD_BYTES_MAX or len(answers) > request.TICKET_BYTES_MAX:
             answers = _refused(count, f"the answers have {len(answers)} bytes, more than is kept for a run")
-        self._answers[ticket] = answers
-        self._held_bytes += len(answers)
+        self._keep(ticket, answers)
         if self._waits_for == ticket:
             self._go_on()
             self._answer(ticket)
+
+    def _keep(self, ticket: int, answers: bytes) -> None:
+        """Have answers there until they are waited for."""
+        self._answers[ticket] = answers
+        self._held_bytes += len(answers)
 
     def wait(self, ticket: int) -> None:
         """Note that the guest waits for a ticket, and answer it when there is an answer. ChildDied when it makes no

@@ -78,7 +78,10 @@ class Jobs:
 
     def _start(self, name: int, name_size: int, requests: int, requests_size: int) -> int:
         host = self._host
-        text = host.read(name, name_size, NAME_BYTES_MAX, "the name of a function").decode(errors="replace")
+        try:
+            text = host.read(name, name_size, NAME_BYTES_MAX, "the name of a function").decode()
+        except UnicodeDecodeError:
+            raise Ended("the name of a function is no UTF-8") from None
         data = host.read(requests, requests_size, request.TICKET_BYTES_MAX, "what calls are given")
         count = struct.unpack_from("<I", data)[0] if len(data) >= 4 else 0
         if not 0 < count <= request.REQUESTS_MAX:

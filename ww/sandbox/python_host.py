@@ -112,12 +112,15 @@ class Host:
         self.handles: dict[int, Any] = {}
         """What the guest has of its host, by the number that it has for it."""
         self._failed = False
+        self._gives = False
+        """Whether the guest makes room: it may call nothing meanwhile, or it could go on within itself for ever."""
         self._base = self._size = 0
         self._reallocs: dict[int, Function] = {}
 
     def enter(self, instance: Instance, handles: Mapping[int, Any]) -> None:
         """Serve an instance from now on, which has these handles."""
         self.instance, self.handles = instance, dict(handles)
+        self._gives = False
 
     # The guest's memory.
 
@@ -154,7 +157,9 @@ class Host:
             function = self.instance.function(realloc, 4, 1)
         except wasmtime.WasmtimeError:
             raise Ended("realloc is not there yet") from None
+        self._gives = True
         address, trap = function.within(0, 0, alignment, len(data))
+        self._gives = False
         if trap:
             raise Ended("", trap=trap)
         self.look()
@@ -214,6 +219,8 @@ class Host:
 
         def callback(env: Any, caller: Any, values: Any, count: int) -> int:
             try:
+                if self._gives:
+                    raise Ended("called while realloc makes room")
                 self.look()
                 # Integers of 32 bits lie in the lower half.
                 value = function(*[values[at].i64 & mask for at, mask in enumerate(masks)])
