@@ -156,7 +156,7 @@ def test_what_dies_of_it_is_replaced(cluster: Cluster, name: str) -> None:
     program.send(signal.SIGUSR1)
     assert program.stdout_line().strip() == "['5']"
     assert program.wait() == 0, program.log
-    assert f"the embedded {name} has ended and is replaced" in program.log
+    assert f"the embedded {name} has ended and is replaced: SIGKILL; it said last: " in program.log
     assert folders(cluster) == []
 
 

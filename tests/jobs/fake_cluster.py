@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from ww.client.answer import Result
-from ww.errors import NotFound
+from ww.errors import NotFound, UsageError
 from ww.jobs.dispatcher import Dispatcher
 from ww.jobs.runner import Runner
 from ww.python.failure import dumps_failure
@@ -31,6 +31,7 @@ class FakeClient:
         self.gate.set()
         self.error: Exception | None = None
         """What submitting raises."""
+        self.request_bytes_max = 1 << 20
         self.answer: Callable[[int, bytes], Result] = self.call
 
     async def upload(self, wasm: Path) -> str:
@@ -43,6 +44,10 @@ class FakeClient:
             raise self.error
         if not self.has_module:
             raise NotFound("no such module")
+        for number, run in enumerate(runs):
+            if len(run) > self.request_bytes_max:
+                where = f"tasks[{number}]." if len(runs) > 1 else ""
+                raise UsageError(f"{where}stdin: {len(run)} bytes, at most {self.request_bytes_max} are taken")
         self.tasks[fields["id"]] = {**fields, "runs": runs}
 
     async def run(self, module: str, **fields: Any) -> AsyncIterator[Result]:

@@ -17,12 +17,14 @@ from ww.errors import (
     BadResult,
     ClosedError,
     DeadlineExceeded,
+    NotSendable,
     OutOfFuel,
     OutOfMemory,
     PeerError,
     RunFailed,
     RunLost,
     Trapped,
+    UsageError,
 )
 
 
@@ -214,6 +216,31 @@ def test_a_lost_gateway_fails_all_who_wait(cluster: Any) -> None:
         with pytest.raises(PeerError, match="gateway is gone; the embedded gateway died"):
             future.result(10)
     assert len({id(future.exception()) for future in futures}) == 50
+
+
+def test_arguments_that_are_too_large_fail_their_own_call_alone(cluster: Any) -> None:
+    cluster.client.request_bytes_max = 1000
+    cluster.link.do(cluster.client.gate.clear)
+    values = [b"x" * size for size in (1, 2, 2000, 3, 3000, 4)]
+    first = cluster.submit(pieces.echo, (b"first",), {})
+    futures = [cluster.submit(pieces.echo, (value,), {}) for value in values]
+    alone = cluster.submit(pieces.add, (b"x" * 5000,), {})
+    cluster.link.do(cluster.client.gate.set)
+    assert first.result(10) == b"first"
+    for value, future in zip(values, futures, strict=True):
+        if len(value) < 1000:
+            assert future.result(10) == value
+        else:
+            with pytest.raises(NotSendable, match=r"the arguments of echo: \d+ bytes, at most 1000 are taken"):
+                future.result(10)
+    with pytest.raises(NotSendable, match="the arguments of add"):
+        alone.result(10)
+
+
+def test_a_gateway_that_says_nonsense_of_sizes_leaves_nobody_waiting(cluster: Any) -> None:
+    cluster.client.error = UsageError("tasks[0].stdin: 5 bytes, at most 999999999 are taken")
+    with pytest.raises(UsageError, match="at most 999999999"):
+        cluster.submit(pieces.square, (1,), {}).result(10)
 
 
 def test_a_stream_that_ends_early_leaves_nobody_waiting(cluster: Any) -> None:

@@ -1,8 +1,13 @@
 """The bar: what it says, where it is drawn, and the futures that come out of it."""
 
+import asyncio
 import concurrent.futures
 import io
+from typing import Any
 
+import pytest
+
+from ww.errors import UsageError
 from ww.jobs.progress import progress
 
 
@@ -58,3 +63,12 @@ def test_it_is_drawn_at_most_so_often() -> None:
     out = Terminal()
     list(progress(_ended(10_000), file=out))
     assert out.getvalue().count("\r") < 1000
+
+
+@pytest.mark.parametrize("make", [lambda: 3, lambda: asyncio.get_running_loop().create_future()])
+def test_what_would_never_end_here_is_refused(make: Any) -> None:
+    async def draw() -> None:
+        with pytest.raises(UsageError, match="futures: expected what remote_async or submit returned, not "):
+            progress([make()])
+
+    asyncio.run(draw())

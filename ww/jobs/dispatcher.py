@@ -8,6 +8,7 @@ for what is handed over. Must not know functions. The rules are in docs/python.m
 import asyncio
 import contextlib
 import copy
+import re
 import threading
 from collections import deque
 from collections.abc import Callable, Coroutine, Sequence
@@ -16,7 +17,7 @@ from typing import Any, Final
 
 from ww.client.aio import AsyncClient
 from ww.client.answer import Result
-from ww.errors import ClosedError, NotFound, PeerError, RunLost, UsageError, WwError
+from ww.errors import ClosedError, NotFound, NotSendable, PeerError, RunLost, UsageError, WwError
 from ww.jobs.call import Call, Target
 from ww.jobs.future import CancelledError
 from ww.jobs.link import Link, let_go
@@ -29,6 +30,8 @@ BYTES_MAX: Final = 32 << 20
 _ALONE_S: Final = 0.002
 # What is larger is read beside the loop.
 _LARGE_BYTES: Final = 1 << 20
+# What a gateway says of a call, alone or as one of a batch.
+_TOO_LARGE: Final = re.compile(r"(?:tasks\[\d+\]\.)?stdin: \d+ bytes, at most (\d{1,18}) are taken")
 _CANCEL_S: Final = 5.0
 _CANCEL_AGAIN_S: Final = 0.2
 
@@ -193,6 +196,7 @@ class Dispatcher:
             problem = ClosedError("the connection to the cluster was closed")
             let_go(error)
         except WwError as error:
+            self._refuse_large(client, group, str(error))
             said = self._problem()
             problem = PeerError(f"{error}; {said}") if said and isinstance(error, PeerError) else error
             let_go(error)
@@ -204,9 +208,28 @@ class Dispatcher:
             was_sent()
             self._groups.discard(group)
             for call in group.calls:
-                if not call.is_done:
-                    call.fail(_copy_of(problem))
-                call.group = None
+                if call.group is group:
+                    if not call.is_done:
+                        call.fail(_copy_of(problem))
+                    call.group = None
+
+    def _refuse_large(self, client: AsyncClient, group: _Group, refused: str) -> None:
+        """Fail the calls that are larger than the gateway takes; send those again that went beside them."""
+        found = _TOO_LARGE.fullmatch(refused)
+        large = [call for call in group.calls if found and len(call.request) > int(found[1])]
+        if not found or not large:
+            return
+        for call in large:
+            if not call.is_done:
+                said = f"{len(call.request)} bytes, at most {found[1]} are taken by the gateway (--stdin-max)"
+                call.fail(NotSendable(f"cannot send the arguments of {call.target.shown}: {said}"))
+        if not (others := [call for call in group.calls if not call.is_done]):
+            return
+        again = _Group(others)
+        self._groups.add(again)
+        for call in others:
+            call.group = again
+        again.following = self._spawn(self._follow(client, again, lambda: None))
 
     async def _do(self, client: AsyncClient, group: _Group, was_sent: Callable[[], None]) -> None:
         module = await self._uploaded(client)

@@ -11,6 +11,7 @@ import logging
 import os
 import selectors
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
@@ -105,13 +106,16 @@ class _Process:
         return True
 
     def last_words(self) -> str:
-        """Return the last line that it logged."""
+        """Return how it ended, where it has, and the last line that it logged."""
+        ended = self.popen.poll()
+        # What was killed says nothing of that: its last line is of another matter.
+        how = "" if ended is None else f"{_how(ended)}; it said last: "
         with contextlib.suppress(OSError), (self._folder / f"{self.name}.log").open("rb") as file:
             file.seek(max(0, file.seek(0, os.SEEK_END) - _LINE_BYTES_MAX))
             lines = [line.strip() for line in file.read().decode(errors="replace").splitlines() if line.strip()]
             if lines:
-                return "".join(c if c.isprintable() else " " for c in lines[-1])[:_DETAIL_MAX]
-        return "it said nothing"
+                return how + "".join(c if c.isprintable() else " " for c in lines[-1])[:_DETAIL_MAX]
+        return how + "nothing" if how else "it said nothing"
 
     def leave(self) -> bool:
         """Let go of its stdin: it ends, unless somebody else holds that too. Return whether it was held."""
@@ -128,6 +132,12 @@ class _Process:
                 self.popen.wait(_ENDS_WITHIN_S)
             if self.popen.stdout is not None:
                 self.popen.stdout.close()
+
+
+def _how(returncode: int) -> str:
+    with contextlib.suppress(ValueError):
+        return signal.Signals(-returncode).name
+    return f"exit code {returncode}"
 
 
 class _Nodes:

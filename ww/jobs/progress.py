@@ -11,6 +11,8 @@ import time
 from collections.abc import Callable, Iterable, Iterator
 from typing import Any, Final, TextIO, TypeVar
 
+from ww.errors import UsageError
+
 F = TypeVar("F", bound="concurrent.futures.Future[Any]")
 
 _EACH_S: Final = 0.1
@@ -29,6 +31,10 @@ def progress(
     of an iterator are taken all at once.
     """
     listed = list(futures)
+    for each in listed:
+        # Those of asyncio end in a loop, which would wait for who waits for them.
+        if not isinstance(each, concurrent.futures.Future):
+            raise UsageError(f"futures: expected what remote_async or submit returned, not {type(each).__name__}")
     show = _shower(file)
     line = _Line(total if total is not None else len(listed), label)
     return _drawn(listed, line, show)
