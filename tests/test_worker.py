@@ -532,6 +532,23 @@ async def test_a_slot_that_is_lent_is_offered_with_its_depth_and_is_no_slot_more
     assert await lending
 
 
+async def test_a_worker_that_stops_lets_what_runs_on_a_lent_slot_finish(gateway: Gateway) -> None:
+    worker: Worker = gateway.worker  # type: ignore[attr-defined]
+    goes_on = asyncio.Event()
+    worker.start(worker.lending.lend(1, goes_on))
+    await until(lambda: gateway.free == SLOTS + 1)
+    leases = [await gateway.lease() for _ in range(SLOTS + 1)]
+    runs = run(await gateway.program(leases.pop(), "spin"), 500, 0)
+    assert await runs.answer() == ([], False)
+    # The run that lent it has ended: this one was another worker's.
+    goes_on.set()
+    leases.clear()
+    await until(lambda: gateway.free == SLOTS)
+    worker.drain()
+    await until(lambda: gateway.free == 0 and gateway.goodbyes == 1)
+    assert (await runs.outcome()).result == 500
+
+
 async def test_a_slot_that_is_lent_is_withdrawn_when_the_run_goes_on(gateway: Gateway) -> None:
     goes_on = asyncio.Event()
     lending = asyncio.ensure_future(gateway.worker.lending.lend(1, goes_on))  # type: ignore[attr-defined]

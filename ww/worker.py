@@ -216,7 +216,7 @@ class Worker:
             return False
         if error is not None:
             log.warning("the gateway does not take an offer: %s", error)
-            await first_of(self.pause(), goes_on.wait())
+            await first_of(self._clock.sleep(_BACKOFF_MAX_S), goes_on.wait())
         # Not before: what was taken at the last moment is in use.
         await released.wait()
         return True
@@ -233,14 +233,19 @@ class Worker:
         except WwError:
             return
         busy = [task for slot, task in zip(slots, offering, strict=True) if slot.is_taken]
-        if not busy:
+        if not (busy or self._attempts):
             return
         log.info("stopping: slots in use: %d, waiting up to %g s", len(busy), self._config.grace_s)
-        finished = asyncio.ensure_future(asyncio.wait(busy))
+        finished = asyncio.ensure_future(self._finished(busy))
         try:
             await asyncio.wait((lost, finished), timeout=self._config.grace_s, return_when=asyncio.FIRST_COMPLETED)
         finally:
             finished.cancel()
+
+    async def _finished(self, busy: list[asyncio.Task[None]]) -> None:
+        """Wait for the slots in use, and those that were lent: what is on these may be for runs of other workers."""
+        while waiting := [*(task for task in busy if not task.done()), *self._attempts]:
+            await asyncio.wait(waiting)
 
     def _describe(self, info: Any) -> None:
         info.kind = "native"

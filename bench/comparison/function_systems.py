@@ -5,14 +5,13 @@ measures it needs them. The functions: work.py. Each has two processes that work
 """
 
 import contextlib
-import logging
 import os
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor, ProcessPoolExecutor
 from typing import Any, Final, Protocol
 
-from bench.comparison import ours
+from bench.comparison import ours, peers
 from bench.comparison.cases import SLOTS
 
 CHUNK: Final = 100
@@ -98,15 +97,9 @@ class _Ray:
 
 @contextlib.contextmanager
 def ray() -> Iterator[System]:
-    """Run a ray of two processors on this machine."""
-    os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
-    import ray as it
-
-    it.init(num_cpus=SLOTS, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
-    try:
+    """Run a ray."""
+    with peers.running_ray() as it:
         yield _Ray(it)
-    finally:
-        it.shutdown()
 
 
 class _Dask:
@@ -124,15 +117,8 @@ class _Dask:
 
 @contextlib.contextmanager
 def dask() -> Iterator[System]:
-    """Run a scheduler and two workers of one thread each."""
-    from distributed import Client, LocalCluster
-
-    with (
-        LocalCluster(
-            n_workers=SLOTS, threads_per_worker=1, processes=True, dashboard_address=None, silence_logs=logging.ERROR
-        ) as cluster,
-        Client(cluster) as client,
-    ):
+    """Run a dask."""
+    with peers.running_dask() as client:
         yield _Dask(client)
 
 

@@ -83,16 +83,23 @@ class _Ray:
 
 
 @contextlib.contextmanager
-def ray() -> Iterator[System]:
-    """Run a ray of two processors on this machine."""
+def running_ray() -> Iterator[Any]:
+    """Run a ray of two processors on this machine; give its module."""
     os.environ |= {"RAY_USAGE_STATS_ENABLED": "0", "RAY_ACCEL_ENV_VAR_OVERRIDE_ON_ZERO": "0"}
     import ray as it
 
     it.init(num_cpus=SLOTS, include_dashboard=False, log_to_driver=False, logging_level=logging.ERROR)
     try:
-        yield _Ray(it)
+        yield it
     finally:
         it.shutdown()
+
+
+@contextlib.contextmanager
+def ray() -> Iterator[System]:
+    """Run a ray."""
+    with running_ray() as it:
+        yield _Ray(it)
 
 
 class _Dask:
@@ -119,8 +126,8 @@ class _Dask:
 
 
 @contextlib.contextmanager
-def dask() -> Iterator[System]:
-    """Run a scheduler and two workers of one thread each."""
+def running_dask() -> Iterator[Any]:
+    """Run a scheduler of dask's and two workers of one thread each; give a client."""
     from distributed import Client, LocalCluster
 
     with (
@@ -129,6 +136,13 @@ def dask() -> Iterator[System]:
         ) as cluster,
         Client(cluster) as client,
     ):
+        yield client
+
+
+@contextlib.contextmanager
+def dask() -> Iterator[System]:
+    """Run a dask."""
+    with running_dask() as client:
         yield _Dask(client)
 
 

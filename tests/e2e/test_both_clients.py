@@ -26,7 +26,7 @@ def cluster(tmp_path_factory: pytest.TempPathFactory) -> Iterator[CleanCluster]:
 
 @pytest.fixture(scope="module")
 def gateway(cluster: CleanCluster) -> Gateway:
-    gateway = cluster.gateway()
+    gateway = cluster.gateway("--stdin-max", "1M")
     cluster.worker(gateway)
     return gateway
 

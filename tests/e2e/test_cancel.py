@@ -167,10 +167,10 @@ def test_an_unknown_task_cannot_be_cancelled(pair: tuple[Gateway, Worker]) -> No
 def test_a_scheduled_task_never_runs_once_it_is_cancelled(pair: tuple[Gateway, Worker]) -> None:
     gateway, _ = pair
     gateway.post(guest("noop"), id="later", start=1000, repeats=3)
-    # Due while the test still looks.
-    gateway.post(guest("noop"), id="soon", start=0.5, repeats=3)
     gateway.post(guest("noop"), id="between", delay=1000, repeats=3, input=7)
     wait_until(lambda: gateway.task("between")["runs"]["succeeded"] == 1, "its first run has ended")
+    # Due while the test still looks.
+    gateway.post(guest("noop"), id="soon", start=2, repeats=3)
     for id, succeeded in (("later", 0), ("soon", 0), ("between", 1)):
         task = cancel(gateway, id)
         assert (task["status"], task["next_run_at"]) == ("cancelled", None)
@@ -178,7 +178,7 @@ def test_a_scheduled_task_never_runs_once_it_is_cancelled(pair: tuple[Gateway, W
             succeeded, 3 - succeeded, 0,
         )  # fmt: skip
     before = {id: gateway.task(id) for id in ("later", "soon", "between")}
-    gateway.post(guest("noop"), id="after-soon", start=1)
+    gateway.post(guest("noop"), id="after-soon", start=2)
     assert gateway.ended("after-soon")["status"] == "succeeded"
     assert {id: gateway.task(id) for id in before} == before
     assert [result["run"] for result in before["between"]["results"]] == [0]

@@ -113,6 +113,12 @@ async def test_calls_go_no_deeper_than_the_gateway_lets_them(tmp_path: Path) -> 
         assert reasons(await run.call("m:g", b"")) == [("refused", why)]
 
 
+async def test_a_call_for_which_there_is_no_room_says_that_there_may_be_another_time(tmp_path: Path) -> None:
+    async with open_gateway(tmp_path, config={"tasks_max": 1}) as gateway:
+        _, run = await waiting_run(gateway)
+        assert reasons(await run.call("m:g", b"")) == [("overloaded", "1 tasks have not ended, the limit")]
+
+
 @pytest.mark.parametrize("how", ["ends", "is lost", "is cancelled", "drops its call"])
 async def test_what_a_run_called_is_cancelled_with_it(tmp_path: Path, how: str) -> None:
     async with open_gateway(tmp_path) as gateway:

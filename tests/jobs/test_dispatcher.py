@@ -2,6 +2,9 @@
 
 import asyncio
 import concurrent.futures
+import gc
+import threading
+import weakref
 from collections.abc import Iterator
 from typing import Any
 
@@ -224,6 +227,58 @@ def test_a_module_that_was_forgotten_is_sent_again(cluster: Any) -> None:
     cluster.client.has_module = False
     assert cluster.submit(pieces.square, (3,), {}).result(10) == 9
     assert cluster.client.uploads == 2
+
+
+class Held:
+    """Stands for a capability: where it is collected in another thread than its own, the program ends."""
+
+
+@pytest.mark.parametrize("how", ["cancelled", "failed"])
+def test_what_was_under_way_is_let_go_of_in_its_own_thread(cluster: Any, how: str) -> None:
+    gate, held, freed_by = cluster.link.do(asyncio.Event), [], []
+    stopped = threading.Event()
+
+    async def run(module: str, **fields: Any) -> Any:
+        mine, kept = Held(), []
+        held.append(weakref.ref(mine, lambda _: (freed_by.append(threading.get_ident()), stopped.set())))
+        try:
+            await gate.wait()
+            raise PeerError("it is gone")
+        except BaseException as error:
+            kept.append(error)  # a cycle: it, its traceback, this frame
+            raise
+        yield
+
+    cluster.client.run = run
+    gc.disable()
+    try:
+        future = cluster.submit(pieces.square, (3,), {})
+        cluster.link.do(lambda: None)
+        if how == "cancelled":
+            assert future.cancel()
+        else:
+            cluster.link.do(gate.set)
+            with pytest.raises(PeerError, match="it is gone"):
+                future.result(10)
+        assert stopped.wait(10)
+        assert freed_by == [cluster.link.thread.ident]
+    finally:
+        gc.enable()
+
+
+def test_a_result_goes_when_nobody_has_it(cluster: Any) -> None:
+    gc.disable()
+    try:
+        future = cluster.submit(pieces.square, (3,), {})
+        assert future.result(10) == 9
+        gone = threading.Event()
+        reference = weakref.ref(future, lambda _: gone.set())
+        cluster.link.do(lambda: None)
+        del future
+        assert gone.wait(10)
+        assert reference() is None
+    finally:
+        gc.enable()
 
 
 def test_closing_fails_what_waits(cluster: Any) -> None:

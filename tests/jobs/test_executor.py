@@ -49,6 +49,23 @@ def test_options_hold_for_plain_functions(fake: Any) -> None:
     assert task["duration_s"] == 7
     with pytest.raises(UsageError, match=r"^timeout_s"):
         Executor(job={"timeout_s": -1})
+    with pytest.raises(UsageError, match=r"^seconds: no option of a job"):
+        Executor(job={"seconds": 1})
+
+
+@pytest.mark.parametrize("kind", [KeyboardInterrupt, SystemExit])
+def test_an_interrupted_block_does_not_wait_for_its_calls(fake: Any, kind: type[BaseException]) -> None:
+    fake.link.do(fake.client.gate.clear)
+    futures = []
+
+    def block() -> None:
+        with Executor() as pool:
+            futures.append(pool.submit(pieces.square, 3))
+            raise kind
+
+    with pytest.raises(kind):
+        block()
+    assert futures[0].cancelled()
 
 
 def test_after_shutdown_nothing_is_taken(fake: Any) -> None:

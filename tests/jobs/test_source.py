@@ -1,5 +1,6 @@
 """What of a function travels, as the guest's own importer reads it: scripts, prompts, notebooks, closures, packages."""
 
+import base64
 import functools
 import io
 import json
@@ -274,6 +275,82 @@ def test_a_script_sends_what_its_job_uses(guest: Path, tmp_path: Path, how: str)
     found = json.loads(answers[-1][1:])
     assert found[3] == "__main__"
     assert "11" in json.dumps(found[0])
+
+
+WAYS = """
+    import contextlib, enum, functools, sys
+    from collections import namedtuple
+    import ww
+    __version__ = "1.2"
+    PAGE = "\x0c"
+    \x0c
+    if True: Colour = enum.Enum("Colour", "RED")
+    here = 1; Shade = enum.Enum("Shade", "DARK"); sys.argv.append("again")
+    Counter = namedtuple("Counter", "a b")
+
+    def plus(function):
+        def plused(n): return function(n) + 1
+        plused.__qualname__ = function.__qualname__
+        return plused
+
+    def added(n): return n
+    added = plus(added)
+
+    def cached(n): return n
+    cached = functools.lru_cache(cached)
+
+    @contextlib.contextmanager
+    def closing(n): yield n + 1
+
+    def plain(n): return n
+    granted = ww.job(trust=True)(plain)
+
+    def again(n): return n
+    again = ww.job(timeout_s=5)(again)
+
+    def work(n):
+        from . import late
+        import later
+        with closing(n) as more:
+            return [
+                __version__, PAGE, Colour.RED.name, Shade.DARK.name, Counter(1, 2)._asdict(), added(n), cached(n),
+                cached.cache_info().misses, late.N, later.N, more, repr(granted), granted._options, repr(again),
+            ]
+"""
+
+
+def test_a_script_may_be_written_in_any_way(guest: Path, tmp_path: Path) -> None:
+    (tmp_path / "ways").mkdir()
+    (tmp_path / "ways" / "__init__.py").write_text("")
+    (tmp_path / "ways" / "late.py").write_text("N = 3")
+    (tmp_path / "later.py").write_text("N = 4")
+    chain = "\n".join(f"def f{n}(a): return f{n + 1}(a)" for n in range(1000)) + "\ndef f1000(a): return a\n"
+    main = """
+        if __name__ == "__main__":
+            import base64
+            from ww.python.source import collect
+            collect([deep])
+            made = collect([work, granted, again])
+            request = made.write_call((2,), {}, "it", trust=False)
+            print(made.name_of(granted), made.name_of(again))
+            print(base64.b64encode(request).decode(), base64.b64encode(made.content).decode())
+    """
+    text = "\n".join([textwrap.dedent(WAYS), chain, "def deep(): return f0", textwrap.dedent(main)])
+    (tmp_path / "ways" / "script.py").write_text(text)
+    path = f"{tmp_path}:{Path(__file__).parents[2]}"
+    done = subprocess.run(
+        [sys.executable, "-m", "ways.script"], capture_output=True, timeout=50, check=False, env={"PYTHONPATH": path}
+    )
+    assert done.returncode == 0, done.stderr.decode()
+    named, sent = done.stdout.decode().splitlines()
+    assert named == "__main__:plain __main__:again"
+    request, code = map(base64.b64decode, sent.split())
+    answer = guest_process.answers(guest, "__main__:work", code, [request])[-1]
+    assert value(answer) == [
+        "1.2", "\x0c", "RED", "DARK", {"a": 1, "b": 2}, 3, 2, 1, 3, 4, 3,
+        # Each by the name that it is granted by.
+        "<job __main__:plain>", {"trust": True}, "<job __main__:again>",
+    ]  # fmt: skip
 
 
 def test_a_program_that_came_through_a_pipe_is_refused_by_name() -> None:

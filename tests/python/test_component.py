@@ -61,9 +61,8 @@ class Functions:
     async def result(self, name: str, *args: Any, calls: Any = None, **limits: Any) -> Result:
         """Return what a run of a function of SOURCE left."""
         invocation = Invocation(
-            args=(f"sent:{name}", "sent:square"), stdin=write_call(args, {}),
-            code=zipped({"sent.py": limits.pop("source", SOURCE)}),
-            env=limits.pop("env", ()),
+            args=(f"sent:{name}", "sent:square"), stdin=write_call(args, {}), env=limits.pop("env", ()),
+            code=limits.pop("code", None) or zipped({"sent.py": SOURCE}),
         )  # fmt: skip
         given = RunLimits(**{"duration_s": 30.0, "memory_bytes": 128 << 20, "output_bytes": 1 << 20} | limits)
         return await self._pool.run(self._digest, invocation, given, calls)
@@ -98,19 +97,32 @@ async def test_calls_begin_from_the_same_state_but_random_numbers_and_environmen
 
 
 @pytest.mark.parametrize(
-    ("module", "drawn"),
+    ("files", "about"),
     [
-        ("statistics", "statistics.NormalDist().samples(3)"),
-        ("uuid", "uuid.uuid1().clock_seq"),
-        ("email.utils", "email.utils.make_msgid().split('.')[2]"),
+        ({"sent.py": "import statistics\ndef draw(): return statistics.NormalDist().samples(3)"}, {}),
+        ({"sent.py": "import uuid\ndef draw(): return uuid.uuid6().hex[20:]"}, {}),
+        ({"sent.py": "from email.utils import make_msgid\ndef draw(): return make_msgid(domain='x')"}, {}),
+        # Of a script: the import is no source.
+        (
+            {".ww/0.py": "def draw(): return g(0, 1)\n"},
+            {
+                "spaces": {
+                    "sent": [
+                        {"from": "g", "module": "random", "qualname": "gauss"},
+                        {"source": ".ww/0.py", "file": "script.py", "line": 1},
+                    ]
+                }
+            },
+        ),
     ],
 )
-async def test_modules_that_draw_random_numbers_draw_others_in_each_call(
-    functions: Functions, module: str, drawn: str
+async def test_whoever_takes_random_numbers_gets_its_own(
+    functions: Functions, files: dict[str, str | bytes], about: dict[str, Any]
 ) -> None:
-    source = f"import {module}\ndef draw(): return {drawn}\n"
-    # Two processes may load it, each with numbers of its own.
-    assert len({str(await functions("draw", source=source)) for _ in range(4)}) > 2
+    code = zipped(files, **about)
+    first, second = [await functions("draw", code=code) for _ in range(2)]
+    assert not isinstance(first, Failure)
+    assert first != second
 
 
 async def test_deep_recursion_is_an_exception_and_no_trap(functions: Functions) -> None:

@@ -114,6 +114,7 @@ async def test_memory_is_limited(sandbox: PythonSandbox) -> None:
     assert result.reason == "memory"
     result = await sandbox.run("1", memory_bytes=5 * MIB)
     assert result.reason == "memory", result.detail
+    assert result.detail.startswith("Python alone takes ")
 
 
 async def test_fuel_is_counted_for_the_call_alone(sandbox: PythonSandbox) -> None:

@@ -252,3 +252,5 @@ async def ask(promise: Any, timeout_s: float, hearing: Hearing | None = None) ->
             return await call(promise)
     except TimeoutError:
         raise PeerError(f"the gateway does not answer: nothing came within {timeout_s:g} s") from None
+    finally:
+        del promise  # see rpc.errors.call

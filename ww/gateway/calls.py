@@ -14,7 +14,7 @@ from typing import Any, Final, Protocol, cast
 
 from ww import schema
 from ww.caps.blob import BytesBlobServer, fetch
-from ww.errors import ClosedError, NotFound, StoreError, UsageError, WwError
+from ww.errors import ClosedError, NotFound, Overloaded, StoreError, UsageError, WwError
 from ww.gateway.inputs import InputsWriter
 from ww.gateway.modules import ModuleStore
 from ww.gateway.spec import Grant, RunResult, RunState, Spec
@@ -229,7 +229,9 @@ class CallsServer(schema.worker.Calls.Server):  # type: ignore[misc]
                 answers = await self._nesting.run(spec, requests)
         except WwError as error:
             await self._nesting.unless_stopping()
-            answers = [ended("refused", str(error))] * len(requests)
+            # What may go another time is not what may never.
+            reason = "overloaded" if isinstance(error, Overloaded | StoreError) else "refused"
+            answers = [ended(reason, str(error))] * len(requests)
         return write_answers(answers)
 
     def _spec_of(self, name: str, request_bytes: int) -> Spec:

@@ -19,7 +19,7 @@ from ww.client.answer import Result
 from ww.errors import ClosedError, NotFound, PeerError, RunLost, UsageError, WwError
 from ww.jobs.call import Call, Target
 from ww.jobs.future import CancelledError
-from ww.jobs.link import Link
+from ww.jobs.link import Link, let_go
 from ww.python.outcome import Ended
 from ww.uuid7 import uuid7
 
@@ -188,20 +188,25 @@ class Dispatcher:
         problem: BaseException = RunLost("the task ended, and said nothing of this run")
         try:
             await self._do(client, group, was_sent)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
+            # Not raised again: whoever has the future would have the task, and with it all that was under way.
             problem = ClosedError("the connection to the cluster was closed")
-            raise
+            let_go(error)
         except WwError as error:
             said = self._problem()
             problem = PeerError(f"{error}; {said}") if said and isinstance(error, PeerError) else error
+            let_go(error)
         except Exception as error:
             problem = PeerError(f"the cluster cannot be used: {type(error).__name__}: {error}"[:300])
+            let_go(error)
         finally:
+            group.following = None
             was_sent()
             self._groups.discard(group)
             for call in group.calls:
                 if not call.is_done:
                     call.fail(_copy_of(problem))
+                call.group = None
 
     async def _do(self, client: AsyncClient, group: _Group, was_sent: Callable[[], None]) -> None:
         module = await self._uploaded(client)

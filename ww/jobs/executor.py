@@ -11,7 +11,7 @@ from ww.jobs.call import Call
 from ww.jobs.cluster import Cluster, as_job
 from ww.jobs.future import JobFuture
 from ww.jobs.job import Job
-from ww.jobs.options import JobOptions
+from ww.jobs.job import job as make_job
 from ww.jobs.runner import Runner
 
 P = ParamSpec("P")
@@ -27,7 +27,7 @@ class Executor(concurrent.futures.Executor):
         target and settings: see ww.connect. job: options of ww.job for functions that are none.
         """
         self._options = dict(job or {})
-        JobOptions(**self._options)
+        make_job(**self._options)
         self._cluster = Cluster(target, **settings)
         self._runner = _Noting(self._cluster, self._keep)
         self._lock = threading.RLock()
@@ -68,6 +68,13 @@ class Executor(concurrent.futures.Executor):
             self._cluster.close()
         else:
             self._close_if_idle()
+
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: types.TracebackType | None
+    ) -> bool | None:
+        """Shut down, and wait; whoever is to end (ctrl-C, sys.exit) does not wait for calls that take minutes."""
+        self.shutdown(cancel_futures=kind is not None and not issubclass(kind, Exception))
+        return None
 
     def _job(self, function: Callable[..., R]) -> Job[..., R]:
         if isinstance(function, Job):

@@ -67,8 +67,9 @@ class JobFuture(concurrent.futures.Future[R], Generic[R]):
         # What waits for several futures hears it from this.
         if not self._is_notified():
             self.set_running_or_notify_cancel()
-        if self._tell is not None and os.getpid() == self._pid:
-            self._tell(self)
+        tell, self._tell = self._tell, None
+        if tell is not None and os.getpid() == self._pid:
+            tell(self)
         return True
 
     def __await__(self) -> Generator[Any, None, R]:
@@ -92,6 +93,8 @@ class JobFuture(concurrent.futures.Future[R], Generic[R]):
     def settle(self, value: R | object = _NOTHING, error: BaseException | None = None, printed: bytes = b"") -> None:
         """Set how it ended, unless it has; an error that says it was cancelled cancels it."""
         self._printed = printed
+        # It holds the call, which holds this: results are to go when nobody has them, and not with the next collection.
+        self._tell = None
         try:
             if isinstance(error, CancelledError):
                 super().cancel()

@@ -10,6 +10,7 @@ import contextlib
 import importlib
 import os
 import threading
+import traceback
 import weakref
 from collections.abc import Callable, Coroutine
 from typing import Any, Final, Protocol, TypeVar
@@ -42,6 +43,22 @@ def open_link(target: str, **settings: Any) -> Link:
     assert isinstance(client, importlib.import_module("ww.client.native").NativeClient)
     link: Link = client
     return link
+
+
+def let_go(error: BaseException) -> None:
+    """Have an error that ended in the link's thread hold nothing of what was under way there.
+
+    Its frames hold capabilities, and Python's garbage collector runs in any thread: where it finds one in another
+    thread than its own, the program is aborted.
+    """
+    left, seen = [error], set()
+    while left:
+        each = left.pop()
+        if id(each) not in seen:
+            seen.add(id(each))
+            left += filter(None, (each.__context__, each.__cause__))
+            traceback.clear_frames(each.__traceback__)
+            each.__traceback__ = each.__context__ = each.__cause__ = None
 
 
 class _HttpLink:

@@ -11,7 +11,7 @@ import sys
 import threading
 import types
 import zipfile
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from itertools import chain
 from typing import Any, Final
 
@@ -26,6 +26,10 @@ MODULES_MAX: Final = 2_000
 NAMES_MAX: Final = 10_000
 _EPOCH: Final = (1980, 1, 1, 0, 0, 0)
 _MISSING: Final = object()
+# What the guest's own namespaces have.
+_OF_IMPORT: Final = frozenset({
+    "__annotations__", "__builtins__", "__cached__", "__file__", "__loader__", "__name__", "__package__", "__spec__",
+})  # fmt: skip
 _FIXED: Final = (int, float, complex, str, bytes, bool, type(None), type, types.FunctionType, types.ModuleType)
 # inspect and linecache are not made for threads, and functions are seldom collected.
 lock: Final = threading.RLock()
@@ -153,6 +157,7 @@ class Collector:
             said["module"] = module
         else:
             said["space"] = self._take(names, chain(*definition.globals_of(code)))
+            self._take_imports(self._spaces[id(names)], found.text)
         said |= {"source": self._entry(found.text.encode(), "py"), "file": found.file, "line": found.line}
         said["self"], said["cells"] = [], {}
         for name, cell in zip(code.co_freevars, function.__closure__ or (), strict=True):
@@ -246,19 +251,34 @@ class Collector:
 
     def _add(self, space: _Space, name: str) -> None:
         """Take one global name, behind what it needs when it is defined and before what it needs when it is called."""
+        # Not by recursion: a chain of functions may be longer than Python's stack.
+        waiting = [self._added(space, name)]
+        while waiting:
+            needed = next(waiting[-1], None)
+            if needed is None:
+                waiting.pop()
+            else:
+                waiting.append(self._added(space, needed))
+
+    def _added(self, space: _Space, name: str) -> Iterator[str]:
+        """Take a name, and yield each that has to be taken at that point."""
         if name in space.taken:
             return
         value = space.names.get(name, _MISSING)
         self._seen.append((space.names, name, value))
-        if value is _MISSING or (name.startswith("__") and name.endswith("__")):
+        if value is _MISSING or name in _OF_IMPORT:
             return  # a builtin, or nothing: the guest says so
         space.taken.add(name)
         if len(space.taken) > NAMES_MAX:
             raise NotSendable(f"cannot send {name}: more than {NAMES_MAX} names are used")
         if isinstance(value, types.ModuleType):
             self._add_module(space, name, value)
-        elif not self._add_elsewhere(space, name, value) and not self._add_source(space, name, value):
-            self._add_value(space, name, value)
+        elif not self._add_elsewhere(space, name, value):
+            if found := self._sources(space, name, value):
+                for each in found:
+                    yield from self._add_text(space, each)
+            else:
+                self._add_value(space, name, value)
 
     def _add_module(self, space: _Space, name: str, value: types.ModuleType) -> None:
         space.steps.append({"import": name, "module": value.__name__})
@@ -299,45 +319,52 @@ class Collector:
         self.module(module)
         return True
 
-    def _add_source(self, space: _Space, name: str, value: Any) -> bool:
-        """Take what is defined here: a function, a class, what a decorator made of them."""
+    def _sources(self, space: _Space, name: str, value: Any) -> list[Definition]:
+        """Return the source of what is defined here: a function, a class, what a decorator made of them."""
         function = function_of(value)
         if getattr(function, "__module__", None) != space.names.get("__name__"):
-            return False
+            return []
         qualname = getattr(function, "__qualname__", None)
         is_function = isinstance(function, types.FunctionType)
         if not isinstance(function, type) and (qualname != name or not callable(function)):
-            return False
+            return []
         if is_job(value) and qualname != name:
-            return False
-        found = definition.of_name(name, space.names, _code_of(function))
-        if found is None:
-            if is_function:
-                return False
+            return []
+        is_wrapped = is_job(value) or not is_function or hasattr(function, "__wrapped__")
+        found = definition.of_name(name, space.names, _code_of(function, space.names), is_wrapped=is_wrapped)
+        if not found and not is_function:
             raise NotSendable(f"cannot send {name}: its source is not there")
-        self._add_text(space, found)
-        return True
+        return found
 
-    def _add_text(self, space: _Space, found: Definition) -> None:
+    def _add_text(self, space: _Space, found: Definition) -> Iterator[str]:
         padded = "\n" * (found.line - 1) + found.text
         now, later = definition.globals_of(compile(padded, found.file, "exec", dont_inherit=True))
-        for each in now:
-            self._add(space, each)
+        yield from now
         path = self._entry(found.text.encode(), "py")
         space.steps.append({"source": path, "file": found.file, "line": found.line})
-        for each in later:
-            self._add(space, each)
+        self._take_imports(space, found.text)
+        yield from later
+
+    def _take_imports(self, space: _Space, text: str) -> None:
+        """Take the local modules that functions of a space import themselves."""
+        package = space.names.get("__package__") or ""
+        tree = definition.parse(text)
+        for module in local.imports_in(tree, package):
+            self.module(module)
+        if package and "__package__" not in space.taken and any(_is_relative(node) for node in ast.walk(tree)):
+            space.taken.add("__package__")
+            self.module(package)
+            self._add_value(space, "__package__", package)
 
     def _add_value(self, space: _Space, name: str, value: Any) -> None:
-        function = function_of(value)
-        if isinstance(function, types.FunctionType) and function.__globals__ is space.names:
-            key = self._unnamed(function)
-        elif is_job(value):
-            key = self.name_of(function)
         if is_job(value):
-            space.steps.append({"job": name, "key": key, "options": {}})
-        elif isinstance(function, types.FunctionType):
-            space.steps.append({"function": name, "key": key})
+            function = function_of(value)
+            is_itself = getattr(function, "__globals__", None) is space.names and function.__qualname__ == name
+            # By the name that it is granted by; its own it has not, where no source gives it that.
+            key = self._unnamed(function) if is_itself else self.name_of(function)
+            space.steps.append({"job": name, "key": key, "options": _options_of(value)})
+        elif isinstance(value, types.FunctionType) and value.__globals__ is space.names:
+            space.steps.append({"function": name, "key": self._unnamed(value)})
         else:
             path = self._pickle(value, f"{name}, which is used")
             space.steps.append({"value": name, "pickle": path})
@@ -346,7 +373,7 @@ class Collector:
 
     def _persistent_id(self, value: Any) -> object:
         if is_job(value):
-            return ("job", self.name_of(function_of(value)), {})
+            return ("job", self.name_of(function_of(value)), _options_of(value))
         if isinstance(value, types.FunctionType) and _found(value.__module__, value.__qualname__) is not value:
             return ("function", self.name_of(value))
         if isinstance(value, types.ModuleType):
@@ -418,25 +445,31 @@ def _is_whole(module: str, names: dict[str, Any]) -> bool:
     return module != "__main__" and found is not None and vars(found) is names and local.spec_of(module) is not None
 
 
-def _code_of(value: Any) -> types.CodeType | None:
+def _code_of(value: Any, names: dict[str, Any]) -> types.CodeType | None:
     """Return the code of a function, of what it wraps, or of a method that a class defines itself."""
     for _ in range(20):
-        if isinstance(code := getattr(value, "__code__", None), types.CodeType):
-            return code
         if not hasattr(value, "__wrapped__"):
             break
         value = value.__wrapped__
     if isinstance(value, type):
-        for each in vars(value).values():
-            # Not one that dataclass or another made.
-            code = getattr(each, "__code__", None)
-            if (
-                isinstance(code, types.CodeType)
-                and each.__qualname__ == f"{value.__qualname__}.{code.co_name}"
-                and definition.text_of(code.co_filename)
-            ):
-                return code
+        # Not one that dataclass, namedtuple or another made.
+        own = [each for each in vars(value).values() if isinstance(each, types.FunctionType)]
+        own = [each for each in own if each.__qualname__ == f"{value.__qualname__}.{each.__code__.co_name}"]
+    else:
+        own = [value] if isinstance(value, types.FunctionType) else []
+    for each in own:
+        if each.__globals__ is names and definition.text_of(each.__code__.co_filename):
+            return each.__code__
     return None
+
+
+def _options_of(job: Any) -> dict[str, Any]:
+    """Return what of a job's options counts where it calls others."""
+    return {"trust": True} if getattr(getattr(job, "options", None), "trust", False) else {}
+
+
+def _is_relative(node: ast.AST) -> bool:
+    return isinstance(node, ast.ImportFrom) and node.level > 0
 
 
 def _why_without_source(code: types.CodeType) -> str:

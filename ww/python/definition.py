@@ -12,6 +12,7 @@ import functools
 import inspect
 import linecache
 import os
+import re
 import stat
 import sys
 import types
@@ -24,6 +25,7 @@ _PARSE_AGAIN: Final = 20
 _Function = ast.FunctionDef | ast.AsyncFunctionDef
 # What only code at the top asks for by this instruction; in functions it is LOAD_GLOBAL.
 _LOADS: Final = frozenset({"LOAD_GLOBAL", "LOAD_NAME", "LOAD_FROM_DICT_OR_GLOBALS"})
+_NEWLINE: Final = re.compile("\r\n|\r|\n")
 _INLINE: Final = frozenset({"<listcomp>", "<setcomp>", "<dictcomp>", "<genexpr>"})
 
 
@@ -170,10 +172,14 @@ def _closest(found: list[ast.Lambda], code: types.CodeType) -> list[ast.Lambda]:
     return sorted((node for node in found if holds(node)), key=size)[:1]
 
 
-def of_name(name: str, space: dict[str, Any], code: types.CodeType | None = None) -> Definition | None:
-    """Return the statement that gives a global name of a script, notebook or prompt what it has: the last one.
+def of_name(
+    name: str, space: dict[str, Any], code: types.CodeType | None = None, *, is_wrapped: bool = True
+) -> list[Definition]:
+    """Return what gives a global name of a script, notebook or prompt what it has: the last statement that binds it.
 
-    code is the function's or that of a method of the class, where it has one: it says which text and which of several.
+    Before it stand those that it builds on: `f = cache(f)` is nothing without `def f`. code is the function's or that
+    of a method of the class, where it has one: it says which text and which of several. is_wrapped: it may be what
+    later statements made of that function.
     """
     texts = texts_of_space(space)
     if code is not None and (text := text_of(code.co_filename, space)):
@@ -182,17 +188,36 @@ def of_name(name: str, space: dict[str, Any], code: types.CodeType | None = None
         if (tree := _tree(text)) is None:
             continue
         found = [node for node in _at_top(tree.body) if name in _bound(node)]
+        if not found:
+            continue
+        last = first = len(found) - 1
         if code is not None and file == code.co_filename:
             line = code.co_firstlineno
-            found = [node for node in found if first_line(node) <= line <= (node.end_lineno or 0)] or found
-        if found:
-            node = found[-1]
-            lines = _lines(text, first_line(node), node)
-            line = first_line(node)
-            if node.col_offset:
-                lines, line = ["if True:\n", *lines], line - 1
-            return _with_futures(Definition("".join(lines), shown(file), line), tree, 0)
-    return None
+            here = [at for at, node in enumerate(found) if first_line(node) <= line <= (node.end_lineno or 0)]
+            last = first = here[-1] if here else last
+            while is_wrapped and last + 1 < len(found) and _reads(found[last + 1], name):
+                last += 1
+        while first > 0 and _reads(found[first], name):
+            first -= 1
+        return [_with_futures(_statement(text, node, file), tree, 0) for node in found[first : last + 1]]
+    return []
+
+
+def _reads(node: ast.stmt, name: str) -> bool:
+    """Whether an assignment to a name begins with what the name had before."""
+    value = node.value if isinstance(node, ast.Assign | ast.AnnAssign) else None
+    return value is not None and any(isinstance(each, ast.Name) and each.id == name for each in ast.walk(value))
+
+
+def _statement(text: str, node: ast.stmt, file: str) -> Definition:
+    line = first_line(node)
+    if not isinstance(node, _Function | ast.ClassDef):
+        # Other statements may stand in its lines.
+        return Definition((ast.get_source_segment(text, node) or "") + "\n", shown(file), line)
+    lines = _lines(text, line, node)
+    if node.col_offset:
+        lines, line = ["if True:\n", *lines], line - 1
+    return Definition("".join(lines), shown(file), line)
 
 
 def _at_top(body: list[ast.stmt]) -> Iterator[ast.stmt]:
@@ -214,10 +239,8 @@ def _bound(node: ast.stmt) -> set[str]:
 
 
 def _lines(text: str, first: int, node: ast.stmt) -> list[str]:
-    lines = text.splitlines(keepends=True)[first - 1 : node.end_lineno]
-    if lines and not lines[-1].endswith("\n"):
-        lines[-1] += "\n"
-    return lines
+    # Not splitlines, for which a form feed and others end a line too.
+    return [line + "\n" for line in _NEWLINE.split(text)[first - 1 : node.end_lineno]]
 
 
 def _with_futures(found: Definition, tree: ast.Module, flags: int) -> Definition:

@@ -127,7 +127,11 @@ def imports_of(found: Found, name: str) -> Iterator[str]:
         tree = parse(found.text)
     except (SyntaxError, ValueError, RecursionError) as error:
         raise NotSendable(f"cannot send the module {name}: its source is no Python: {error}"[:300]) from None
-    package = name if found.path.endswith("/__init__.py") else name.rpartition(".")[0]
+    return imports_in(tree, name if found.path.endswith("/__init__.py") else name.rpartition(".")[0])
+
+
+def imports_in(tree: ast.Module, package: str) -> Iterator[str]:
+    """Yield the same of code in a package, or in none."""
     for node in ast.walk(tree):
         if isinstance(node, ast.Import):
             for alias in node.names:

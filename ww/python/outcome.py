@@ -15,6 +15,7 @@ from ww.errors import (
     NotGranted,
     OutOfFuel,
     OutOfMemory,
+    Overloaded,
     RunFailed,
     RunLost,
     Trapped,
@@ -32,7 +33,7 @@ class Ended:
     """A run's end, wherever it ran."""
 
     reason: str
-    """ok, or one of schema/worker.capnp's reasons; cancelled."""
+    """ok, or one of schema/worker.capnp's reasons; cancelled; refused or overloaded, of what did not begin."""
     detail: str = ""
     exit_code: int | None = None
     body: bytes = b""
@@ -84,6 +85,8 @@ def error_of(ended: Ended, name: str) -> WwError | CancelledError:
         return CancelledError()
     if ended.reason == "refused":
         return NotGranted(f"{name}: {detail or 'it is not granted'}")
+    if ended.reason == "overloaded":
+        return Overloaded(f"{name}: {detail or 'the cluster takes no more for now'}")
     if ended.reason in ("ok", "exit"):
         if "the result has" in detail:
             return BadResult(f"{name}: {detail}: see output of its job")

@@ -104,3 +104,6 @@ async def call(promise: Awaitable[Any]) -> Any:
         return await promise
     except (capnp.KjException, AttributeError) as error:
         raise decode(error) from None
+    finally:
+        # An error's frames hold what is left in them, and may be collected in another thread, which ends the program.
+        del promise

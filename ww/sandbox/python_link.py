@@ -135,29 +135,26 @@ class Function:
 
     def __call__(self, *arguments: int) -> int:
         """Call it; i32 are unsigned here. Raises Trap or WasmtimeError."""
-        given, at = self._given, _OF_WORD
-        for argument in arguments:
-            given[at] = argument
-            at += _VALUE_WORDS
-        error = _func_call(
-            self._context, self._at, self._given_at, self._count, self._returned_at, self._results,
-            ctypes.byref(self._trap),
-        )  # fmt: skip
+        error = self._call(arguments)
         if error or self._trap:
             _raise(error, self._trap)
         return int(self._returned[0].of.i32) & _MASK if self._results else 0
 
-    def within(self, *arguments: int) -> tuple[int, int]:
-        """Call it from within a function of the host: return its result, and the address of the trap that it ended in,
-        which is the caller's to give to wasmtime, or 0."""
+    def _call(self, arguments: Sequence[int]) -> int | None:
         given, at = self._given, _OF_WORD
         for argument in arguments:
             given[at] = argument
             at += _VALUE_WORDS
-        error = _func_call(
+        error: int | None = _func_call(
             self._context, self._at, self._given_at, self._count, self._returned_at, self._results,
             ctypes.byref(self._trap),
         )  # fmt: skip
+        return error
+
+    def within(self, *arguments: int) -> tuple[int, int]:
+        """Call it from within a function of the host: return its result, and the address of the trap that it ended in,
+        which is the caller's to give to wasmtime, or 0."""
+        error = self._call(arguments)
         if error:
             ffi.wasmtime_error_delete(ctypes.cast(error, ctypes.POINTER(ffi.wasmtime_error_t)))
             return 0, make_trap(b"a function of the guest cannot be called")

@@ -9,6 +9,7 @@ and python_calls.py say. Source: ww/python/world.wit.
 import ctypes
 import hashlib
 import json
+import re
 import struct
 import time
 from collections.abc import Callable, Sequence
@@ -34,6 +35,7 @@ _DETAIL_CHARS_MAX: Final = 200
 # Of a failure, more is not looked at to say what it is in one line.
 _FAILURE_BYTES_MAX: Final = 1 << 20
 _MEMORY_TEXTS: Final = ("exceeds memory limits", "memory minimum size", "minimum size", "resource limit exceeded")
+_PAGES: Final = re.compile(r"memory minimum size of (\d+) pages exceeds")
 _LIFTS: Final = {"load": 6, "call": 2}
 _LATE: Final = {
     "deadline": "loading it took longer than it may",
@@ -254,6 +256,8 @@ class PythonKind:
         if not isinstance(error, wasmtime.Trap):
             reason = "trap"
             if is_starting:
+                if pages := _PAGES.search(str(error)):
+                    raise GuestFault("memory", f"Python alone takes {int(pages[1]) * PAGE_BYTES} bytes") from None
                 reason = "memory" if any(text in str(error) for text in _MEMORY_TEXTS) else "compile"
             raise GuestFault(reason, one_line(error)) from None
         kind = error.trap_code

@@ -11,6 +11,7 @@ import importlib.util
 import inspect
 import io
 import linecache
+import re
 import sys
 import types
 import zipfile
@@ -45,10 +46,9 @@ class Sources:
         """Return an entry."""
         return self.archive.read(name)
 
-    def mention(self, words: Sequence[bytes]) -> bool:
-        """Return whether one of some words is in any source or pickle."""
-        texts = map(self.read, (name for name in self.names if name.endswith((".py", ".pickle"))))
-        return any(word in text for text in texts for word in words)
+    def mention(self, words: re.Pattern[bytes]) -> bool:
+        """Return whether a word is anywhere in it."""
+        return any(words.search(self.read(name)) for name in self.names)
 
     def compile(self, text: str, file: str, line: int = 1) -> types.CodeType:
         """Compile a text whose first line is that line of a file, and have tracebacks show it."""

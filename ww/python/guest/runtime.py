@@ -7,6 +7,7 @@ an exception is an answer too: nothing but a trap leaves the guest otherwise.
 import asyncio
 import inspect
 import json
+import re
 import sys
 from collections.abc import Callable, Sequence
 from typing import Any, Final
@@ -22,8 +23,8 @@ from ww.python.request import read_calls, write_call
 from ww.python.values import Unsendable, dumps
 
 _ENDED_WELL: Final = b"\0"
-# Where none of these is named, nobody asks for a random number: the modules of the standard library that do.
-_RANDOM: Final = (b"random", b"statistics", b"uuid", b"email")
+# What the modules are called that take random numbers.
+_RANDOM: Final = re.compile(b"random|statistics|uuid|email|tempfile|imaplib")
 # The interpreter settles on the fast form of an instruction after some tens of executions.
 _WARM_UPS: Final = 24
 _RAISED: Final = b"\1"
@@ -80,7 +81,7 @@ class Runtime:
         if self._code is None or self._function is None:
             raise RuntimeError("there is no code to call: expected load before")
         # An argument may be a function of that module too.
-        self._renewal.renew(is_random=any(word in request for word in _RANDOM))
+        self._renewal.renew(is_random=_RANDOM.search(request) is not None)
         asked = read_calls(request, self._code.unpickler)
         values = [self._result(args, kwargs) for args, kwargs in asked.calls]
         value = values if asked.are_several else values[0]
