@@ -154,16 +154,26 @@ async def test_what_cannot_be_called_is_answered(calls: Nesting, fakes: Fakes, e
 async def test_what_is_more_than_is_kept_is_refused(
     calls: Nesting, fakes: Fakes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(nesting, "HELD_BYTES_MAX", 3 * len(ONE))
+    # What it is told of that is kept too, and takes more than a small call.
+    large = request.write_requests([bytes(90)])
+    monkeypatch.setattr(nesting, "HELD_BYTES_MAX", 3 * len(large))
     fakes.answer = request.write_answers([request.Answer(request.AnswerKind.VALUE, bytes(100))])
     for ticket in range(1, 6):
-        calls.call(said(ticket))
+        calls.call(said(ticket, requests=large))
     calls.wait(5)
     assert request.read_ended(request.read_answers(fakes.told[0][1])[0].body)[0] == "refused"
     fakes.gate.set()
     await asyncio.gather(*fakes.tasks)
     calls.wait(1)
     assert request.read_ended(request.read_answers(fakes.told[1][1])[0].body)[0] == "refused"
+    for ticket in range(6, 20):
+        try:
+            calls.call(said(ticket, requests=large))
+        except ChildDied:
+            break
+    else:
+        raise AssertionError("refusals that nobody waits for are kept without end")
+    calls.close()
 
 
 async def test_closing_cancels_and_forgets(calls: Nesting, fakes: Fakes) -> None:
