@@ -21,6 +21,9 @@ def run(opened, number):
     return [each.result for each in opened.client.run(Path("wasm/noop/noop.wasm"), input=number)]
 
 import signal
+# As a terminal starts it; what runs in the background is started without.
+signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)
 go = threading.Event()
 signal.signal(signal.SIGUSR1, lambda *_: go.set())
 opened = open_client()
