@@ -229,7 +229,7 @@ def test_a_stream_goes_on_over_a_kill(user: User) -> None:
 
 def test_refusals_name_the_run(user: User) -> None:
     with client_of(user.gateway) as client, pytest.raises(UsageError, match=r"^tasks\[1\]\.stdin: ") as refused:
-        client.submit_batch(guest("echo"), [b"", bytes(2 << 20)])
+        client.submit_batch(guest("echo"), [b"", bytes((32 << 20) + 1)])
     assert refused.value.field == "tasks[1].stdin"
     assert user.tasks() == []
 

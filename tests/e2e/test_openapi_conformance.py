@@ -94,6 +94,9 @@ def test_what_is_answered_is_what_is_described(gateway: Gateway, path: str, meth
                 fields |= {"wasm_base64": base64.b64encode(wasm).decode()} if is_json else {"wasm": wasm}
                 for name in ("module", "files", "files_base64", "seed", "files_max", "artifacts_max"):
                     fields.pop(name, None)
+        if case.query and str(case.query.get("wait", "")).isdecimal():
+            # It may be a task that never begins: the answer then comes as late as was asked for.
+            case.query["wait"] = min(1, int(case.query["wait"]))
         headers = dict(gateway.client.headers) if asked % 5 else {}
         answer = case.call(base_url=base, headers=headers, timeout=20)
         case.validate_response(answer, checks=CHECKS)
