@@ -15,7 +15,7 @@ from tests.guests import ROOT
 BEGIN = """
 import json, os, sys, threading
 from pathlib import Path
-from ww.jobs.gateways import open_client
+from tests.e2e.opened import open_client
 
 def run(opened, number):
     return [each.result for each in opened.client.run(Path("wasm/noop/noop.wasm"), input=number)]
@@ -210,7 +210,7 @@ sys.stdout.flush()
 def test_one_line_says_why_it_does_not_start(cluster: Cluster, tmp_path: Path, what: str) -> None:
     program = """
 from ww.errors import WwError
-from ww.jobs.gateways import open_client
+from tests.e2e.opened import open_client
 try:
     open_client()
 except WwError as error:

@@ -17,7 +17,7 @@ ASK = """
 import json, sys
 from pathlib import Path
 from ww.errors import WwError
-from ww.jobs.gateways import open_client
+from tests.e2e.opened import open_client
 try:
     opened = open_client(**json.loads(sys.argv[1]))
     found = [each.result for each in opened.client.run(Path("wasm/noop/noop.wasm"), input=4)]

@@ -14,8 +14,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any, Final
 
-from ww.client.sync import Client
-from ww.client.target import connect, is_http
+from ww.client.target import is_http
 from ww.directories import state_directory
 from ww.errors import PeerError, UsageError
 
@@ -46,27 +45,6 @@ class Chosen:
     """Which gateway it is, for people."""
     problem: Callable[[], str] = lambda: ""
     """Why an embedded cluster has ended by itself; nothing while it has not."""
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """A client of the gateway that was chosen."""
-
-    client: Client
-    """A Client, or a NativeClient, which has the same methods."""
-    where: str
-    problem: Callable[[], str] = lambda: ""
-    """See Chosen."""
-
-    def close(self) -> None:
-        """Close the client; an embedded cluster stays for the program's next one. Idempotent."""
-        self.client.close()
-
-
-def open_client(target: str | None = None, **settings: Any) -> Opened:
-    """Return a client of the gateway that choose chooses."""
-    chosen = choose(target, **settings)
-    return Opened(connect(chosen.target, **chosen.settings), chosen.where, chosen.problem)
 
 
 def choose(
