@@ -11,18 +11,28 @@ struct KeyValue {
 
 struct WorkerInfo {
   # Claims, not facts: the gateway shows them and schedules by them, but trusts none of them.
-  kind @0 :Text;                    # "native" for a Python worker
+  kind @0 :Text;                    # "native" for a Python worker, else what runs it: "browser", "deno", "node"
   slots @1 :UInt32;                 # how many runs at once
   cpus @2 :Float64;
   memoryBytes @3 :UInt64;
   labels @4 :List(KeyValue);
   host @5 :Text;
+  lacks @6 :List(Text);
+  # What it cannot do for a run, of: reactor component python (kinds of guests), fuel, cpu (a limit of processor time),
+  # files (a file system). It gets no run that needs any of these.
+}
+
+interface Pulse {
+  # Proof that a worker lives, where the connection proves nothing: a browser answers for a tab that is frozen.
+  beat @0 () -> ();
+  # Answers at once. A worker that does not, within the gateway's patience, is disconnected.
 }
 
 interface Registry {
   # What a gateway exports as "registry".
-  register @0 (info :WorkerInfo) -> (registration :Registration);
-  # At most one registration per connection. Dropping it, or losing the connection, ends it.
+  register @0 (info :WorkerInfo, pulse :Pulse) -> (registration :Registration);
+  # At most one registration per connection. Dropping it, or losing the connection, ends it. pulse may be null: then only
+  # the connection tells that the worker lives.
 }
 
 interface Registration {
