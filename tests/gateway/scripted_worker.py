@@ -94,8 +94,9 @@ class ScriptedWorker:
         self._sender = await self._connection.connect("channel", schema.channel.Sender)
         self._registry = await self._connection.connect("registry", schema.worker.Registry)
 
-    async def register(self, **info: Any) -> Any:
-        answer = await call(self._registry.register(info={"kind": "scripted", "slots": 1} | info))
+    async def register(self, pulse: Any | None = None, **info: Any) -> Any:
+        given = {} if pulse is None else {"pulse": pulse}
+        answer = await call(self._registry.register(info={"kind": "scripted", "slots": 1} | info, **given))
         self.registration = answer.registration
         return self.registration
 

@@ -61,5 +61,38 @@ def test_why_nobody_can_is_said(need: Need, why: str) -> None:
     assert why_not(need, workers) == why
 
 
+TAB = frozenset({"reactor", "component", "python", "fuel", "cpu", "of a later version"})
+
+
+@pytest.mark.parametrize(
+    ("requires", "slots", "why"),
+    [
+        ((), 1, ""),
+        (("files",), 1, ""),
+        (("fuel",), 0, "no connected worker counts fuel: those connected lack it"),
+        (("cpu", "files"), 0, "no connected worker limits processor time: those connected lack it"),
+        (
+            ("component", "cpu"),
+            0,
+            "no connected worker runs components and limits processor time: those connected lack it",
+        ),
+    ],
+)
+def test_a_worker_gets_nothing_that_needs_what_it_lacks(requires: tuple[str, ...], slots: int, why: str) -> None:
+    tab = WorkerInfo("browser", 4, 4, GIB, {}, "host", TAB)
+    assert slots_for(Need(requires=requires), tab) == slots
+    assert why_not(Need(requires=requires), [tab]) == why
+    assert why_not(Need(requires=requires), [tab, worker()]) == ""
+
+
+def test_what_no_worker_has_together_is_said() -> None:
+    either = [
+        WorkerInfo("a", 1, 1, 0, {}, "", frozenset({"cpu"})),
+        WorkerInfo("b", 1, 1, 0, {}, "", frozenset({"fuel"})),
+    ]
+    why = why_not(Need(requires=("cpu", "fuel")), either)
+    assert why == "no connected worker limits processor time and counts fuel: those connected lack it"
+
+
 def test_without_workers_nobody_can_say() -> None:
     assert why_not(Need(cpus=1000), []) == ""

@@ -42,6 +42,34 @@ async def test_a_run_goes_to_a_worker_with_its_labels(gateway: Gateway) -> None:
     assert plain.runs == []
 
 
+@pytest.mark.parametrize(
+    ("needs", "values"),
+    [
+        ("fuel", {"fuel": 1000}),
+        ("cpu", {"cpu_s": 1.0}),
+        ("files", {"files_bytes": 1 << 20, "dirs": ("/",)}),
+        ("component", {"kind": "component", "entry": ""}),
+        ("reactor", {"kind": "reactor", "entry": ""}),
+        ("python", {"kind": "python", "entry": ""}),
+    ],
+)
+async def test_a_run_goes_to_no_worker_that_lacks_what_it_needs(
+    gateway: Gateway, needs: str, values: dict[str, Any]
+) -> None:
+    tab = await gateway.worker(slots=2, lacks=[needs, "unheard of"])
+    tab.offers_again = True
+    await gateway.submit("plain")
+    (await next_run(tab)).end()
+    await gateway.ended("plain")
+    await gateway.submit("a", **values)
+    await gateway.shows("a", "unsatisfiable")
+    whole = await gateway.worker()
+    (await next_run(whole)).end()
+    (result,) = await gateway.ended("a")
+    assert result.worker == whole.peer_id
+    assert len(tab.runs) == 1
+
+
 async def test_what_nobody_can_serve_now_holds_up_nobody_else(gateway: Gateway) -> None:
     await gateway.submit("gpu", labels=GPU, priority=100, repeats=5)
     worker = await gateway.worker()

@@ -23,6 +23,7 @@ from ww.gateway.certificate import Certificate
 from ww.gateway.dispatch import DispatchConfig
 from ww.gateway.intake import HttpConfig
 from ww.gateway.perimeter import PerimeterConfig
+from ww.gateway.pulse import PulseConfig
 from ww.gateway.request import RequestLimits
 from ww.gateway.scheduler import SchedulerConfig
 from ww.gateway.serve import GatewayConfig, serve
@@ -74,7 +75,7 @@ def add_to(parser: Parser) -> None:
         ("--tasks-bytes-max", size, scheduler.tasks_bytes_max, "bytes that those take in memory, with their stdin"),
         ("--nesting", whole, scheduler.calls.depth_max, "depth of calls within calls of Python functions; 0: none"),
         ("--calls-max", count, scheduler.calls.tasks_max, "tasks that one run has called for at a time; others wait"),
-        ("--needs-max", count, scheduler.needs_max, "distinct needs (cpus, memory, labels) that those may have"),
+        ("--needs-max", count, scheduler.needs_max, "distinct needs (cpus, memory, labels, kind) that those may have"),
         (
             "--unsatisfiable-ttl",
             seconds,
@@ -90,6 +91,13 @@ def add_to(parser: Parser) -> None:
             "runs in a row that a worker fails, once a module where that may be at fault, until it gets nothing",
         ),
         ("--breaker-open", seconds, scheduler.breaker.open_s, "seconds of that, doubled each time it fails again"),
+        ("--pulse", _above_0, scheduler.pulse.every_s, "seconds between beats of the pulse of a worker that has one"),
+        (
+            "--pulse-timeout",
+            _above_0,
+            scheduler.pulse.timeout_s,
+            "seconds such a worker has to answer one; then it is gone",
+        ),
         ("--keep", keep, store.keep, "ended tasks that are remembered, or with s, m, h or d how long they are"),
         ("--results-max", size, store.results_bytes_max, "bytes of all results kept"),
         (
@@ -181,6 +189,12 @@ def _file(text: str) -> Path:
             return path
     except OSError as error:
         raise UsageError(f"{path.name[:80]!r}: {(error.strerror or 'cannot be read').lower()}") from None
+
+
+def _above_0(text: str) -> float:
+    if not (given_s := seconds(text)):
+        raise UsageError(f"{text[:40]!r}: expected seconds above 0")
+    return given_s
 
 
 def _host_name(text: str) -> str:
@@ -338,6 +352,7 @@ def _config(arguments: argparse.Namespace, tasks: Admission | None) -> GatewayCo
                 open_s=arguments.breaker_open,
                 open_max_s=max(arguments.breaker_open, BreakerConfig().open_max_s),
             ),
+            pulse=PulseConfig(every_s=arguments.pulse, timeout_s=arguments.pulse_timeout),
             policy=Policy(attempts_max=arguments.attempts_max),
         ),
         store=StoreConfig(

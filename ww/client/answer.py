@@ -197,6 +197,8 @@ class Worker:
     cpus: float | None = None
     memory_bytes: int | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    lacks: tuple[str, ...] = ()
+    """What it cannot do for a run; it gets none that needs it."""
     host: str = ""
     since: datetime | None = None
     modules: tuple[str, ...] = ()

@@ -273,6 +273,7 @@ class HttpGateway:
                 "cpus": entry.info.cpus,
                 "memory_bytes": entry.info.memory_bytes,
                 "labels": entry.info.labels,
+                "lacks": sorted(entry.info.lacks),
                 "modules": [f"sha256:{digest}" for digest in sorted(entry.modules) if told is None or digest in told],
                 "breaker": entry.breaker,
                 "host": entry.info.host,

@@ -22,6 +22,7 @@ from ww.errors import Conflict, NotFound, Overloaded, UsageError
 from ww.gateway.breaker import Breaker, BreakerConfig, BreakerState
 from ww.gateway.lease import INT64_MAX, Invocations, Lease, Offer, finite
 from ww.gateway.placement import WorkerInfo, slots_for, why_not
+from ww.gateway.pulse import PulseConfig, Pulses
 from ww.gateway.spec import Need
 from ww.identity import PeerId
 from ww.rpc.errors import one_line
@@ -35,6 +36,7 @@ _SLOTS_MAX: Final = 1024
 # Of one worker at a time, with those that are lent.
 _OFFERS_MAX: Final = 8 * _SLOTS_MAX
 _LABELS_MAX: Final = 64
+_LACKS_MAX: Final = 16
 # Of a worker, remembered so that runs go where their module is.
 _MODULES_MAX: Final = 256
 _BREAKERS_MAX: Final = 4096
@@ -63,7 +65,7 @@ class WorkerEntry:
 
     def __post_init__(self) -> None:
         info = self.info
-        self.shape = (info.slots, info.cpus, info.memory_bytes, tuple(sorted(info.labels.items())))
+        self.shape = (info.slots, info.cpus, info.memory_bytes, tuple(sorted(info.labels.items())), info.lacks)
 
     def has_run(self, module: str) -> None:
         """Note that it holds a module."""
@@ -84,6 +86,7 @@ class WorkerPool:
         on_offer: Callable[[], None],
         on_workers: Callable[[], None] = lambda: None,
         breaker: BreakerConfig | None = None,
+        pulse: PulseConfig | None = None,
     ) -> None:
         """Serve workers the module of a digest (hex) from its path.
 
@@ -104,6 +107,7 @@ class WorkerPool:
         self._draining: set[PeerId] = set()
         self._reserved: dict[Peer, Need] = {}
         self._breaker_config = breaker or BreakerConfig()
+        self._pulses = Pulses(clock, pulse or PulseConfig())
         self._breakers: dict[PeerId, Breaker] = {}
         self._invocations = Invocations()
         self._free: dict[Peer, list[int]] = {}  # keys of waiting offers, oldest first
@@ -132,8 +136,9 @@ class WorkerPool:
 
         return SenderServer(self.channel, Codec(_never_sent, read), waiting_max=_OFFERS_MAX)
 
-    def register(self, peer: Peer, info: WorkerInfo) -> None:
-        """Let peer send offers until `unregister`."""
+    def register(self, peer: Peer, info: WorkerInfo, pulse: Any | None = None) -> None:
+        """Let peer send offers until `unregister`, and for as long as pulse, a client of schema interface Pulse, beats
+        where there is one."""
         if peer in self._workers:
             raise Conflict("this connection has a worker registered already")
         if len(self._workers) >= _WORKERS_MAX:
@@ -141,12 +146,15 @@ class WorkerPool:
         self._workers[peer] = WorkerEntry(peer, info, self._clock.wall())
         for label in info.labels.items():
             self._labelled.setdefault(label, {})[peer] = None
+        if pulse is not None:
+            self._pulses.watch(peer, pulse)
         log.info("worker %s joined from %s with %d slots", peer.peer_id, peer.remote, info.slots)
         self._have_changed()
 
     def unregister(self, peer: Peer, why: str) -> None:
         """Forget a worker."""
         self._reserved.pop(peer, None)
+        self._pulses.forget(peer)
         if (entry := self._workers.pop(peer, None)) is not None:
             self._left.pop(str(peer.peer_id), None)
             self._left[str(peer.peer_id)] = self._clock.now()
@@ -449,8 +457,10 @@ class RegistryServer(schema.worker.Registry.Server):  # type: ignore[misc]
             memory_bytes=min(said.memoryBytes, INT64_MAX),
             labels={one_line(label.key)[:64]: one_line(label.value)[:256] for label in labels},
             host=one_line(said.host)[:256],
+            lacks=frozenset(one_line(word)[:32] for word in listed("lacks", said.lacks, _LACKS_MAX)),
         )
-        self._pool.register(self._peer, info)
+        pulse = context.params.pulse if context.params._has("pulse") else None
+        self._pool.register(self._peer, info, pulse)
         context.results.registration = RegistrationServer(self._pool, self._peer)
 
 

@@ -24,6 +24,7 @@ from ww.gateway.modules import ModuleStore
 from ww.gateway.observer import Nobody, Observer
 from ww.gateway.oversight import Oversight
 from ww.gateway.pool import WorkerPool
+from ww.gateway.pulse import PulseConfig
 from ww.gateway.recorder import Recorder
 from ww.gateway.request import shown
 from ww.gateway.spec import Spread
@@ -52,13 +53,14 @@ class SchedulerConfig:
     tasks_bytes_max: int = 256 << 20
     """What those may take in memory, with their stdin."""
     needs_max: int = 1000
-    """Distinct needs (cpus, memory, labels) that they may have."""
+    """Distinct needs (cpus, memory, labels, what a worker must not lack) that they may have."""
     unsatisfiable_ttl_s: float = 86_400.0
     """Seconds that a due run waits while no connected worker could ever serve it; then its task has failed."""
     calls: CallsConfig = field(default_factory=CallsConfig)
     """What runs may have called."""
     dispatch: DispatchConfig = field(default_factory=DispatchConfig)
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
+    pulse: PulseConfig = field(default_factory=PulseConfig)
     policy: Policy = field(default_factory=Policy)
 
 
@@ -98,6 +100,7 @@ class Scheduler:
             on_offer=lambda: self.dispatcher.wake(),
             on_workers=self._on_workers,
             breaker=config.breaker,
+            pulse=config.pulse,
         )
         self._is_closing = False
         self.nesting = Nesting(self, store, modules, config.calls, self._spawn)

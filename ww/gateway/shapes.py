@@ -159,6 +159,7 @@ _WORKER: Final = _object(
         "cpus": _SECONDS,
         "memory_bytes": _COUNT,
         "labels": _LABELS,
+        "lacks": _TEXTS,
         "host": _TEXT,
         "since": _TIME,
         "modules": _list(_DIGEST),

@@ -39,6 +39,8 @@ class Need:
     """Id of the task, of one whose runs do not go to whoever is free: it waits for its workers alone."""
     depth: int = 0
     """How many runs wait for it, one for the other: a slot that is lent takes none that is less deep."""
+    requires: tuple[str, ...] = ()
+    """What the worker must not lack, sorted: see Spec.requires."""
 
 
 class Spread(StrEnum):
@@ -148,7 +150,20 @@ class Spec:
     def need(self) -> Need:
         """What one run asks of its worker."""
         task = "" if self.spread == Spread.PULL else self.id
-        return Need(self.cpus, self.needs_memory_bytes, self.labels, task, self.depth)
+        return Need(self.cpus, self.needs_memory_bytes, self.labels, task, self.depth, self.requires)
+
+    @property
+    def requires(self) -> tuple[str, ...]:
+        """What its runs use that a worker may lack, sorted: words of WorkerInfo.lacks in schema/worker.capnp."""
+        asked = (
+            (Kind.COMPONENT, self.kind == Kind.COMPONENT),
+            ("cpu", self.cpu_s > 0),
+            ("files", self.kind != Kind.PYTHON and bool(self.files or self.files_bytes or self.dirs or self.artifacts)),
+            ("fuel", self.fuel > 0),
+            (Kind.PYTHON, self.kind == Kind.PYTHON),
+            (Kind.REACTOR, self.kind == Kind.REACTOR),
+        )
+        return tuple(str(word) for word, is_asked in asked if is_asked)
 
     @property
     def is_bulky(self) -> bool:
