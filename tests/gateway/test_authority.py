@@ -8,6 +8,7 @@ import pytest
 from ww.gateway.authority import Authority
 from ww.gateway.caller import EVERYBODY, Caller, Scope
 from ww.gateway.endpoints import ENDPOINTS, scope_of, template_of
+from ww.gateway.pages import PATHS
 from ww.gateway.same_origin import App, Message, Receive, Send
 from ww.gateway.same_origin import Scope as AsgiScope
 
@@ -90,12 +91,23 @@ def test_the_rights_are_those_that_are_documented() -> None:
     assert rights["DELETE", "/modules/{digest}"] is Scope.ADMIN
     for place in (("POST", "/tasks"), ("DELETE", "/tasks/{id}"), ("POST", "/modules")):
         assert rights.pop(place) is Scope.SUBMIT
-    assert {place[1] for place, scope in rights.items() if scope is None} == {"/healthz", "/readyz"}
+    assert {place[1] for place, scope in rights.items() if scope is None} == {"/healthz", "/readyz", *PATHS}
     assert scope_of("HEAD", "/modules/{digest}") is Scope.READ
 
 
 @pytest.mark.parametrize(
-    "path", ["/", "/task", "/tasks/", "/tasks/t/", "/tasks/t/runs/0/artifacts/x", "/modules//", "//tasks"]
+    "path",
+    [
+        "//",
+        "/assets/",
+        "/assets/a/b",
+        "/task",
+        "/tasks/",
+        "/tasks/t/",
+        "/tasks/t/runs/0/artifacts/x",
+        "/modules//",
+        "//tasks",
+    ],
 )
 async def test_where_nothing_is_strangers_learn_nothing(path: str) -> None:
     assert template_of(path) == ""

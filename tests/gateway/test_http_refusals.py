@@ -436,7 +436,7 @@ async def test_a_run_that_is_not_there(gateway: Gateway, run: str) -> None:
     await refused(gateway, 404, "has no run", method="GET", path=f"/tasks/t/runs/{run}")
 
 
-@pytest.mark.parametrize("path", ["/", "/nope", "/task", "/tasks/t/runs/0/x", "/../etc/passwd"])
+@pytest.mark.parametrize("path", ["/x/", "/nope", "/task", "/tasks/t/runs/0/x", "/../etc/passwd"])
 async def test_a_path_that_is_not_there(gateway: Gateway, path: str) -> None:
     await refused(gateway, 404, "", method="GET", path=path)
 
@@ -567,7 +567,7 @@ async def test_a_disk_that_refuses_a_cancel(gateway: Gateway) -> None:
     assert (await gateway.json("/tasks/t", 200, "DELETE"))["status"] == "cancelled"
 
 
-@pytest.mark.parametrize("path", ["/", "/task", "/tasks/", "/tasks/t/run", "/a%0Ab"])
+@pytest.mark.parametrize("path", ["/x/", "/task", "/tasks/", "/tasks/t/run", "/a%0Ab"])
 async def test_a_path_where_nothing_is(gateway: Gateway, path: str) -> None:
     for method in ("GET", "POST"):
         answer = await refused(gateway, 404, f"nothing is at {unquote(path)!r}", method=method, path=path)

@@ -43,6 +43,11 @@ ENDPOINTS: Final = (
     Endpoint("GET", "/openapi.json", Scope.READ, "This interface, described: OpenAPI 3.1"),
     Endpoint("GET", "/healthz", None, "Whether the gateway answers, and how it gets on with other nodes"),
     Endpoint("GET", "/readyz", None, "Whether it can take and run tasks, and what is missing"),
+    Endpoint("GET", "/", None, "The cluster, live: a page"),
+    Endpoint("GET", "/worker", None, "A page that makes its browser tab a worker"),
+    Endpoint("GET", "/api", None, "This interface: a page"),
+    Endpoint("GET", "/assets/{file}", None, "What the pages load"),
+    Endpoint("GET", "/terminal/{file}", None, "The worker for Deno and Node: worker.mjs, and what it loads"),
 )
 
 _Shape = tuple[str | None, ...]

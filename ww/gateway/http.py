@@ -24,6 +24,7 @@ from ww.gateway.events import Reader
 from ww.gateway.intake import HttpConfig, Intake
 from ww.gateway.module_routes import FileResponse, ModuleRoutes
 from ww.gateway.modules import ModuleStore
+from ww.gateway.pages import PATHS, Pages
 from ww.gateway.perimeter import Perimeter
 from ww.gateway.posting import Posting
 from ww.gateway.problem import HANDLERS, Json
@@ -59,6 +60,7 @@ class HttpGateway:
         config: HttpConfig,
         about: Callable[[], Mapping[str, Any]],
         perimeter: Perimeter | None = None,
+        pages: Pages | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._store = store
@@ -68,6 +70,7 @@ class HttpGateway:
         self._limits = limits
         self._about = about
         self._perimeter = perimeter or Perimeter()
+        self._pages = pages or Pages()
         self._description = Description(self._perimeter, limits)
         self._intake = Intake(config)
         self._submitter = Submitter(scheduler, modules, limits, self._perimeter)
@@ -118,6 +121,7 @@ class HttpGateway:
             _route("/readyz", GET=self._description.get_ready),
             _route("/metrics", GET=self._description.get_metrics),
             _route("/openapi.json", GET=self._description.get_document),
+            *(_route(path, GET=self._pages.get) for path in PATHS),
             WebSocketRoute("/{path:path}", self._sockets.refuse),
         ]
         app = Starlette(routes=routes, exception_handlers=HANDLERS)

@@ -15,6 +15,7 @@ from starlette.responses import Response, StreamingResponse
 from starlette.types import Receive, Scope, Send
 
 from ww.errors import NotFound, UsageError
+from ww.gateway.etag import is_known
 from ww.gateway.form import content_type_of
 from ww.gateway.intake import Intake
 from ww.gateway.modules import ModuleStore
@@ -53,7 +54,7 @@ class ModuleRoutes:
         tag = f'"sha256:{digest}"'
         headers = {"ETag": tag, "Cache-Control": _FOREVER}
         file, size = await self._modules.open(digest)
-        if _is_known(request.headers.get("if-none-match", ""), tag):
+        if is_known(request.headers.get("if-none-match", ""), tag):
             file.close()
             return Response(None, 304, headers)
         headers["Content-Length"] = str(size)
@@ -97,12 +98,6 @@ def _digest_of(request: Request) -> str:
     if match is None:
         raise NotFound(f"no module {shown(text)}: expected sha256: and 64 hex digits")
     return match[1]
-
-
-def _is_known(header: str, tag: str) -> bool:
-    """Whether an If-None-Match names the tag. Source: RFC 9110, 13.1.2."""
-    known = [each.strip().removeprefix("W/") for each in header.split(",")]
-    return tag in known or known == ["*"]
 
 
 class FileResponse(StreamingResponse):

@@ -41,11 +41,13 @@ _PATH: Final[dict[str, _Json]] = {
     "id": {"type": "string", "pattern": f"^{fields.ID_PATTERN}$"},
     "run": {"type": "integer", "minimum": 0, "maximum": 10**18 - 1},
     "digest": {"type": "string", "pattern": "^(sha256:)?[0-9a-f]{64}$"},
+    "file": {"type": "string", "pattern": "^[A-Za-z0-9._-]+$"},
 }
 _PATH_HELP: Final = {
     "id": "Of a task.",
     "run": "Which of the task's runs, from 0.",
     "digest": "sha256 of the module, in hex.",
+    "file": "Its name.",
 }
 
 
@@ -86,6 +88,7 @@ _LINES_HELP: Final = (
     " application/json."
 )
 _TEXT: Final = {"schema": {"type": "string"}}
+_PAGE: Final = _Answers({200: {"text/html": _TEXT}, 304: {}}, (404,), _ETAG)
 _ANSWERS: Final[dict[tuple[str, str], _Answers]] = {
     ("GET", "/tasks"): _Answers({200: _json_list("Task")}, (404, 422)),
     ("POST", "/tasks"): _Answers({201: _TASK, 200: _TASK}, (*_BODY, 404, 409), _LOCATION),
@@ -105,11 +108,16 @@ _ANSWERS: Final[dict[tuple[str, str], _Answers]] = {
     ("GET", "/openapi.json"): _Answers({200: _json({"type": "object"})}),
     ("GET", "/healthz"): _Answers({200: _json(_ref("Health"))}),
     ("GET", "/readyz"): _Answers({200: _READINESS}),
+    ("GET", "/"): _PAGE,
+    ("GET", "/worker"): _PAGE,
+    ("GET", "/api"): _PAGE,
+    ("GET", "/assets/{file}"): _Answers({200: {"*/*": {}}, 304: {}}, (404,), _ETAG),
+    ("GET", "/terminal/{file}"): _Answers({200: {"text/javascript": _TEXT}, 304: {}}, (404,), _ETAG),
 }
 _HEADERS: Final[_Json] = {
     "X-Request-ID": {"description": "The request's own, or one that was made.", "schema": {"type": "string"}},
     "Location": {"description": "Where what was sent is.", "schema": {"type": "string"}},
-    "ETag": {"description": "The digest, in quotes.", "schema": {"type": "string"}},
+    "ETag": {"description": "What it is known by, in quotes: of a module its digest.", "schema": {"type": "string"}},
     "Retry-After": {"description": "Seconds until it is worth trying again.", "schema": {"type": "integer"}},
     "WWW-Authenticate": {"description": "Bearer.", "schema": {"type": "string"}},
 }
@@ -212,8 +220,8 @@ def _parameters(endpoint: Endpoint) -> list[_Json]:
         {"name": each.name, "in": "query", "required": False, "description": each.help, "schema": each.schema()}
         for each in query.PARAMETERS.get((endpoint.method, endpoint.template), ())
     ]
-    if endpoint.template == "/modules/{digest}" and endpoint.method == "GET":
-        found.append(_header("If-None-Match", "Digests that the client has, in quotes."))
+    if 304 in _ANSWERS[endpoint.method, endpoint.template].success and found:
+        found.append(_header("If-None-Match", "ETags of what the client has."))
     if endpoint.template == "/tasks/{id}/events":
         found.append(_header("Last-Event-ID", "The id of the last event that the client got: what came since."))
     return found

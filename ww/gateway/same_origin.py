@@ -19,7 +19,7 @@ _ADDED_HEADERS = [(b"x-content-type-options", b"nosniff"), (b"cross-origin-resou
 _STARTS: Final = ("http.response.start", "websocket.accept", "websocket.http.response.start")
 _HOSTS_KNOWN_MAX: Final = 256
 # What a page may not even begin: its answer is no page, and lasts.
-_STREAM_SUFFIX: Final = "/events"
+_STREAM_SUFFIXES: Final = ("/events", "/grid")
 
 
 class SameOrigin:
@@ -67,7 +67,7 @@ class SameOrigin:
         if not self._is_ours(host or b""):
             return f"Host {_shown((host or b'').decode('latin-1'))} is not this gateway's; expected {self._expected()}"
         if scope["type"] == "http" and scope["method"] in ("GET", "HEAD", "OPTIONS"):
-            if not scope["path"].endswith(_STREAM_SUFFIX):
+            if not scope["path"].endswith(_STREAM_SUFFIXES):
                 return None
         elif origin is None and site is None:
             return None
