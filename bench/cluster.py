@@ -21,6 +21,7 @@ class Client:
     """One kept connection to the gateway."""
 
     def __init__(self, address: str) -> None:
+        self.address = address
         self._connection = http.client.HTTPConnection(address, timeout=120)
 
     def request(self, method: str, path: str, body: bytes | None = None, content_type: str = "") -> Any:
