@@ -104,7 +104,7 @@ class Chromium:
             self.until(lambda: True)
         finally:
             profile.context.close()
-        assert profile.problems == []
+        assert not profile.problems, "\n".join(profile.problems)
 
     def until(self, condition: Callable[[], Any], what: str = "", bound_s: float = BOUND_S) -> Any:
         """Return what condition returns once that is true; meanwhile what happens in pages is heard."""
