@@ -1,0 +1,125 @@
+// Follows a stream of server-sent events by fetch, since EventSource sends no Authorization. Comes back by itself, with backoff
+// and the last event's id; says in which state it is. Must not know what the events mean.
+import type { Gateway } from "./gateway";
+import { Problem, problemFrom } from "./problem";
+import { EventParser } from "./sse";
+
+export type StreamState = "connecting" | "live" | "reconnecting" | "ended" | "refused";
+
+export interface Listener {
+  /** An event's data, which is JSON. */
+  event(type: string, data: unknown): void;
+  state(state: StreamState, detail: string): void;
+}
+
+const FIRST_DELAY_MS = 500;
+const DELAY_MS_MAX = 15_000;
+// The gateway sends a comment every 15 s: after two of those and a bit, nobody is there any more.
+const SILENCE_MS_MAX = 40_000;
+
+/** How long to wait before the n-th attempt in a row, from 1; random is from 0 to 1. */
+export function backoff(attempt: number, random: number, retryAfterSeconds = 0): number {
+  const most = Math.min(DELAY_MS_MAX, FIRST_DELAY_MS * 2 ** (attempt - 1));
+  return Math.max(most * (0.5 + random / 2), retryAfterSeconds * 1000);
+}
+
+export class EventStream {
+  readonly #gateway: Gateway;
+  readonly #path: string;
+  readonly #listener: Listener;
+  readonly #stop = new AbortController();
+  #isComplete = false;
+  #lastId = "";
+  #attempt = 0;
+
+  constructor(gateway: Gateway, path: string, listener: Listener) {
+    this.#gateway = gateway;
+    this.#path = path;
+    this.#listener = listener;
+    void this.#follow();
+  }
+
+  /** Say that the stream's end, when it comes, is the end. */
+  complete(): void {
+    this.#isComplete = true;
+  }
+
+  close(): void {
+    this.#stop.abort();
+  }
+
+  async #follow(): Promise<void> {
+    this.#listener.state("connecting", "");
+    while (!this.#stop.signal.aborted) {
+      const problem = await this.#read().catch(problemFrom);
+      if (this.#stop.signal.aborted) {
+        return;
+      }
+      if (this.#isComplete) {
+        this.#listener.state("ended", "");
+        return;
+      }
+      if (problem && !problem.isPassing) {
+        this.#listener.state("refused", problem.detail);
+        return;
+      }
+      this.#attempt += 1;
+      this.#listener.state("reconnecting", problem?.detail ?? "the stream ended");
+      await this.#pause(backoff(this.#attempt, Math.random(), problem?.retryAfter));
+    }
+  }
+
+  async #read(): Promise<Problem | null> {
+    const silence = new AbortController();
+    let timer = setTimeout(() => silence.abort(), SILENCE_MS_MAX);
+    const signal = AbortSignal.any([this.#stop.signal, silence.signal]);
+    try {
+      const headers: Record<string, string> = { Accept: "text/event-stream" };
+      if (this.#lastId) {
+        headers["Last-Event-ID"] = this.#lastId;
+      }
+      const response = await this.#gateway.request(this.#path, { headers, signal });
+      if (response.status === 204 || !response.body) {
+        this.#isComplete = true;
+        return null;
+      }
+      this.#attempt = 0;
+      this.#listener.state("live", "");
+      const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
+      const parser = new EventParser();
+      for (;;) {
+        const { done, value } = await reader.read();
+        if (done) {
+          return null;
+        }
+        clearTimeout(timer);
+        timer = setTimeout(() => silence.abort(), SILENCE_MS_MAX);
+        for (const event of parser.feed(value)) {
+          this.#lastId = event.id;
+          this.#listener.event(event.type, JSON.parse(event.data));
+        }
+      }
+    } catch (error) {
+      if (silence.signal.aborted) {
+        return new Problem("nothing came for a while");
+      }
+      throw error;
+    } finally {
+      clearTimeout(timer);
+    }
+  }
+
+  #pause(milliseconds: number): Promise<void> {
+    return new Promise((resolve) => {
+      const done = () => {
+        clearTimeout(timer);
+        window.removeEventListener("online", done);
+        this.#stop.signal.removeEventListener("abort", done);
+        resolve();
+      };
+      const timer = setTimeout(done, milliseconds);
+      window.addEventListener("online", done);
+      this.#stop.signal.addEventListener("abort", done);
+    });
+  }
+}
