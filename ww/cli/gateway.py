@@ -12,7 +12,7 @@ from urllib.parse import urlsplit
 
 from ww.cli.native import add_tasks_options, guests, tasks_admission, tasks_config, warn_of_open
 from ww.cli.options import add_node_options, node_config
-from ww.cli.parser import Append, Parser, count, seconds, size, whole
+from ww.cli.parser import Append, Parser, count, readable_file, seconds, size, whole
 from ww.cli.process import log_to_stderr, look_for_cycles_seldom, on_stop_signals
 from ww.cli.store import add_store_options, add_store_timeout, store_of
 from ww.clock import SystemClock
@@ -160,14 +160,14 @@ def _add_http_options(parser: Parser) -> None:
         " --tls-cert and --tls-key or --behind-proxy", default=("127.0.0.1", 8080), metavar="HOST:PORT",
     )  # fmt: skip
     parser.option(
-        "--token-file", _file, "file, mode 0600, of the tokens that HTTP is used with (ww token create); read again"
-        " when it changes", metavar="FILE",
+        "--token-file", readable_file, "file, mode 0600, of the tokens that HTTP is used with (ww token create); read"
+        " again when it changes", metavar="FILE",
     )  # fmt: skip
     parser.option(
-        "--tls-cert", _file, "file of a certificate and its chain, PEM, to speak HTTPS with; read again when it"
+        "--tls-cert", readable_file, "file of a certificate and its chain, PEM, to speak HTTPS with; read again when it"
         " changes", metavar="FILE",
     )  # fmt: skip
-    parser.option("--tls-key", _file, "file of its key, PEM, without a passphrase", metavar="FILE")
+    parser.option("--tls-key", readable_file, "file of its key, PEM, without a passphrase", metavar="FILE")
     parser.flag(
         "--behind-proxy",
         "a proxy in front speaks HTTPS, and says in X-Forwarded-For where requests come from",
@@ -180,15 +180,6 @@ def _add_http_options(parser: Parser) -> None:
         "--cors-origin", _origin, "web pages that may use HTTP from their browser, as https://HOST[:PORT]; repeatable",
         action=Append, default=[], metavar="URL",
     )  # fmt: skip
-
-
-def _file(text: str) -> Path:
-    path = Path(text)
-    try:
-        with path.open("rb"):
-            return path
-    except OSError as error:
-        raise UsageError(f"{path.name[:80]!r}: {(error.strerror or 'cannot be read').lower()}") from None
 
 
 def _above_0(text: str) -> float:

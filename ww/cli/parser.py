@@ -9,6 +9,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, Final, NoReturn
 
 from ww.errors import UsageError
@@ -188,6 +189,16 @@ def niceness(text: str) -> int:
     if not (text.isascii() and text.isdigit() and int(text[:3]) <= 19):
         raise UsageError(f"{text[:40]!r}: expected 0 to 19")
     return int(text)
+
+
+def readable_file(text: str) -> Path:
+    """Read the name of a file that can be read."""
+    path = Path(text)
+    try:
+        with path.open("rb"):
+            return path
+    except OSError as error:
+        raise UsageError(f"{path.name[:80]!r}: {(error.strerror or 'cannot be read').lower()}") from None
 
 
 def truth(text: str) -> bool:

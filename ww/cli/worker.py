@@ -9,6 +9,7 @@ from typing import Final
 from ww.cli.options import add_node_options, add_ticket_options, dialled, node_config
 from ww.cli.parser import Parser, count, niceness, seconds, size, whole
 from ww.cli.process import log_to_stderr, on_stop_signals
+from ww.cli.runtime import NATIVE, add_runtime_options, become, check_native
 from ww.clock import SystemClock
 from ww.directories import cache_directory
 from ww.errors import UsageError
@@ -83,7 +84,24 @@ def add_to(parser: Parser) -> None:
             "bytes of compiled modules a sandbox process keeps loaded",
         ),
     )
-    parser.set_defaults(run=lambda arguments: run(lambda: main(arguments)))
+    add_runtime_options(parser)
+    parser.set_defaults(run=_run)
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    _check(arguments)
+    if arguments.runtime != NATIVE:
+        return become(arguments)
+    check_native(arguments)
+    return run(lambda: main(arguments))
+
+
+def _check(arguments: argparse.Namespace) -> None:
+    for name in ("duration_max", "compile_timeout"):
+        if not getattr(arguments, name):
+            raise UsageError(f"--{name.replace('_', '-')} 0: expected a time above 0", name)
+    if arguments.memory_max > _MEMORY_MAX:
+        raise UsageError("--memory-max: WebAssembly has at most 4G of memory", "memory-max")
 
 
 async def main(arguments: argparse.Namespace) -> int:
@@ -98,11 +116,6 @@ async def main(arguments: argparse.Namespace) -> int:
         held_bytes_max=arguments.held_max,
         nesting=arguments.nesting,
     )
-    for name in ("duration_max", "compile_timeout"):
-        if not getattr(arguments, name):
-            raise UsageError(f"--{name.replace('_', '-')} 0: expected a time above 0", name)
-    if arguments.memory_max > _MEMORY_MAX:
-        raise UsageError("--memory-max: WebAssembly has at most 4G of memory", "memory-max")
     limits = SandboxLimits(
         duration_max_s=arguments.duration_max,
         memory_bytes_max=arguments.memory_max,

@@ -14,6 +14,8 @@ export type PageMessage =
       ticket?: string;
       /** The gateway's peer id, where it is known: nobody else is joined then. */
       gateway?: string;
+      /** The gateway's namespace, as /healthz says it; "ww" without. */
+      namespace?: string;
     }
   /** Take nothing new, let running guests finish for a while, and hang up. Said again: at once. */
   | { type: "leave" };
