@@ -13,7 +13,7 @@ export interface CallContext {
 
 /** An interface as capnp-es generates it. */
 export interface Kind<Target, Client> {
-  readonly Client: { new (client: $.Client): Client; readonly methods: readonly $.Method<never, never>[] };
+  readonly Client: { new (client: $.Client): Client; readonly methods: readonly $.Method<any, any>[] };
   readonly Server: new (target: Target) => $.Server;
 }
 
