@@ -100,17 +100,19 @@ class Node:
         self._clock = clock or SystemClock()
         self._has_lasting_key = config.key_file is not None or identity is not None
         if identity is not None:
-            self._identity = identity
+            self.identity = identity
         else:
-            self._identity = Identity.load(config.key_file) if config.key_file else Identity.generate()
-        self.peer_id = self._identity.peer_id
+            self.identity = Identity.load(config.key_file) if config.key_file else Identity.generate()
+        self.says_who_may_come = config.admission is not None
+        """Whether it was told whom to let in: without that only peers of this machine may come."""
+        self.peer_id = self.identity.peer_id
         self.namespace = config.namespace
         self.book = AddressBook(config.state_directory / "peers" / config.namespace, config.addresses)
         self.vat = Vat(
-            self._identity,
+            self.identity,
             transport
             or TlsTransport(
-                self._identity,
+                self.identity,
                 handshake_timeout_s=config.handshake_timeout_s,
                 connections_max=config.connections_max,
                 keepalive_s=config.keepalive_s,
@@ -151,13 +153,13 @@ class Node:
                 raise UsageError(f"--listen {address} lets other machines in: say who may come with --admit", "admit")
 
     async def __aenter__(self) -> Self:
-        self._stack.callback(self._identity.close)
+        self._stack.callback(self.identity.close)
         try:
             incarnation = 1  # of a key that was made just now
             if self._has_lasting_key:
                 wall_s = self._clock.wall()
                 incarnation = await asyncio.to_thread(next_incarnation, self._incarnations, self.peer_id, wall_s)
-            writer = self._writer = Writer(self._identity, self.namespace, incarnation)
+            writer = self._writer = Writer(self.identity, self.namespace, incarnation)
             self.heartbeats = Heartbeats(
                 Membership(writer, self._config.membership),
                 self._clock,

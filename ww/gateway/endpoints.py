@@ -38,6 +38,7 @@ ENDPOINTS: Final = (
     Endpoint("GET", "/modules/{digest}", Scope.READ, "The bytes of a stored module"),
     Endpoint("DELETE", "/modules/{digest}", Scope.ADMIN, "Remove a module that no open task names"),
     Endpoint("GET", "/ws", Scope.READ, "Submit, watch and cancel over one WebSocket", is_stream=True),
+    Endpoint("GET", "/peer", None, "Be a peer of the cluster, such as a worker, over a WebSocket", is_stream=True),
     Endpoint("GET", "/workers", Scope.READ, "The registered workers"),
     Endpoint("GET", "/metrics", Scope.READ, "Numbers for Prometheus"),
     Endpoint("GET", "/openapi.json", Scope.READ, "This interface, described: OpenAPI 3.1"),

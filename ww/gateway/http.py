@@ -12,8 +12,9 @@ from typing import Any, Final
 from starlette.applications import Starlette
 from starlette.requests import Request
 from starlette.responses import Response
-from starlette.routing import Route, WebSocketRoute
+from starlette.routing import BaseRoute, Route, WebSocketRoute
 from starlette.types import ASGIApp
+from starlette.websockets import WebSocket
 
 from ww.clock import Clock
 from ww.errors import NotFound
@@ -25,6 +26,7 @@ from ww.gateway.intake import HttpConfig, Intake
 from ww.gateway.module_routes import FileResponse, ModuleRoutes
 from ww.gateway.modules import ModuleStore
 from ww.gateway.pages import PATHS, Pages
+from ww.gateway.peer_socket import PeerSockets
 from ww.gateway.perimeter import Perimeter
 from ww.gateway.posting import Posting
 from ww.gateway.problem import HANDLERS, Json
@@ -61,6 +63,7 @@ class HttpGateway:
         about: Callable[[], Mapping[str, Any]],
         perimeter: Perimeter | None = None,
         pages: Pages | None = None,
+        peers: PeerSockets | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._store = store
@@ -88,6 +91,7 @@ class HttpGateway:
             watches_max=config.watches_max,
             messages_max=config.messages_max,
         )
+        self._peers = peers
         self._is_stopping = False
 
     def stop(self) -> None:
@@ -96,6 +100,8 @@ class HttpGateway:
         self._perimeter.stop()
         self._scheduler.watches.close()
         self._intake.stop()
+        if self._peers is not None:
+            self._peers.stop()
 
     def open_streams(self) -> int:
         """Return how many streams of events and WebSockets are open."""
@@ -116,6 +122,7 @@ class HttpGateway:
             _route("/modules/{digest}", GET=modules.get_module, DELETE=modules.delete_module),
             WebSocketRoute("/ws", self._sockets.serve),
             _route("/ws", GET=self._sockets.explain),
+            *self._peer_routes(),
             _route("/workers", GET=self.get_workers),
             _route("/healthz", GET=self.get_health),
             _route("/readyz", GET=self._description.get_ready),
@@ -128,6 +135,16 @@ class HttpGateway:
         # A redirect would lose the form that was sent along.
         app.router.redirect_slashes = False
         return self._perimeter.around(app)
+
+    def _peer_routes(self) -> list[BaseRoute]:
+        peers = self._peers
+        if peers is None:
+            return []
+
+        async def serve(websocket: WebSocket) -> None:
+            await peers.serve(websocket, self._streams)
+
+        return [WebSocketRoute("/peer", serve), _route("/peer", GET=peers.explain)]
 
     # Tasks.
 

@@ -39,6 +39,8 @@ class HttpConfig:
     """Tasks that one WebSocket watches at a time."""
     messages_max: int = 16
     """Messages of one WebSocket that are worked on at a time; it is not read from meanwhile."""
+    peers_max: int = 256
+    """Peers connected by WebSocket at a time."""
     batches_max: int = 64
     """Batches read at a time; a further one is asked to try again."""
     batch_timeout_s: float = 3600.0

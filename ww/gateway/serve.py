@@ -25,6 +25,7 @@ from ww.gateway.modules import ModuleStore
 from ww.gateway.native import tasks_for
 from ww.gateway.native_intake import NativeIntake, TasksConfig
 from ww.gateway.operator import OperatorServer
+from ww.gateway.peer_socket import PeerSockets
 from ww.gateway.perimeter import Perimeter, PerimeterConfig
 from ww.gateway.pool import WorkerPool
 from ww.gateway.postgres.address import PostgresAddress
@@ -114,7 +115,7 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
             scheduler.nesting.admit = perimeter.admit_nested
             add_gauges(metrics, scheduler, directory, node.health, clock.now)
             parts = scheduler, store, modules, artifacts, clock, config.limits, config.http, about
-            http = HttpGateway(*parts, perimeter)
+            http = HttpGateway(*parts, perimeter, peers=_peers(node, config))
             _let_give_work(node, config, NativeIntake(
                 http, scheduler, store, modules, artifacts, config.limits, perimeter, clock, node.peer_id, config.tasks
             ))  # fmt: skip
@@ -158,6 +159,15 @@ def _perimeter(
         readiness=readiness,
         metrics=metrics,
     )
+
+
+def _peers(node: Node, config: GatewayConfig) -> PeerSockets:
+    """Let peers connect by WebSocket, but for those of other machines where nobody said who may come."""
+    closed_because = ""
+    if config.perimeter.any_address and not node.says_who_may_come:
+        closed_because = "HTTP lets other machines in, and nobody said who may come as a peer: see --admit"
+    most = config.http.peers_max
+    return PeerSockets(node.identity, node.vat.accept, closed_because=closed_because, count_max=most)
 
 
 async def _let_operate(node: Node, pool: WorkerPool) -> None:

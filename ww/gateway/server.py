@@ -33,8 +33,11 @@ log = logging.getLogger("ww.gateway")
 _HEAD_TIMEOUT_S: Final = 5.0
 # Seconds that a WebSocket's client has to answer a ping: it may be busy with what it was told.
 _PONG_TIMEOUT_S: Final = 60.0
+_QUICKACK: Final[int | None] = getattr(socket, "TCP_QUICKACK", None)  # Linux
 ABORT: Final = "ww.abort"
 """The extension of a scope that cuts the connection, with what waits to be sent: closing it would wait for that."""
+MESSAGE_MAX: Final = "ww.message_max"
+"""The extension of a WebSocket's scope that sets how many bytes a message may have, where that is not as configured."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -209,6 +212,24 @@ class _WebSocket(WebSocketsSansIOProtocol):
         if self.response.status_code == 101:
             scope: Any = self.scope
             scope["extensions"][ABORT] = self.transport.abort
+            scope["extensions"][MESSAGE_MAX] = self._limit_messages
+
+    def _limit_messages(self, bytes_max: int) -> None:
+        self.conn.max_message_size = bytes_max
+
+    def data_received(self, data: bytes) -> None:
+        super().data_received(data)
+        self._acknowledge()
+
+    def _acknowledge(self) -> None:
+        """Have the system tell at once that what came has come.
+
+        Clients that send with Nagle's algorithm (Deno's WebSocket) hold back what follows until they are told: 40 ms.
+        The option lasts until the system thinks otherwise.
+        """
+        if _QUICKACK is not None and (sock := self.transport.get_extra_info("socket")) is not None:
+            with contextlib.suppress(OSError):
+                sock.setsockopt(socket.IPPROTO_TCP, _QUICKACK, 1)
 
     def handle_ping(self) -> None:
         output = self.conn.data_to_send()

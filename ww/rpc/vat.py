@@ -114,7 +114,7 @@ class Vat:
 
     async def listen(self, address: Multiaddr) -> list[Multiaddr]:
         """Accept peers at address and return the addresses it can be reached at. UsageError when it cannot be had."""
-        listener = await self._transport.serve(address, self._accept)
+        listener = await self._transport.serve(address, self.accept)
         self._listeners.append(listener)
         return listener.addresses
 
@@ -205,7 +205,8 @@ class Vat:
         if self._links.get(link.peer_id) is link:
             del self._links[link.peer_id]
 
-    def _accept(self, stream: Stream) -> None:
+    def accept(self, stream: Stream) -> None:
+        """Serve a peer that has connected, and whose key is proved, until it goes."""
         if self._served is None:
             stream.abort()
             return
