@@ -23,6 +23,7 @@ from tests.guests import guest, wat, zipped
 from ww.clock import ManualClock
 from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.http import HttpConfig, HttpGateway
+from ww.gateway.live import Live
 from ww.gateway.modules import ModuleStore
 from ww.gateway.perimeter import Perimeter
 from ww.gateway.request import RequestLimits
@@ -84,6 +85,7 @@ class Gateway:
     artifacts: ArtifactStore
     clock: ManualClock
     directory: Path
+    live: Live
 
     async def post(self, **parts: Any) -> httpx.Response:
         """Submit a task."""
@@ -152,11 +154,11 @@ async def open_gateway(
         Scheduler(store, modules, artifacts, clock, SchedulerConfig(**config)) as scheduler,
     ):
         parts = scheduler, store, modules, artifacts, clock
-        app = HttpGateway(*parts, limits or RequestLimits(), http or HttpConfig(), lambda: about, perimeter).app()
+        side = HttpGateway(*parts, limits or RequestLimits(), http or HttpConfig(), lambda: about, perimeter)
         # An unexpected error is answered, and then raised again for the server's log.
-        transport = httpx.ASGITransport(app, raise_app_exceptions=False)
+        transport = httpx.ASGITransport(app := side.app(), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url=BASE_URL) as client:
-            yield Gateway(app, client, store, scheduler, modules, artifacts, clock, directory)
+            yield Gateway(app, client, store, scheduler, modules, artifacts, clock, directory, side.live)
 
 
 @pytest.fixture

@@ -15,11 +15,11 @@ import struct
 import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 from ww.clock import Clock
 from ww.discovery.interface import Interface, reachable_by
-from ww.discovery.packet import Packet
+from ww.discovery.packet import Drop, Packet, read
 from ww.discovery.survey import Search, Surveyor
 from ww.errors import UsageError
 from ww.identity import PeerId
@@ -203,6 +203,16 @@ def check_interfaces(groups: Sequence[MulticastGroup], machine: Sequence[Interfa
             raise UsageError(f"--discover {group}: no interface {group.interface}; there are {here}", "discover")
 
 
+class Heard(NamedTuple):
+    """A packet that came or went."""
+
+    size_bytes: int
+    packet: Packet | None
+    """What it says, as far as that was read."""
+    dropped: Drop | None = None
+    """Why it is not listened to."""
+
+
 class Multicast:
     """A node's part in the survey, on its sockets."""
 
@@ -220,6 +230,8 @@ class Multicast:
         self._on_packet = on_packet
         self._links = Links(config, self._receive)
         self._timer: asyncio.TimerHandle | None = None
+        self.tapped: Callable[[Heard], object] | None = None
+        """Is called with every packet that comes or goes."""
         self.listening: Sequence[Multiaddr] = ()
         """Where this node accepts peers: surveys are answered from the moment it is set."""
 
@@ -251,6 +263,12 @@ class Multicast:
     def send(self, data: bytes) -> None:
         """Send a packet to everybody, on every link."""
         self._links.send(data)
+        self._tap_sent(data)
+
+    def _tap_sent(self, data: bytes) -> None:
+        if self.tapped is not None and not self._links.is_empty:
+            said = read(data)
+            self.tapped(Heard(len(data), said if isinstance(said, Packet) else None))
 
     def _poll(self) -> None:
         for data in self._surveyor.poll(self._clock.now()):
@@ -265,7 +283,11 @@ class Multicast:
     def _receive(self, link: Link, data: bytes, sender: Any) -> None:
         addresses = reachable_by(link.interface, self.listening)
         received = self._surveyor.receive(data, self._clock.now(), addresses)
+        if self.tapped is not None and received.packet is not Drop.OWN:  # which was told of when it was sent
+            dropped = received.packet if isinstance(received.packet, Drop) else None
+            self.tapped(Heard(len(data), received.said, dropped))
         if received.answer is not None:
             link.send(received.answer, sender)
+            self._tap_sent(received.answer)
         if isinstance(received.packet, Packet):
             self._on_packet(received.packet, data, link.interface)

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Self
 
 from ww.clock import Clock
 from ww.discovery.interface import Interface, Watch, interfaces, reachable_from_afar
-from ww.discovery.multicast import DEFAULT_GROUP, Multicast, MulticastConfig, check_interfaces
+from ww.discovery.multicast import DEFAULT_GROUP, Heard, Multicast, MulticastConfig, check_interfaces
 from ww.discovery.packet import Heartbeat, Packet, Response, Writer
 from ww.discovery.survey import Search, Surveyor
 from ww.identity import PeerId
@@ -134,6 +134,16 @@ class Discovery:
         """Ask all there are, from now on, ever slower."""
         if self._multicast is not None:
             self._multicast.look_for_everybody()
+
+    @property
+    def tapped(self) -> Callable[[Heard], object] | None:
+        """What is called with every packet that comes or goes; None: nothing."""
+        return self._multicast.tapped if self._multicast is not None else None
+
+    @tapped.setter
+    def tapped(self, tapped: Callable[[Heard], object] | None) -> None:
+        if self._multicast is not None:
+            self._multicast.tapped = tapped
 
     def send(self, datagram: bytes) -> None:
         """Say something to everybody."""

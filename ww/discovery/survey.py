@@ -117,6 +117,8 @@ class Received:
     """What it says, or why it is not listened to."""
     answer: bytes | None = None
     """What its sender gets, if anything."""
+    said: Packet | None = None
+    """What it says, whether it is listened to or not."""
 
 
 class Surveyor:
@@ -175,6 +177,7 @@ class Surveyor:
     def receive(self, data: bytes, now: float, addresses: tuple[Multiaddr, ...] = ()) -> Received:
         """Take a datagram. addresses are where its sender can reach this node; without any it is not answered."""
         packet = self._read(data, now)
+        said = packet if isinstance(packet, Packet) else None
         if isinstance(packet, Packet) and (drop := self._judge(packet)):
             packet = drop
         answer = None
@@ -184,7 +187,7 @@ class Surveyor:
             packet = Drop.NOT_ASKED_FOR
         if isinstance(packet, Drop):
             self.dropped[packet] += 1
-        return Received(packet, answer)
+        return Received(packet, answer, said)
 
     def _read(self, data: bytes, now: float) -> Packet | Drop:
         # What this node sent comes back on every interface, and is known without checking a signature.

@@ -111,6 +111,11 @@ class Dispatcher:
         self.late_outcomes = 0
         """Outcomes that came when their attempt did not count any more."""
 
+    @property
+    def running(self) -> int:
+        """How many attempts are under way."""
+        return len(self._groups)
+
     def wake(self) -> None:
         """Look again: something is due, or a slot is free."""
         self._wake.set()
@@ -379,7 +384,7 @@ class Dispatcher:
     def _account(self, slot: Slot, task: Task, wall_s: float, count: int, *, crashed: bool = False) -> None:
         """Charge a task for runs that took so long together, and note what that says of their worker."""
         task.charged_s += (wall_s - count * self._agenda.ready.charge_of(task)) * slot.lease.slots
-        self._pool.attempt_ended(slot.lease, task.spec.module, well=not crashed)
+        self._pool.attempt_ended(slot.lease, task.spec.module, well=not crashed, count=count)
 
     def _lose(self, group: Group, error: Exception) -> list[RunResult]:
         """Lose the attempts of a group of which nothing will be heard; return the results that follow."""

@@ -22,7 +22,9 @@ from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.caller import Caller, Scope, caller_of
 from ww.gateway.describe import Description
 from ww.gateway.events import Reader
+from ww.gateway.grid import Boards, GridReader, Sources
 from ww.gateway.intake import HttpConfig, Intake
+from ww.gateway.live import Live, Node
 from ww.gateway.module_routes import FileResponse, ModuleRoutes
 from ww.gateway.modules import ModuleStore
 from ww.gateway.pages import PATHS, Pages
@@ -35,10 +37,10 @@ from ww.gateway.request import RequestLimits, shown
 from ww.gateway.results import ResultReader, Told, named
 from ww.gateway.scheduler import Scheduler
 from ww.gateway.storage import Storage, TaskRow
-from ww.gateway.streams import EventStream, ResultStream, Streams, position_of
+from ww.gateway.streams import ClusterStream, EventStream, GridStream, ResultStream, Streams, position_of
 from ww.gateway.submit import Submitter
 from ww.gateway.task import RunResult, RunState, Task
-from ww.gateway.view import counts_of_ended, result_json, spec_json, task_path, time_text, told_json
+from ww.gateway.view import counts_of_ended, result_json, spec_json, task_path, time_text, told_json, worker_json
 from ww.gateway.websocket import SocketRoutes
 
 log = logging.getLogger("ww.gateway")
@@ -64,6 +66,7 @@ class HttpGateway:
         perimeter: Perimeter | None = None,
         pages: Pages | None = None,
         peers: PeerSockets | None = None,
+        node: Node | None = None,
     ) -> None:
         self._scheduler = scheduler
         self._store = store
@@ -92,6 +95,17 @@ class HttpGateway:
             messages_max=config.messages_max,
         )
         self._peers = peers
+        self._boards = Boards(Sources(store, scheduler.watches, clock, current=self._current, summary=self._summary))
+        self.live = Live(
+            scheduler,
+            store,
+            clock,
+            self._perimeter.metrics,
+            about=about,
+            current=self._current,
+            summary=self._summary,
+            node=node,
+        )
         self._is_stopping = False
 
     def stop(self) -> None:
@@ -99,6 +113,7 @@ class HttpGateway:
         self._is_stopping = True
         self._perimeter.stop()
         self._scheduler.watches.close()
+        self.live.stop()
         self._intake.stop()
         if self._peers is not None:
             self._peers.stop()
@@ -114,6 +129,7 @@ class HttpGateway:
             _route("/tasks", GET=self.get_tasks, POST=self.post_task),
             _route("/tasks/{id}", GET=self.get_task, DELETE=self.delete_task),
             _route("/tasks/{id}/events", GET=self.get_events),
+            _route("/tasks/{id}/grid", GET=self.get_grid),
             _route("/tasks/{id}/results", GET=self.get_results),
             _route("/tasks/{id}/runs", GET=self.get_runs),
             _route("/tasks/{id}/runs/{run}", GET=self.get_run),
@@ -123,6 +139,7 @@ class HttpGateway:
             WebSocketRoute("/ws", self._sockets.serve),
             _route("/ws", GET=self._sockets.explain),
             *self._peer_routes(),
+            _route("/events", GET=self.get_cluster_events),
             _route("/workers", GET=self.get_workers),
             _route("/healthz", GET=self.get_health),
             _route("/readyz", GET=self._description.get_ready),
@@ -213,6 +230,10 @@ class HttpGateway:
             self._store, row, current=self._current, shown=self._summary, named=self._named, now=self._clock.now
         )
 
+    async def get_grid(self, request: Request) -> Response:
+        row = await self._row(request.path_params["id"], caller_of(request.scope))
+        return GridStream(GridReader(self._boards, row), self._streams)
+
     # Runs.
 
     async def get_runs(self, request: Request) -> Response:
@@ -278,6 +299,9 @@ class HttpGateway:
 
     # The cluster.
 
+    async def get_cluster_events(self, request: Request) -> Response:
+        return ClusterStream(self.live, self._streams)
+
     async def get_workers(self, request: Request) -> Response:
         return Json(await self.workers_json(caller_of(request.scope)))
 
@@ -286,20 +310,8 @@ class HttpGateway:
         # Whoever knows a digest may read the module: those of others are not told.
         told = None if caller.may(Scope.ADMIN) else await self._store.modules_of(caller.name)
         return [
-            {
-                "peer": str(entry.peer.peer_id),
-                "kind": entry.info.kind,
-                "slots": entry.info.slots,
-                "free": free,
-                "cpus": entry.info.cpus,
-                "memory_bytes": entry.info.memory_bytes,
-                "labels": entry.info.labels,
-                "lacks": sorted(entry.info.lacks),
-                "modules": [f"sha256:{digest}" for digest in sorted(entry.modules) if told is None or digest in told],
-                "breaker": entry.breaker,
-                "host": entry.info.host,
-                "since": time_text(entry.since),
-            }
+            worker_json(entry, free)
+            | {"modules": [f"sha256:{digest}" for digest in sorted(entry.modules) if told is None or digest in told]}
             for entry, free in self._scheduler.pool.workers()
         ]
 

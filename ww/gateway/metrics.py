@@ -7,7 +7,7 @@ made of these only when somebody looks.
 
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Iterator, Mapping
-from typing import Final
+from typing import Final, NamedTuple
 
 from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
@@ -16,6 +16,8 @@ from prometheus_client.metrics_core import Metric
 CONTENT_TYPE: Final = "text/plain; version=0.0.4; charset=utf-8"
 _SECONDS: Final = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0)
 _LONG_SECONDS: Final = (*_SECONDS, 30.0, 60.0, 300.0, 1800.0, 3600.0, 21_600.0)
+# Of latencies: eleven steps a decade and those that are shown, which percentiles of one second are told by.
+LATENCY_BOUNDS_S: Final = tuple(sorted({*_LONG_SECONDS, *(float(f"{10 ** (n / 11):.3g}") for n in range(-55, 49))}))
 _ROWS: Final = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0, 64.0, 128.0, 256.0, 512.0, 1024.0)
 
 Labels = tuple[str, ...]
@@ -25,10 +27,12 @@ Numbers = Mapping[Labels, float]
 class Histogram:
     """How many of what was observed lay below each bound."""
 
-    __slots__ = ("_bounds", "_counts", "_sum")
+    __slots__ = ("_bounds", "_counts", "_shown", "_sum")
 
-    def __init__(self, bounds: tuple[float, ...]) -> None:
+    def __init__(self, bounds: tuple[float, ...], shown: tuple[float, ...] = ()) -> None:
+        """Count by those bounds; Prometheus is shown some of them, or all."""
         self._bounds = bounds
+        self._shown = frozenset(shown or bounds)
         self._counts = [0] * (len(bounds) + 1)
         self._sum = 0.0
 
@@ -41,10 +45,28 @@ class Histogram:
         """Return the numbers below each bound, as Prometheus has them, and the sum of what was observed."""
         total = 0
         found: list[tuple[str, float]] = []
-        for bound, count in zip((*map(repr, self._bounds), "+Inf"), self._counts, strict=True):
+        for bound, count in zip(self._bounds, self._counts, strict=False):
             total += count
-            found.append((bound, total))
-        return found, self._sum
+            if bound in self._shown:
+                found.append((repr(bound), total))
+        return [*found, ("+Inf", total + self._counts[-1])], self._sum
+
+    def counts(self) -> tuple[int, ...]:
+        """Return how many were counted in each bucket; the last one is for what lay above all bounds."""
+        return tuple(self._counts)
+
+
+class Totals(NamedTuple):
+    """What has been counted since the gateway started."""
+
+    ended: int
+    """Runs."""
+    failed: int
+    requests: int
+    dispatch: tuple[int, ...]
+    """Runs by how long they waited, in the buckets of LATENCY_BOUNDS_S."""
+    wall: tuple[int, ...]
+    """Runs by how long they took, likewise."""
 
 
 class Metrics:
@@ -55,8 +77,8 @@ class Metrics:
         self._attempts: dict[Labels, float] = {}
         self._requests: dict[Labels, float] = {}
         self._request_seconds: dict[str, Histogram] = {}
-        self._dispatch = Histogram(_LONG_SECONDS)
-        self._wall = Histogram(_LONG_SECONDS)
+        self._dispatch = Histogram(LATENCY_BOUNDS_S, _LONG_SECONDS)
+        self._wall = Histogram(LATENCY_BOUNDS_S, _LONG_SECONDS)
         self._commit_seconds = Histogram(_SECONDS)
         self._commit_rows = Histogram(_ROWS)
         self._looks: list[Callable[[], None]] = []
@@ -133,6 +155,12 @@ class Metrics:
         """Ask what takes its time; from a thread."""
         for look in self._looks:
             look()
+
+    def totals(self) -> Totals:
+        """Return what has been counted; from the loop."""
+        failed = sum(number for (state, _), number in self._runs.items() if state == "failed")
+        ended, requests = sum(self._runs.values()), sum(self._requests.values())
+        return Totals(int(ended), int(failed), int(requests), self._dispatch.counts(), self._wall.counts())
 
     def render(self) -> bytes:
         """Return all numbers in Prometheus's text form."""

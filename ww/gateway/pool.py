@@ -56,6 +56,8 @@ class WorkerEntry:
     slots_seen: int = 0
     """Most slots of it that were on offer or in use at once: what it claims to have it may never offer."""
     leaving: bool = False
+    runs_ended: int = 0
+    """Attempts of it that ended with an outcome."""
     modules: dict[str, None] = field(default_factory=dict)
     """Digests (hex) of modules that it ran lately, oldest first."""
     breaker: str = BreakerState.CLOSED
@@ -410,12 +412,15 @@ class WorkerPool:
         """Whether a peer is to get nothing new."""
         return peer_id in self._draining
 
-    def attempt_ended(self, lease: Lease, module: str, *, well: bool, was_lost: bool = False) -> None:
-        """Note how an attempt ended as far as its worker is at fault; was_lost: it has no outcome."""
+    def attempt_ended(self, lease: Lease, module: str, *, well: bool, was_lost: bool = False, count: int = 1) -> None:
+        """Note how attempts ended as far as their worker is at fault; was_lost: they have no outcome."""
         peer_id, now = lease.peer_id, self._clock.now()
         breaker = self._breakers.get(peer_id)
+        entry = self._workers.get(lease.peer)
+        if entry is not None and not was_lost:
+            entry.runs_ended += count
         if well:
-            if (entry := self._workers.get(lease.peer)) is not None:
+            if entry is not None:
                 entry.has_run(module)
             if breaker is not None:
                 breaker.succeeded(now)

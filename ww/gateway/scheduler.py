@@ -90,6 +90,8 @@ class Scheduler:
         """What the runs of batches are given."""
         self.watches = Watches()
         """Who is told when a task changes: a run of it began, ended or went back, or it did itself."""
+        self.on_workers: list[Callable[[], object]] = []
+        """Are called when workers came, went, or may be given other things."""
         self.agenda = Agenda(clock, self._on_ready)
         self.recorder = Recorder(
             store, artifacts, clock, observer, is_busy=lambda: self.agenda.is_moving, on_written=self._on_written
@@ -175,6 +177,7 @@ class Scheduler:
             del self._being_added[spec.id]
             self._tasks_bytes -= spec.size_bytes
             added.set()
+            self.watches.notify(spec.id)
 
     async def _submit_early(self, spec: Spec, number: int, wall: float) -> int:
         """Begin a task, and put it on disk when its first run has ended, or soon. Returns and raises as submit does."""
@@ -366,6 +369,8 @@ class Scheduler:
 
     def _on_workers(self) -> None:
         self._has_changed = True
+        for listener in self.on_workers:
+            listener()
         # What could not be served may go on at once; what cannot any more, later.
         for demand in self.agenda.ready.demands():
             if demand.reason:

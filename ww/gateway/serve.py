@@ -20,6 +20,7 @@ from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.gauges import add_gauges
 from ww.gateway.http import HttpGateway
 from ww.gateway.intake import HttpConfig
+from ww.gateway.live import Node as NodeSeen
 from ww.gateway.metrics import Metrics
 from ww.gateway.modules import ModuleStore
 from ww.gateway.native import tasks_for
@@ -115,7 +116,8 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
             scheduler.nesting.admit = perimeter.admit_nested
             add_gauges(metrics, scheduler, directory, node.health, clock.now)
             parts = scheduler, store, modules, artifacts, clock, config.limits, config.http, about
-            http = HttpGateway(*parts, perimeter, peers=_peers(node, config))
+            seen = NodeSeen(node.heartbeats, node.discovery)
+            http = HttpGateway(*parts, perimeter, peers=_peers(node, config), node=seen)
             _let_give_work(node, config, NativeIntake(
                 http, scheduler, store, modules, artifacts, config.limits, perimeter, clock, node.peer_id, config.tasks
             ))  # fmt: skip
@@ -123,7 +125,10 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
             metrics.gauge("streams", "Streams of events and WebSockets that are open.", http.open_streams)
             host, port = sock.getsockname()[:2]
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-            async with serving(http.app(), sock, config.server, http.stop, perimeter.told):
+            async with (
+                http.live.running(),
+                serving(http.app(), sock, config.server, http.stop, perimeter.told),
+            ):
                 log.info("HTTP on %s://%s", "http" if config.server.certificate is None else "https", address)
                 yield Gateway(scheduler, address)
 

@@ -8,12 +8,12 @@ A call that writes returns when what it wrote outlives a crash, or raises StoreE
 
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
-from typing import Protocol
+from typing import Final, Protocol
 
 from ww.gateway.rows import TaskRow
-from ww.gateway.task import Policy, RunResult, Spec, Task
+from ww.gateway.task import Policy, RunResult, RunState, Spec, Task
 
-__all__ = ["OnResults", "Storage", "StoreConfig", "TaskRow"]
+__all__ = ["SELECT_SPANS", "OnResults", "Span", "Storage", "StoreConfig", "TaskRow"]
 
 OnResults = Callable[[int, Sequence[tuple[int, RunResult]]], object]
 """Is told of results that were just put on disk: the position of the first, which those of the others follow."""
@@ -38,6 +38,17 @@ class StoreConfig:
     housekeep_every_s: float = 5.0
     probe_every_s: float = 1.0
     """While the disk refuses, how often it is tried."""
+
+
+Span = tuple[int, int, RunState]
+"""Runs that follow each other and ended the same way: the first, how many, and their state."""
+# Of runs of one state that follow each other, number and rank grow together.
+SELECT_SPANS: Final = (
+    "SELECT min(run), count(*), state FROM"
+    " (SELECT run, state, run - row_number() OVER (PARTITION BY state ORDER BY run) AS island FROM runs"
+    " WHERE task = {} AND run >= {} AND run < {}) AS placed GROUP BY state, island"
+)
+"""As SQL, with places for a task's number, the first run and the one behind the last."""
 
 
 class Storage(Protocol):
@@ -108,6 +119,12 @@ class Storage(Protocol):
         Only those beyond that position, 0 for all; fewer, but one, once their output passes output_bytes_max. Positions
         grow over all tasks, and mean the same after a restart.
         """
+
+    async def spans(self, task: int, *, first: int, count: int) -> list[Span]:
+        """Return how those of a task's runs ended that did, of count runs from first on; in no order."""
+
+    async def ends_since(self, task: int, *, position: int, limit: int) -> list[tuple[int, int, RunState]]:
+        """Return up to limit ends of a task's runs beyond that position: each one's position, run and state."""
 
     async def last_position(self, task: int) -> int:
         """Return the position of the latest result of a task, 0 where there is none."""

@@ -24,7 +24,7 @@ from ww.gateway.database import advice, connect, open_database
 from ww.gateway.housekeeping import Housekeeping
 from ww.gateway.rows import CUT_PLACES, INLINE_BYTES_MAX, RUN_COLUMNS, STREAM_PLACES, TASK_COLUMNS, TaskRow
 from ww.gateway.segments import Extent, Segments
-from ww.gateway.storage import OnResults, StoreConfig
+from ww.gateway.storage import SELECT_SPANS, OnResults, Span, StoreConfig
 from ww.gateway.task import Policy, RunResult, RunState, Spec, Task
 from ww.gateway.writer import Transaction, Writer
 
@@ -275,6 +275,25 @@ class Store:
                         break
                 found.append((row[0], result))
             return found
+
+        return await self._read(work)
+
+    async def spans(self, task: int, *, first: int, count: int) -> list[Span]:
+        """Return how those of a task's runs ended that did, of count runs from first on; see Storage."""
+        query, values = SELECT_SPANS.format("?", "?", "?"), (task, first, first + count)
+
+        def work(connection: sqlite3.Connection) -> list[Span]:
+            return [(run, length, RunState(state)) for run, length, state in connection.execute(query, values)]
+
+        return await self._read(work)
+
+    async def ends_since(self, task: int, *, position: int, limit: int) -> list[tuple[int, int, RunState]]:
+        """Return up to limit ends of a task's runs beyond that position; see Storage."""
+        query = "SELECT position, run, state FROM runs WHERE task = ? AND position > ? ORDER BY position LIMIT ?"
+
+        def work(connection: sqlite3.Connection) -> list[tuple[int, int, RunState]]:
+            found = connection.execute(query, (task, position, limit))
+            return [(place, run, RunState(state)) for place, run, state in found]
 
         return await self._read(work)
 

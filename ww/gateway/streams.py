@@ -1,13 +1,14 @@
 """Answers that go on: as many as there may be, each as slow as its reader; server-sent events and lines of JSON.
 
-Holds what streams over HTTP and WebSockets share, GET /tasks/{id}/events and GET /tasks/{id}/results. Must not know
-what is told: events.py and results.py. Source: HTML Living Standard, 9.2, Server-sent events.
+Holds what streams over HTTP and WebSockets share, and those that HTTP has. Must not know what is told: events.py and
+results.py of a task, grid.py of its runs as a grid, live.py of the cluster. Source: HTML Living
+Standard, 9.2, Server-sent events.
 """
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Awaitable, Iterator
-from contextlib import asynccontextmanager, contextmanager
+from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Iterator, Sequence
+from contextlib import aclosing, asynccontextmanager, contextmanager
 from typing import Any, Final
 
 import orjson
@@ -18,6 +19,8 @@ from starlette.types import Message, Receive, Scope, Send
 from ww.errors import ClosedError, NotFound, Overloaded, StoreError, UsageError
 from ww.gateway.caller import caller_now
 from ww.gateway.events import Event, Reader
+from ww.gateway.grid import GridReader
+from ww.gateway.live import ClusterReader, Live
 from ww.gateway.openapi import LINES_TYPE
 from ww.gateway.request import shown
 from ww.gateway.results import ResultReader
@@ -79,13 +82,11 @@ class Streams:
 
 
 class _Stream(Response):
-    """What is told of a task."""
+    """An answer that goes on."""
 
-    def __init__(self, kind: str, watches: Watches, id: str, streams: Streams) -> None:
+    def __init__(self, kind: str, streams: Streams) -> None:
         super().__init__(None, headers=_HEADERS | {"Content-Type": kind})
         del self.headers["content-length"]
-        self._watches = watches
-        self._id = id
         self._streams = streams
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
@@ -103,15 +104,15 @@ class _Stream(Response):
             await until_gone(self._tell(scope, sending), receive)
 
     async def _tell(self, scope: Scope, send: Send) -> None:
-        with self._watches.open(self._id) as watch:
-            async for body in self._bodies(watch):
+        async with aclosing(self._bodies(scope)) as bodies:
+            async for body in bodies:
                 if caller_now(scope) is None:
                     self._cut(scope)
                     break
                 await send({"type": "http.response.body", "body": body, "more_body": True})
         await send({"type": "http.response.body"})
 
-    def _bodies(self, watch: Watch) -> AsyncIterator[bytes]:
+    def _bodies(self, scope: Scope) -> AsyncGenerator[bytes]:
         """Give what is told, to its end."""
         raise NotImplementedError
 
@@ -119,14 +120,33 @@ class _Stream(Response):
         """Break off before the end."""
 
 
-class EventStream(_Stream):
+class _TaskStream(_Stream):
+    """What is told of a task to a reader that looks for itself whenever it is woken."""
+
+    def __init__(self, kind: str, watches: Watches, id: str, streams: Streams) -> None:
+        super().__init__(kind, streams)
+        self._watches = watches
+        self._id = id
+
+    async def _bodies(self, scope: Scope) -> AsyncGenerator[bytes]:
+        with self._watches.open(self._id) as watch:
+            async with aclosing(self._told(watch)) as told:
+                async for body in told:
+                    yield body
+
+    def _told(self, watch: Watch) -> AsyncGenerator[bytes]:
+        """Give what is told, to its end."""
+        raise NotImplementedError
+
+
+class EventStream(_TaskStream):
     """What happens to a task, as server-sent events."""
 
     def __init__(self, reader: Reader, watches: Watches, id: str, streams: Streams) -> None:
         super().__init__(_EVENTS, watches, id, streams)
         self._reader = reader
 
-    async def _bodies(self, watch: Watch) -> AsyncIterator[bytes]:
+    async def _told(self, watch: Watch) -> AsyncGenerator[bytes]:
         async for events in self._reader.events(watch, idle_s=_IDLE_S):
             if not events:
                 yield b":\n\n"
@@ -137,7 +157,7 @@ class EventStream(_Stream):
             yield body
 
 
-class ResultStream(_Stream):
+class ResultStream(_TaskStream):
     """Results of a task, a line of JSON each.
 
     The end of the answer says that it was all: what breaks off before is cut, so that nobody takes it for that.
@@ -155,7 +175,7 @@ class ResultStream(_Stream):
                 log.error("results of %s break off: %s", shown(self._id), error)
             self._cut(scope)
 
-    async def _bodies(self, watch: Watch) -> AsyncIterator[bytes]:
+    async def _told(self, watch: Watch) -> AsyncGenerator[bytes]:
         async for page in self._reader.pages(watch, idle_s=_IDLE_S):
             if not page:
                 yield b"\n"
@@ -166,9 +186,48 @@ class ResultStream(_Stream):
             yield body
 
     def _cut(self, scope: Scope) -> None:
-        if (abort := scope.get("extensions", {}).get(ABORT)) is not None:
-            abort()
-        raise ConnectionAbortedError
+        _abort(scope)
+
+
+class GridStream(_Stream):
+    """A task's runs as a grid, as server-sent events. What breaks off before the task's end is cut."""
+
+    def __init__(self, reader: GridReader, streams: Streams) -> None:
+        super().__init__(_EVENTS, streams)
+        self._reader = reader
+
+    async def _tell(self, scope: Scope, send: Send) -> None:
+        try:
+            await super()._tell(scope, send)
+        except StoreError:
+            _abort(scope)
+
+    async def _bodies(self, scope: Scope) -> AsyncGenerator[bytes]:
+        async with aclosing(self._reader.events(idle_s=_IDLE_S)) as told:
+            async for events in told:
+                yield _blocks(events)
+
+
+class ClusterStream(_Stream):
+    """What happens in the cluster, as server-sent events."""
+
+    def __init__(self, live: Live, streams: Streams) -> None:
+        super().__init__(_EVENTS, streams)
+        self._live = live
+
+    async def _bodies(self, scope: Scope) -> AsyncGenerator[bytes]:
+        # Its rights may change while it listens.
+        reader = ClusterReader(self._live, lambda: caller_now(scope))
+        async with aclosing(reader.events(idle_s=_IDLE_S)) as told:
+            async for events in told:
+                yield _blocks(events)
+
+
+def _abort(scope: Scope) -> None:
+    """Cut the connection."""
+    if (abort := scope.get("extensions", {}).get(ABORT)) is not None:
+        abort()
+    raise ConnectionAbortedError
 
 
 async def until_gone(work: Awaitable[None], receive: Receive) -> None:
@@ -191,6 +250,11 @@ async def until_gone(work: Awaitable[None], receive: Receive) -> None:
 
 def _line(value: dict[str, Any]) -> bytes:
     return orjson.dumps(value, option=orjson.OPT_APPEND_NEWLINE)
+
+
+def _blocks(events: Sequence[tuple[str, bytes]]) -> bytes:
+    """Return events, whose data is JSON, without a position; a comment where there are none."""
+    return b"".join([b"event: %b\ndata: %b\n\n" % (kind.encode(), data) for kind, data in events]) or b":\n\n"
 
 
 def _lines(event: Event) -> bytes:

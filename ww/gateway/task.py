@@ -311,6 +311,24 @@ class Task:
         """The attempts under way."""
         return list(self._attempts)
 
+    def under_way(self) -> set[int]:
+        """Return the runs that show as running."""
+        return {attempt.run for attempt in self._attempts} | self._ending
+
+    def is_waiting(self, run: int) -> bool:
+        """Whether a run that has begun waits to begin again."""
+        return (begun := self._runs.get(run)) is not None and not begun.attempts
+
+    def due_at(self, run: int) -> float:
+        """Return when (monotonic) a run may begin for the first time."""
+        return self._first_due + run * self.spec.delay_s
+
+    def due_runs(self, now: float) -> int:
+        """Return how many runs show as due, those that have begun included: the first so many."""
+        if self.spec.workers:
+            return self.spec.repeats
+        return max(self._cursor, self.spec.repeats - self._not_due(now))
+
     @property
     def is_ending(self) -> bool:
         """Whether a run of it has ended and is not on disk yet."""

@@ -9,6 +9,7 @@ from functools import lru_cache
 from typing import Any, Final
 from urllib.parse import quote
 
+from ww.gateway.pool import WorkerEntry
 from ww.gateway.results import Told
 from ww.gateway.rows import TaskRow
 from ww.gateway.spec import Grant
@@ -132,6 +133,23 @@ def _output_json(name: str, data: bytes, truncated: bool) -> dict[str, Any]:
     except UnicodeDecodeError:
         rendered[f"{name}_base64"] = b2a_base64(data, newline=False).decode()
     return rendered
+
+
+def worker_json(entry: WorkerEntry, free: int) -> dict[str, Any]:
+    """Render a worker, without the modules that it has."""
+    return {
+        "peer": str(entry.peer.peer_id),
+        "kind": entry.info.kind,
+        "slots": entry.info.slots,
+        "free": free,
+        "cpus": entry.info.cpus,
+        "memory_bytes": entry.info.memory_bytes,
+        "labels": entry.info.labels,
+        "lacks": sorted(entry.info.lacks),
+        "breaker": entry.breaker,
+        "host": entry.info.host,
+        "since": time_text(entry.since),
+    }
 
 
 def time_text(seconds: float | None) -> str | None:

@@ -6,6 +6,7 @@ nothing is kept for it but the ids it has not looked at.
 
 import asyncio
 import contextlib
+from collections.abc import Callable
 from types import TracebackType
 from typing import Self
 
@@ -69,6 +70,8 @@ class Watches:
 
     def __init__(self) -> None:
         self.readers: dict[str, set[Watch]] = {}
+        self.listeners: list[Callable[[str], object]] = []
+        """Are called with the id of every task that changed, at once: they must be quick."""
         self.is_closed = False
         """Whether nothing further will be told."""
 
@@ -83,6 +86,8 @@ class Watches:
 
     def notify(self, id: str, *, has_ended: bool = False) -> None:
         """Wake those who watch that task."""
+        for listener in self.listeners:
+            listener(id)
         for watch in self.readers.get(id, ()):
             if has_ended or not watch.only_ends:
                 watch.tell(id)

@@ -20,7 +20,7 @@ from ww.gateway.postgres.session import FAILURES, Fate, PostgresConfig, Session,
 from ww.gateway.postgres.writer import Writer
 from ww.gateway.retention import limits_at
 from ww.gateway.rows import INLINE_BYTES_MAX, RUN_COLUMNS, TASK_COLUMNS, TaskRow
-from ww.gateway.storage import OnResults, StoreConfig
+from ww.gateway.storage import SELECT_SPANS, OnResults, Span, StoreConfig
 from ww.gateway.task import Policy, RunResult, RunState, Spec, Task
 
 T = TypeVar("T")
@@ -227,6 +227,16 @@ class PostgresStore:
             values.append(output_bytes_max)
         query = f"{_SELECT_PLACED} WHERE {condition} ORDER BY {column} LIMIT $3"
         return [(row[0], _result_of(row[1:])) for row in await self._fetch(query, *values)]
+
+    async def spans(self, task: int, *, first: int, count: int) -> list[Span]:
+        """Return how those of a task's runs ended that did, of count runs from first on; see Storage."""
+        found = await self._fetch(SELECT_SPANS.format("$1", "$2", "$3"), task, first, first + count)
+        return [(run, length, RunState(state)) for run, length, state in found]
+
+    async def ends_since(self, task: int, *, position: int, limit: int) -> list[tuple[int, int, RunState]]:
+        """Return up to limit ends of a task's runs beyond that position; see Storage."""
+        query = "SELECT position, run, state FROM runs WHERE task = $1 AND position > $2 ORDER BY position LIMIT $3"
+        return [(place, run, RunState(state)) for place, run, state in await self._fetch(query, task, position, limit)]
 
     async def last_position(self, task: int) -> int:
         """Return the position of the latest result of a task, 0 where there is none."""
