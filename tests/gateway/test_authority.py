@@ -91,7 +91,7 @@ def test_the_rights_are_those_that_are_documented() -> None:
     assert rights["DELETE", "/modules/{digest}"] is Scope.ADMIN
     for place in (("POST", "/tasks"), ("DELETE", "/tasks/{id}"), ("POST", "/modules")):
         assert rights.pop(place) is Scope.SUBMIT
-    assert {place[1] for place, scope in rights.items() if scope is None} == {"/healthz", "/readyz", *PATHS}
+    assert {place[1] for place, scope in rights.items() if scope is None} == {"/healthz", "/readyz", "/peer", *PATHS}
     assert scope_of("HEAD", "/modules/{digest}") is Scope.READ
 
 

@@ -89,12 +89,12 @@ class Live:
     @asynccontextmanager
     async def running(self) -> AsyncIterator[None]:
         """Make a sample each second while the context is open."""
-        async with asyncio.TaskGroup() as group:
-            sampling = group.create_task(self._sample_for_ever())
-            try:
-                yield
-            finally:
-                sampling.cancel()
+        sampling = asyncio.create_task(self._sample_for_ever())
+        try:
+            yield
+        finally:
+            sampling.cancel()
+            await asyncio.gather(sampling, return_exceptions=True)
 
     async def _sample_for_ever(self) -> None:
         due = self.clock.now()
