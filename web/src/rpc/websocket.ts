@@ -76,7 +76,7 @@ export class SocketStream implements ByteStream, Traffic {
 
   write(bytes: Uint8Array): void {
     if (this.#ended !== null) return;
-    if (this.#waiting.length === 0) this.#flushIn(TURNS);
+    if (this.#waiting.length === 0) this.#flushAfter(TURNS);
     this.#waiting.push(bytes);
     this.#waitingBytes += bytes.length;
     if (this.#waitingBytes + this.#socket.bufferedAmount > WAITING_BYTES_MAX) {
@@ -91,8 +91,8 @@ export class SocketStream implements ByteStream, Traffic {
     this.#end(reason);
   }
 
-  #flushIn(turns: number): void {
-    queueMicrotask(() => (turns > 0 ? this.#flushIn(turns - 1) : this.#flush()));
+  #flushAfter(turns: number): void {
+    queueMicrotask(() => (turns > 0 ? this.#flushAfter(turns - 1) : this.#flush()));
   }
 
   #flush(): void {
