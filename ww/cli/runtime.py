@@ -110,8 +110,10 @@ def _deno_flags(arguments: argparse.Namespace, host: str, bundle: Path) -> list[
         key = os.path.abspath(arguments.key)
         if "," in key:  # where a path would end
             raise UsageError("--key: expected a path without a comma with --runtime deno", "key")
-        reads.append(key)
-        flags.append(f"--allow-write={key}")
+        # And the one beside it, which says who has it.
+        keys = f"{key},{key}.lock"
+        reads.append(keys)
+        flags.append(f"--allow-write={keys}")
     flags += [f"--allow-read={','.join(reads)}", "--allow-env=WW_TICKET"]
     flags.append("--allow-sys=hostname,systemMemoryInfo")
     if arguments.ca is not None:
