@@ -48,10 +48,13 @@ export class Connection implements ByteReceiver, Asking, Importing {
   readonly #imports = new Imports();
   readonly #embargoes = new Map<number, Embargoed>();
   readonly #embargoNumbers = new Numbers();
+  readonly #first: $.Client | undefined;
   #isClosed = false;
   #tellClosed!: (reason: string) => void;
 
-  constructor(stream: ByteStream) {
+  /** `first` is what the peer gets that asks for it: nothing, where nothing is served. */
+  constructor(stream: ByteStream, first?: $.Client) {
+    this.#first = first;
     this.#stream = stream;
     this.closed = new Promise((resolve) => (this.#tellClosed = resolve));
     stream.start(this);
@@ -132,7 +135,7 @@ export class Connection implements ByteReceiver, Asking, Importing {
       case Message_Which.DISEMBARGO:
         return this.#takeDisembargo(root.disembargo);
       case Message_Which.BOOTSTRAP:
-        return this.#refuseBootstrap(root.bootstrap.questionId);
+        return this.#answerBootstrap(root.bootstrap.questionId);
       case Message_Which.ABORT:
         return this.close(`the peer ended it: ${oneLine(root.abort.reason)}`);
       case Message_Which.UNIMPLEMENTED:
@@ -142,10 +145,15 @@ export class Connection implements ByteReceiver, Asking, Importing {
     }
   }
 
-  #refuseBootstrap(id: number): void {
+  #answerBootstrap(id: number): void {
     const served = new Served(id, 0, false, []);
     this.#begin(served);
-    this.#refuse(served, new CapabilityError("not_found", "this peer exports nothing by itself"));
+    if (this.#first === undefined) {
+      return this.#refuse(served, new CapabilityError("not_found", "this peer exports nothing by itself"));
+    }
+    const content = served.place();
+    $.utils.setInterfacePointer(content.segment.message.addCap(this.#first), content);
+    this.#answer(served, content);
   }
 
   #begin(served: Served): void {
