@@ -265,7 +265,7 @@ export class Grid {
     }; // prettier-ignore
     const step = steps[event.key];
     if (step !== undefined) {
-      this.#move(this.#cursor < 0 ? 0 : this.#cursor + step);
+      this.#move(Math.max(this.#cursor, 0) + (this.#cursor < 0 && event.key !== "End" ? 0 : step));
     } else if (event.key === "Enter" && this.#cursor >= 0) {
       this.#open(cells.runs(this.#cursor)[0]);
     } else if (event.key === "+" || event.key === "-") {
