@@ -151,7 +151,7 @@ export class Pipelined extends Hook {
 
 /** What is no capability, since it is null or never came to be: each call fails. */
 export class Broken extends Hook {
-  constructor(readonly error: unknown = new CapabilityError("usage", "a call on a capability that is null")) {
+  constructor(readonly error: unknown = new CapabilityError("remote", "a call on a capability that is null")) {
     super();
   }
 

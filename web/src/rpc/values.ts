@@ -22,7 +22,7 @@ export type PipelineStep = $.Pipeline<$.Struct, $.Struct, $.Struct>["op"];
 /** What a capability field holds when it is null. */
 export class NullCapability implements $.Client {
   call<P extends $.Struct, R extends $.Struct>(): Answer<R> {
-    const failure = () => Promise.reject(new CapabilityError("usage", "a call on a capability that is null"));
+    const failure = () => Promise.reject(new CapabilityError("remote", "a call on a capability that is null"));
     const answer: Answer<R> = { struct: failure, pipelineCall: () => new NullCapability().call<P, never>(), pipelineClose() {} };
     return answer;
   }
