@@ -23,4 +23,5 @@ struct Peer {
   banned @7 :Bool;
   draining @8 :Bool;
   tasksTicket @9 :Text;             # by which it was enrolled to give work, if by any
+  disagreements @10 :UInt32;        # runs on which it was outvoted; banned with it: for that
 }

@@ -199,6 +199,7 @@ class Node:
         self._announce()
         if isinstance(self._config.admission, Open) and not all(address.is_loopback for address in self.addresses):
             log.warning("--admit open: whoever can connect is let in, may see what runs are given and forge results")
+            log.warning("--admit open: one host may come with many keys, which no quorum of peers tells apart")
         for address in self.addresses:
             log.info("listening on %s", address.of_peer(self.peer_id))
         await self.discovery.listening(self.addresses)

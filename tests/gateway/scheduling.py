@@ -73,10 +73,12 @@ class Gateway:
     async def aclose(self) -> None:
         await self._stack.aclose()
 
-    async def worker(self, slots: int = 1, *, is_quick: bool = False, **info: Any) -> ScriptedWorker:
+    async def worker(
+        self, slots: int = 1, *, is_quick: bool = False, lie: int = 0, identity: Identity | None = None, **info: Any
+    ) -> ScriptedWorker:
         """Bring in a worker with that many slots on offer; it leaves with the gateway. info: what it says of itself."""
-        worker = await self._stack.enter_async_context(ScriptedWorker(self._network))
-        worker.is_quick = is_quick
+        worker = await self._stack.enter_async_context(ScriptedWorker(self._network, identity))
+        worker.is_quick, worker.lie = is_quick, lie
         await worker.connect(self.address)
         await worker.register(**{"slots": max(1, slots)} | info)
         waiting = self.free_slots

@@ -221,7 +221,7 @@ async def test_a_version_3_gets_a_place_for_inputs(path: Path, tmp_path: Path) -
     async with Store(tmp_path / "new.db"):
         pass
     assert columns(path) == columns(tmp_path / "new.db")
-    assert rows(path, "PRAGMA user_version") == [(5,)]
+    assert rows(path, "PRAGMA user_version") == [(6,)]
 
 
 async def test_a_version_2_that_cannot_be_brought_up_is_left_as_it_was(path: Path) -> None:

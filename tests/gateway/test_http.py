@@ -43,7 +43,7 @@ BOUND_S: Final = 20.0
 
 TASK_KEYS: Final = (
     "id name owner description complete completions duration start delay repeats priority cpus labels retries"
-    " input difficulty args kind entry memory output"
+    " replicas quorum input difficulty args kind entry memory output"
     " module files dirs files_max artifacts artifacts_max deterministic seed fuel cpu_seconds spread batch"
     " grants depth parent"
     " status reason runs results results_url created_at finished_at next_run_at"

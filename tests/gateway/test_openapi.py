@@ -142,15 +142,15 @@ async def test_tasks_and_results_have_the_shape_that_is_described(gateway: Gatew
     await gateway.added(id="plain")
     await gateway.added(
         wasm=guest("hash"), id="full", name="n", description="d", input=1, difficulty=2, repeats=4, priority=-5,
-        cpus="0.5", labels=["b=2", "a=1"], retries=3, memory=1 << 20, fuel=10**9, cpu_seconds=1, deterministic="true",
-        seed=7, artifacts=["out"], dirs=["data"], start="0.5", delay="1.5", env=["K=V"],
+        cpus="0.5", labels=["b=2", "a=1"], replicas=3, quorum=2, memory=1 << 20, fuel=10**9, cpu_seconds=1,
+        deterministic="true", seed=7, artifacts=["out"], dirs=["data"], start="0.5", delay="1.5", env=["K=V"],
     )  # fmt: skip
     await gateway.end("full", 0, 1, result="5", stdout=b"\xff", fuel=5, exit_code=0, artifacts="0" * 64)
     await gateway.end("full", 2, state=RunState.FAILED, reason="trap", detail="unreachable")
     for task in await gateway.json("/tasks"):
         check("Task", task)
     full = next(task for task in await gateway.json("/tasks") if task["id"] == "full")
-    assert (full["name"], full["priority"], full["cpus"], full["retries"]) == ("n", -5, 0.5, 3)
+    assert (full["name"], full["priority"], full["cpus"], full["replicas"], full["quorum"]) == ("n", -5, 0.5, 3, 2)
     assert full["labels"] == {"a": "1", "b": "2"}
     assert full["owner"] is None
     assert len(full["results"]) == 3

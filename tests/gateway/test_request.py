@@ -2,6 +2,7 @@
 
 import contextlib
 import math
+from typing import Final
 
 import pytest
 from hypothesis import given
@@ -22,8 +23,9 @@ def read(
     has_wasm: bool = True,
     files_size: int | None = None,
     guest: Guest = RUN,
+    limits: RequestLimits = LIMITS,
 ) -> dict[str, object]:
-    submission = read_fields(fields, stdin, has_wasm, LIMITS, files_size=files_size)
+    submission = read_fields(fields, stdin, has_wasm, limits, files_size=files_size)
     spec = submission.spec("0" * 64, guest)
     return {name: getattr(spec, name) for name in spec.__slots__}
 
@@ -170,6 +172,61 @@ def test_a_gateway_may_have_defaults_for_them() -> None:
         with pytest.raises(UsageError) as error:
             read_fields([(name, text)], b"", True, limits)
         assert error.value.field == name
+
+
+VOTED: Final = ("deterministic", "true")
+
+
+@pytest.mark.parametrize(
+    ("fields", "expected"),
+    [
+        ([], (1, 1)),
+        ([VOTED, ("replicas", "3")], (3, 2)),
+        ([VOTED, ("replicas", "4")], (4, 3)),
+        ([VOTED, ("quorum", "2")], (3, 2)),
+        ([VOTED, ("quorum", "9")], (16, 9)),
+        ([VOTED, ("quorum", "16")], (16, 16)),
+        ([VOTED, ("replicas", "5"), ("quorum", "5")], (5, 5)),
+        ([VOTED, ("replicas", "3"), ("quorum", "1")], (3, 1)),
+        ([("quorum", "1")], (1, 1)),
+        ([("replicas", "1")], (1, 1)),
+    ],
+)
+def test_a_quorum_is_a_majority_where_one_of_both_is_said(
+    fields: list[tuple[str, str]], expected: tuple[int, int]
+) -> None:
+    got = read(*fields)
+    assert (got["replicas"], got["quorum"]) == expected
+
+
+@pytest.mark.parametrize(
+    ("fields", "field", "says"),
+    [
+        ([VOTED, ("replicas", "17")], "replicas", "is not a whole number from 1 to 16"),
+        ([VOTED, ("quorum", "0")], "quorum", "is not a whole number from 1 to 16"),
+        ([VOTED, ("replicas", "2"), ("quorum", "3")], "quorum", "3 of 2 replicas cannot agree; expected at most 2"),
+        ([("quorum", "2")], "deterministic", "of 3 replicas 2 must agree; .* expected deterministic=true"),
+        ([("replicas", "2"), ("quorum", "1")], "deterministic", "expected deterministic=true"),
+        ([VOTED, ("quorum", "2"), ("retries", "1")], "retries", "expected it without retries"),
+        ([VOTED, ("quorum", "2"), ("grants", '[{"name": "m:f"}]')], "grants", "expected it without grants"),
+        ([VOTED, ("quorum", "2"), ("spread", "random")], "spread", "expected spread=pull"),
+        ([VOTED, ("quorum", "2"), ("spread", "everywhere")], "spread", "expected spread=pull"),
+    ],
+)
+def test_what_peers_cannot_agree_on_is_refused(fields: list[tuple[str, str]], field: str, says: str) -> None:
+    with pytest.raises(UsageError, match=says) as error:
+        read(*fields)
+    assert error.value.field == field
+
+
+def test_what_the_gateway_asks_for_is_said_where_a_task_cannot_have_it() -> None:
+    limits = RequestLimits(replicas_default=3, quorum_default=2)
+    got = read(VOTED, limits=limits)
+    assert (got["replicas"], got["quorum"]) == (3, 2)
+    with pytest.raises(UsageError, match="where a task says nothing of them: quorum=1 asks for one") as error:
+        read(limits=limits)
+    assert error.value.field == "deterministic"
+    assert read(("quorum", "1"), limits=limits)["replicas"] == 1
 
 
 @pytest.mark.parametrize("others", [[("dirs", "a")], [("artifacts", "a")], []])

@@ -378,7 +378,7 @@ def test_of_two_attempts_the_first_result_counts_and_the_other_is_stopped() -> N
     second = task.begin_again(first, 9.0, WALL + 9.0)
     assert second is not None
     assert task.begin_again(first, 9.0, WALL + 9.0) is None, "one straggler, one second attempt"
-    result, stop = task.end(second, OK, 10.0, WALL + 10.0)
+    result, stop, _ = task.end(second, OK, 10.0, WALL + 10.0)
     assert result is not None
     assert (result.attempts, stop) == (2, (first,))
     assert task.end(first, OK, 10.0, WALL + 10.0) == Effects()

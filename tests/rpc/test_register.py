@@ -126,6 +126,16 @@ async def test_a_ban_stands_before_any_policy(register: Register) -> None:
     assert register.standing(PEERS[0]) == Standing(ticket.split("-")[1])
 
 
+async def test_who_was_outvoted_too_often_is_told_so_until_that_is_lifted(register: Register) -> None:
+    policy = Unbanned(register, Open())
+    register.refuse(PEERS[0], 4)
+    assert register.standing(PEERS[0]) == Standing(is_banned=True, disagreements=4)
+    assert await policy.refusal(PEERS[0]) == "on 4 runs its result was outvoted"
+    register.set_banned(PEERS[0], False)
+    assert register.standing(PEERS[0]) == Standing()
+    assert await policy.refusal(PEERS[0]) is None
+
+
 async def test_a_register_that_cannot_be_read_lets_nobody_in(tmp_path: Path) -> None:
     (tmp_path / "peers.db").write_bytes(b"this is no database" * 100)
     register = Register(tmp_path / "peers.db")

@@ -41,6 +41,8 @@ OPTIONS: Final[tuple[_Option, ...]] = (
     ("--retries", "retries", whole, "N", "how often a run is run again when the guest fails (0)"),
     ("--seed", "seed", whole, "N", "of the random numbers of a deterministic run"),
     ("--spread", "spread", lambda text: _spread(text), "HOW", f"runs go to workers: {', '.join(_SPREADS)} (pull)"),
+    ("--replicas", "replicas", count, "N", "peers that a run is given to, of which a quorum has to agree (1)"),
+    ("--quorum", "quorum", count, "M", "peers that have to give the same result (a majority of --replicas)"),
 )
 REPEATED: Final[tuple[_Option, ...]] = (
     ("--dir", "dirs", str, "PATH", "folder that the guest may open, under that name; repeatable (all, as /)"),

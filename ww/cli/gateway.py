@@ -21,9 +21,11 @@ from ww.gateway.breaker import BreakerConfig
 from ww.gateway.calls import CallsConfig
 from ww.gateway.certificate import Certificate
 from ww.gateway.dispatch import DispatchConfig
+from ww.gateway.fields import REPLICAS_MAX
 from ww.gateway.intake import HttpConfig
 from ww.gateway.perimeter import PerimeterConfig
 from ww.gateway.pulse import PulseConfig
+from ww.gateway.replicas import complete
 from ww.gateway.request import RequestLimits
 from ww.gateway.scheduler import SchedulerConfig
 from ww.gateway.serve import GatewayConfig, serve
@@ -147,12 +149,36 @@ def add_to(parser: Parser) -> None:
             "WebAssembly instructions a run has when its task does not say, 0: they are not counted",
         ),
         ("--fuel-max", count, limits.fuel_max, "WebAssembly instructions a task may ask for"),
+        (
+            "--disagreements-max",
+            whole,
+            scheduler.disagreements_max,
+            "runs on which a peer may say something else than a quorum of others; with one more it is refused",
+        ),
     )
+    _add_quorum_options(parser)
     parser.flag(
         "--speculate", "give a run that takes three times as long as its like a second attempt on another worker, once"
         " nothing else of its task waits",
     )  # fmt: skip
     parser.set_defaults(run=lambda arguments: run(lambda: main(arguments)))
+
+
+def _add_quorum_options(parser: Parser) -> None:
+    parser.option(
+        "--replicas", _peers, "peers that a run is given to when its task does not say (1, or such that --quorum is a"
+        " majority); above 1 tasks have to be deterministic", metavar="N",
+    )  # fmt: skip
+    parser.option(
+        "--quorum", _peers, "peers that have to give the same result when its task does not say (1, or a majority of"
+        " --replicas)", metavar="M",
+    )  # fmt: skip
+
+
+def _peers(text: str) -> int:
+    if (number := count(text)) > REPLICAS_MAX:
+        raise UsageError(f"{number} is too many: expected 1 to {REPLICAS_MAX}")
+    return number
 
 
 def _add_http_options(parser: Parser) -> None:
@@ -267,6 +293,7 @@ def keep(text: str) -> int | float:
 
 def _config(arguments: argparse.Namespace, tasks: Admission | None) -> GatewayConfig:
     host, port = arguments.http
+    replicas, quorum = complete(arguments.replicas, arguments.quorum)
     is_loopback, tokens = _check_exposure(arguments), _tokens(arguments)
     return GatewayConfig(
         state_directory=arguments.state,
@@ -321,6 +348,8 @@ def _config(arguments: argparse.Namespace, tasks: Admission | None) -> GatewayCo
             cpu_max_s=arguments.cpu_max,
             fuel_default=arguments.fuel_default,
             fuel_max=arguments.fuel_max,
+            replicas_default=replicas,
+            quorum_default=quorum,
             batch_bytes_max=arguments.batch_max,
             line_bytes_max=arguments.line_max,
             json_bytes_max=arguments.json_max,
@@ -347,6 +376,7 @@ def _config(arguments: argparse.Namespace, tasks: Admission | None) -> GatewayCo
             ),
             pulse=PulseConfig(every_s=arguments.pulse, timeout_s=arguments.pulse_timeout),
             policy=Policy(attempts_max=arguments.attempts_max),
+            disagreements_max=arguments.disagreements_max,
         ),
         store=StoreConfig(
             keep=arguments.keep if isinstance(arguments.keep, int) else None,

@@ -36,7 +36,8 @@ _FAILED, _USAGE, _OURS, _NO_READER = 1, 2, 125, 141
 _CODES: Final = {signal.SIGINT: 130, signal.SIGTERM: 143}
 _FIELDS: Final = (
     "name", "description", "entry", "files", "duration_s", "memory_bytes", "output_bytes", "files_bytes_max",
-    "cpu_seconds", "fuel", "cpus", "priority", "retries", "seed", "spread", "dirs", "env", "labels",
+    "cpu_seconds", "fuel", "cpus", "priority", "retries", "seed", "spread", "replicas", "quorum", "dirs",
+    "env", "labels",
 )  # fmt: skip
 _OUTPUT_BYTES: Final = 1 << 20
 _BAR_S: Final = 0.2

@@ -27,7 +27,7 @@ def add_to(group: Parser) -> None:
     listing.add_argument("--json", action="store_true", help="one JSON array")
     listing.set_defaults(run=lambda arguments: run(lambda: main_ls(arguments)))
     for name, help in (
-        ("ban", "hang up on a peer and refuse it, also after a restart"),
+        ("ban", "hang up on a peer and refuse it, also after a restart; with --lift also one that was outvoted often"),
         ("drain", "give a peer nothing new to run; what it runs may finish"),
     ):
         parser: Parser = kinds.add_parser(name, help=help)
@@ -69,6 +69,8 @@ async def _ask(arguments: argparse.Namespace, question: Any) -> Any:
 def _standing(row: PeerRow) -> str:
     standing = row.standing
     said = ["banned"] * standing.is_banned + ["draining"] * standing.is_draining
+    if standing.disagreements:
+        said.append(f"outvoted:{standing.disagreements}")
     return " ".join([*said, "connected" if row.remotes else "away"])
 
 
@@ -92,4 +94,5 @@ def _json(row: PeerRow) -> dict[str, Any]:
         "tasks_ticket": row.standing.tasks_ticket,
         "banned": row.standing.is_banned,
         "draining": row.standing.is_draining,
+        "disagreements": row.standing.disagreements,
     }

@@ -154,6 +154,8 @@ class Task:
     deterministic: bool = False
     seed: int | None = None
     spread: str = "pull"
+    replicas: int = 1
+    quorum: int = 1
     batch: bool = False
     """Whether its runs differ in what they are given."""
     grants: tuple[Json, ...] = ()
@@ -205,6 +207,8 @@ class Worker:
     """Modules that are known to be there already."""
     breaker: str | None = None
     """closed: it is given runs; open: not now, since too many failed; half-open: it is being tried."""
+    disagreements: int = 0
+    """On how many runs a quorum of others said something else."""
     json: Json = field(default_factory=dict, repr=False, compare=False)
 
 

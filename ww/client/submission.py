@@ -85,6 +85,8 @@ class TaskFields(TypedDict, total=False):
     deterministic: bool | None
     seed: int | None
     spread: str | None
+    replicas: int | None
+    quorum: int | None
     """To which workers its runs go: pull (who is free), roundrobin, random or everywhere (one run on each)."""
     grants: Sequence[GrantFields] | None
     """What runs of a Python function may have called while they run."""
@@ -310,6 +312,7 @@ _WRITERS: Final[dict[str, tuple[str, _Writer]]] = {
         name: (name, _whole)
         for name in ("input", "difficulty", "repeats", "complete", "priority", "retries", "fuel", "seed")
     },
+    **{name: (name, _whole) for name in ("replicas", "quorum")},
     "memory_bytes": ("memory", _whole),
     "output_bytes": ("output", _whole),
     "files_bytes_max": ("files_max", _whole),

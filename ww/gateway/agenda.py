@@ -32,6 +32,8 @@ class Agenda:
     def put(self, task: Task) -> None:
         """Put a task where its next run is waited for."""
         if (due := task.next_due()) is None:
+            if task in self.ready:
+                self.discard(task)  # what its runs wanted of further peers, nobody wants any more
             return
         if task in self.ready:
             # Some of its runs may have come back.

@@ -17,7 +17,7 @@ from ww.gateway.segments import directory_of, numbers_in
 
 log = logging.getLogger("ww.gateway")
 
-VERSION: Final = 5
+VERSION: Final = 6
 _SCHEMA: Final = """
 CREATE TABLE store (id INTEGER PRIMARY KEY CHECK (id = 1), serial INTEGER NOT NULL);
 INSERT INTO store VALUES (1, 0);
@@ -143,6 +143,8 @@ DROP INDEX tasks_ended;
     3: f"ALTER TABLE tasks ADD COLUMN inputs TEXT NOT NULL DEFAULT ''; {_SINCE_4}",
     # A spec of version 5 may have grants, depth and parent, which an older ww would stumble over.
     4: "",
+    # One of version 6 may have replicas and quorum.
+    5: "",
 }
 # Looked at as a whole when it is opened; it takes about 2 s a GiB.
 _QUICK_CHECK_BYTES_MAX: Final = 1 << 30

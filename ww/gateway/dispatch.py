@@ -82,9 +82,10 @@ class Dispatcher:
         config: DispatchConfig,
         spawn: Callable[[Coroutine[Any, Any, None]], None],
         calls_for: Callable[[Task], CallsServer],
+        on_outvoted: Callable[[Sequence[str]], None],
     ) -> None:
         """spawn runs a coroutine beside the others until it ends; calls_for makes what a run of a task with grants may
-        ask of the cluster."""
+        ask of the cluster; on_outvoted is told of peers that said something else than a quorum of others did."""
         self._agenda = agenda
         self._pool = pool
         self._recorder = recorder
@@ -96,6 +97,7 @@ class Dispatcher:
         self._config = config
         self._spawn = spawn
         self._calls_for = calls_for
+        self._on_outvoted = on_outvoted
         self.slots: set[Slot] = set()
         """Those that are leased."""
         self._kept: dict[Slot, asyncio.Future[list[Attempt]]] = {}
@@ -171,8 +173,7 @@ class Dispatcher:
         def fits(task: Task) -> bool:
             if not self._pool.may_go_on(lease, task.need) or (task.spec.grants and not is_alone):
                 return False
-            only = self._spreading.targets(task, self._clock.now())
-            return only is None or lease.peer_id in only
+            return self._spreading.allows(task, lease.peer_id, self._clock.now())
 
         attempts = self._agenda.begin_next(fits, lease.slots, lambda task: self._size(task, lease), str(lease.peer_id))
         if attempts:
@@ -230,7 +231,8 @@ class Dispatcher:
 
     def _widen(self, slot: Slot, task: Task) -> None:
         """Use one more lane, unless another slot could do it."""
-        if not self._pool.has_room(task.need) and (attempts := self._next(slot, is_beside=True)):
+        only = self._spreading.targets(task, self._clock.now())
+        if not self._pool.has_room(task.need, only) and (attempts := self._next(slot, is_beside=True)):
             self._add_lane(slot, attempts)
             self.shared.set()
 
@@ -320,13 +322,13 @@ class Dispatcher:
         slot, task, left, groups = group.slot, group.task, group.left, self._groups
         now, wall = self._clock.now(), self._clock.wall()
         results: list[RunResult] = []
-        well, wall_s = 0, 0.0
+        well, wall_s, is_voted = 0, 0.0, task.spec.is_replicated
         if slot.stuck_at is not None:
             self._judge_stuck(group, ended, now)
         for place, outcome, _ in ended:
             attempt = left.pop(place)
             del groups[attempt]
-            if outcome.reason or not task.is_active(attempt):
+            if outcome.reason or is_voted or not task.is_active(attempt):
                 effects = self._end_otherwise(slot, attempt, outcome)
             else:
                 well += 1
@@ -336,6 +338,12 @@ class Dispatcher:
                 self.stop(effects.stop)
             if effects.result is not None:
                 results.append(effects.result)
+            if effects.outvoted:
+                self._on_outvoted(effects.outvoted)
+        if is_voted:
+            # Others may be wanted, who wait for nothing else.
+            self._agenda.put(task)
+            self.wake()
         if well:
             self._account(slot, task, wall_s, well)
             self._observer.attempt_ended("ok", well)
@@ -368,16 +376,21 @@ class Dispatcher:
             self._observer.attempt_ended("late")
             self._recorder.let_go(outcome)
             return Effects()
-        if outcome.reason == "cancelled":
+        if self._pool.is_refused(slot.lease.peer_id):
+            self._observer.attempt_ended("lost")
+            effects = task.lose(attempt, "its worker is refused", now, wall)
+        elif outcome.reason == "cancelled":
             self._pool.attempt_ended(slot.lease, task.spec.module, well=False, was_lost=True)
             self._observer.attempt_ended("lost")
             effects = task.lose(attempt, "the worker stopped it", now, wall)
         else:
             self._account(slot, task, outcome.wall_s, 1, crashed=outcome.reason == "crash")
-            self._observer.attempt_ended("crash" if outcome.reason == "crash" else "guest")
+            ending = outcome.reason if outcome.reason in ("", "crash") else "guest"
+            self._observer.attempt_ended(ending or "ok")
             effects = task.end(attempt, outcome, now, wall)
-        if effects.result is None:
+        if effects.result is None or effects.result.outcome.artifacts != outcome.artifacts:
             self._recorder.let_go(outcome)
+        if effects.result is None and not task.spec.is_replicated:
             self._agenda.put(task)
         return effects
 

@@ -33,6 +33,7 @@ FUNCTION_PATTERN: Final = r"[^\W\d][\w.]*:[\w.<>]+"
 """module:qualname."""
 FUNCTION_CHARACTERS_MAX: Final = 512
 GRANTS_MAX: Final = 100
+REPLICAS_MAX: Final = 16
 LABELS_MAX: Final = 16
 LABEL_PATTERN: Final = "[A-Za-z0-9][A-Za-z0-9._/-]{0,63}"
 LABEL_VALUE_CHARACTERS_MAX: Final = 256
@@ -222,6 +223,11 @@ VALUES: Final[tuple[Value, ...]] = (
           help="How often a run whose guest failed is tried again."),
     Word(name="spread", to="spread", default=str(Spread.PULL), words=tuple(map(str, Spread)),
          help="Which workers the runs go to: whoever is free, one after the other, any, or each of them once."),
+    Whole(name="replicas", to="replicas", default="replicas_default", low=1, high=REPLICAS_MAX,
+          help="Peers that each run is given to, until a quorum of them agrees; with quorum alone as many as make that"
+          " a majority."),
+    Whole(name="quorum", to="quorum", default="quorum_default", low=1, high=REPLICAS_MAX,
+          help="Peers that must give the same result; with replicas alone: a majority of them."),
 )  # fmt: skip
 FILES_MAX: Final = Whole(name="files_max", to="files_bytes", default="files_default_bytes", low=1,
     high="files_max_bytes", help="Bytes that a run's file system may hold, with files.")  # fmt: skip

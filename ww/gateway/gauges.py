@@ -36,6 +36,8 @@ def add_gauges(
     gauge("queue_runs", "Runs that are due and wait for a slot.", scheduler.queue_length)
     gauge("queue_oldest_seconds", "How long the oldest of them has been due.", scheduler.agenda.oldest_wait_s)
     metrics.counter("late_outcomes", "Outcomes of attempts that counted no more.", (), _late(scheduler))
+    metrics.counter("outvoted", "Votes of peers that a quorum of others outvoted.", (), _outvoted(scheduler))
+    metrics.counter("peers_refused", "Peers that were outvoted too often.", (), _refused(scheduler))
     gauge("workers", "Registered workers.", lambda: len(scheduler.pool.workers()))
     gauges("slots", "Slots of registered workers.", ("state",), lambda: _slots(scheduler.pool))
     gauges("stored_bytes", "Bytes on disk, looked at four times a minute.", ("kind",), lambda: stored.sizes)
@@ -49,6 +51,14 @@ def add_gauges(
 
 def _late(scheduler: Scheduler) -> Callable[[], dict[Labels, float]]:
     return lambda: {(): scheduler.late_outcomes}
+
+
+def _outvoted(scheduler: Scheduler) -> Callable[[], dict[Labels, float]]:
+    return lambda: {(): scheduler.pool.disagreements.total}
+
+
+def _refused(scheduler: Scheduler) -> Callable[[], dict[Labels, float]]:
+    return lambda: {(): scheduler.pool.disagreements.refused}
 
 
 def _drops(node: Callable[[], dict[str, Any]]) -> Callable[[], dict[Labels, float]]:

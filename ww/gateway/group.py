@@ -77,4 +77,4 @@ def group_size(task: Task, now: float, slots: int, input_bytes: int) -> int:
     # The last ones are shared out: no slot is to end long after the others.
     if spec.spread != Spread.PULL:
         slots *= _SHARES
-    return max(1, min(size, -(-task.queued(now) // slots)))
+    return max(1, min(size, -(-task.to_give(now) // slots)))

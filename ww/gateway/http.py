@@ -33,6 +33,7 @@ from ww.gateway.perimeter import Perimeter
 from ww.gateway.posting import Posting
 from ww.gateway.problem import HANDLERS, Json
 from ww.gateway.query import AFTER_RESULT, AFTER_RUN, FOLLOW, LIMIT, ORDER, STATUS, WAIT
+from ww.gateway.quorum import make_task
 from ww.gateway.request import RequestLimits, shown
 from ww.gateway.results import ResultReader, Told, named
 from ww.gateway.scheduler import Scheduler
@@ -344,7 +345,7 @@ class HttpGateway:
         while (task := self._scheduler.task(row.spec.id)) is None and not row.has_ended:
             if self._scheduler.is_being_added(row.spec.id):
                 now, wall = self._clock.now(), self._clock.wall()
-                return Task(row.spec, number=row.number, created_at=row.created_at, now=now, wall=wall)
+                return make_task(row.spec, number=row.number, created_at=row.created_at, now=now, wall=wall)
             row = await self._row(row.spec.id)
         return row if task is None else task
 

@@ -52,6 +52,10 @@ class RequestLimits:
     fuel_default: int = 0
     """WebAssembly instructions of one run when the task does not say; 0: not counted."""
     fuel_max: int = 10**15
+    replicas_default: int = 1
+    """Workers, of different peers, that a run is given to when the task does not say."""
+    quorum_default: int = 1
+    """Of these, those that must say the same."""
     batch_bytes_max: int = 4 << 30
     """All that one batch brings, as it comes and as it is kept."""
     line_bytes_max: int = 48 << 20

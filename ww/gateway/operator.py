@@ -52,6 +52,7 @@ class OperatorServer(schema.operator.Operator.Server):  # type: ignore[misc]
             row.calls, row.bytes = account.calls, account.bytes
         row.ticket, row.tasksTicket = standing.ticket or "", standing.tasks_ticket or ""
         row.banned, row.draining = standing.is_banned, standing.is_draining
+        row.disagreements = max(standing.disagreements, self._pool.disagreements.of(str(peer_id)))
 
     async def ban_context(self, context: Any) -> None:
         peer_id, value = PeerId(context.params.peer), context.params.value
@@ -60,15 +61,21 @@ class OperatorServer(schema.operator.Operator.Server):  # type: ignore[misc]
         await asyncio.to_thread(self._register.set_banned, peer_id, value)
         log.info("%s is %s", peer_id, "banned" if value else "banned no longer")
         if value:
-            # Also those that are just being let in: their standing may have been looked up before.
-            for peer in [peer for peer in self._vat.served if peer.peer_id == peer_id]:
-                peer.hang_up()
+            hang_up_on(self._vat, peer_id)
+        else:
+            self._pool.refuse(peer_id, False)
 
     async def drain_context(self, context: Any) -> None:
         peer_id, value = PeerId(context.params.peer), context.params.value
         await asyncio.to_thread(self._register.set_draining, peer_id, value)
         log.info("%s is %s", peer_id, "draining: it gets nothing new to run" if value else "draining no longer")
         self._pool.drain(peer_id, value)
+
+
+def hang_up_on(vat: Vat, peer_id: PeerId) -> None:
+    """Close a peer's connections, also those that are just being let in: who it is may have been looked up before."""
+    for peer in [peer for peer in vat.served if peer.peer_id == peer_id]:
+        peer.hang_up()
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +111,7 @@ class Operator:
         return [
             PeerRow(
                 PeerId(row.peer), tuple(row.remotes), row.calls, row.bytes, row.slots, row.free,
-                Standing(row.ticket or None, row.banned, row.draining, row.tasksTicket or None),
+                Standing(row.ticket or None, row.banned, row.draining, row.tasksTicket or None, row.disagreements),
             )
             for row in answer.peers
         ]  # fmt: skip

@@ -132,6 +132,7 @@ class Oversight:
                 is_late = now - first.began > max(_STRAGGLER_S, _STRAGGLER_TIMES * task.expected_s)
                 if (
                     task.spec.spread != Spread.PULL
+                    or task.spec.is_replicated  # several are at it anyhow
                     or task.spec.grants  # what it calls would be called twice
                     or not (is_late and task.expected_s)
                     or task.next_due() is not None

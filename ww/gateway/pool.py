@@ -18,25 +18,22 @@ from ww.caps.channel import Channel
 from ww.caps.facets import SenderServer
 from ww.caps.value import Codec
 from ww.clock import Clock
-from ww.errors import Conflict, NotFound, Overloaded, UsageError
+from ww.errors import Conflict, NotAdmitted, NotFound, Overloaded, UsageError
 from ww.gateway.breaker import Breaker, BreakerConfig, BreakerState
-from ww.gateway.lease import INT64_MAX, Invocations, Lease, Offer, finite
+from ww.gateway.disagreement import Disagreements
+from ww.gateway.lease import Invocations, Lease, Offer
 from ww.gateway.placement import WorkerInfo, slots_for, why_not
 from ww.gateway.pulse import PulseConfig, Pulses
+from ww.gateway.registry import SLOTS_MAX, RegistryServer
 from ww.gateway.spec import Need
 from ww.identity import PeerId
-from ww.rpc.errors import one_line
 from ww.rpc.exports import Peer
-from ww.rpc.message import listed
 
 log = logging.getLogger("ww.gateway")
 
 _WORKERS_MAX: Final = 4096
-_SLOTS_MAX: Final = 1024
 # Of one worker at a time, with those that are lent.
-_OFFERS_MAX: Final = 8 * _SLOTS_MAX
-_LABELS_MAX: Final = 64
-_LACKS_MAX: Final = 16
+_OFFERS_MAX: Final = 8 * SLOTS_MAX
 # Of a worker, remembered so that runs go where their module is.
 _MODULES_MAX: Final = 256
 _BREAKERS_MAX: Final = 4096
@@ -60,8 +57,10 @@ class WorkerEntry:
     """Attempts of it that ended with an outcome."""
     modules: dict[str, None] = field(default_factory=dict)
     """Digests (hex) of modules that it ran lately, oldest first."""
+    disagreements: int = 0
+    """Runs on which it was outvoted."""
     breaker: str = BreakerState.CLOSED
-    """As of when `WorkerPool.workers` was asked."""
+    """Both as of when `WorkerPool.workers` was asked."""
     shape: tuple[Any, ...] = ()
     """What workers have in common that can serve the same."""
 
@@ -88,6 +87,7 @@ class WorkerPool:
         on_offer: Callable[[], None],
         on_workers: Callable[[], None] = lambda: None,
         breaker: BreakerConfig | None = None,
+        disagreements_max: int = 3,
         pulse: PulseConfig | None = None,
     ) -> None:
         """Serve workers the module of a digest (hex) from its path.
@@ -107,6 +107,8 @@ class WorkerPool:
         self._shapes: list[WorkerInfo] | None = None
         """What workers that can be given something say, each once; None when that has to be looked at."""
         self._draining: set[PeerId] = set()
+        self._refused: set[PeerId] = set()
+        self.disagreements = Disagreements(disagreements_max)
         self._reserved: dict[Peer, Need] = {}
         self._breaker_config = breaker or BreakerConfig()
         self._pulses = Pulses(clock, pulse or PulseConfig())
@@ -141,6 +143,8 @@ class WorkerPool:
     def register(self, peer: Peer, info: WorkerInfo, pulse: Any | None = None) -> None:
         """Let peer send offers until `unregister`, and for as long as pulse, a client of schema interface Pulse, beats
         where there is one."""
+        if peer.peer_id in self._refused:
+            raise NotAdmitted("this gateway refuses it: too many of its results were outvoted")
         if peer in self._workers:
             raise Conflict("this connection has a worker registered already")
         if len(self._workers) >= _WORKERS_MAX:
@@ -191,6 +195,23 @@ class WorkerPool:
             self._draining.discard(peer_id)
         self._have_changed()
 
+    def refuse(self, peer_id: PeerId, value: bool = True) -> None:
+        """Hang up on a peer and let it register no more; or again, as if nobody had ever said something else."""
+        if not value:
+            self._refused.discard(peer_id)
+            self.disagreements.forgive(str(peer_id))
+            return
+        self._refused.add(peer_id)
+        for peer, entry in self._workers.items():
+            if peer.peer_id == peer_id:
+                entry.leaving = True
+                peer.hang_up()
+        self._have_changed()
+
+    def is_refused(self, peer_id: PeerId) -> bool:
+        """Whether a peer may not be here."""
+        return peer_id in self._refused
+
     # What the dispatcher asks.
 
     def workers(self) -> list[tuple[WorkerEntry, int]]:
@@ -200,6 +221,7 @@ class WorkerPool:
         now = self._clock.now()
         for peer, entry in self._workers.items():
             breaker = self._breakers.get(peer.peer_id)
+            entry.disagreements = self.disagreements.of(str(peer.peer_id))
             entry.breaker = BreakerState.CLOSED if breaker is None else breaker.state(now)
         return [(entry, len(free.get(peer, ()))) for peer, entry in self._workers.items()]
 
@@ -210,9 +232,9 @@ class WorkerPool:
             return True
         return any(lent and self._may_lend(self._workers.get(peer)) for peer, lent in self._lent.items())
 
-    def has_room(self, need: Need) -> bool:
+    def has_room(self, need: Need, only: Collection[PeerId] | None = None) -> bool:
         """Whether `take` would return a lease."""
-        return self._choose(need, "") is not None
+        return self._choose(need, "", only=only) is not None
 
     def take(
         self,
@@ -378,9 +400,13 @@ class WorkerPool:
         """Say why no connected worker could ever meet a need; empty when one could, or when none is connected."""
         if self._shapes is None:
             self._shapes = list({entry.shape: entry.info for entry in self._able()}.values())
-        if need.labels and not self._with_labels(need):
-            return why_not(need, self._shapes[:1])
-        return why_not(need, self._shapes)
+        shapes = self._shapes[:1] if need.labels and not self._with_labels(need) else self._shapes
+        if (reason := why_not(need, shapes)) or need.quorum == 1 or not shapes:
+            return reason
+        if (peers := len(self.able(need))) >= need.quorum:
+            return ""
+        are = "peer that could run it is" if peers == 1 else "peers that could run it are"
+        return f"quorum {need.quorum}: {peers} {are} connected"
 
     def _with_labels(self, need: Need) -> Collection[Peer]:
         """Return the workers that have the rarest of a need's labels."""
@@ -441,44 +467,3 @@ class WorkerPool:
 
 def _never_sent(offer: Offer, message: Any) -> None:
     raise AssertionError("nobody elsewhere receives offers")
-
-
-class RegistryServer(schema.worker.Registry.Server):  # type: ignore[misc]
-    """What a peer registers itself as a worker with."""
-
-    def __init__(self, pool: WorkerPool, peer: Peer) -> None:
-        self._pool = pool
-        self._peer = peer
-
-    async def register_context(self, context: Any) -> None:
-        said = context.params.info
-        if not 0 < said.slots <= _SLOTS_MAX:
-            raise UsageError(f"slots: {said.slots} is not from 1 to {_SLOTS_MAX}")
-        labels = listed("labels", said.labels, _LABELS_MAX)
-        info = WorkerInfo(
-            kind=one_line(said.kind)[:32],
-            slots=said.slots,
-            cpus=finite(said.cpus),
-            memory_bytes=min(said.memoryBytes, INT64_MAX),
-            labels={one_line(label.key)[:64]: one_line(label.value)[:256] for label in labels},
-            host=one_line(said.host)[:256],
-            lacks=frozenset(one_line(word)[:32] for word in listed("lacks", said.lacks, _LACKS_MAX)),
-        )
-        pulse = context.params.pulse if context.params._has("pulse") else None
-        self._pool.register(self._peer, info, pulse)
-        context.results.registration = RegistrationServer(self._pool, self._peer)
-
-
-class RegistrationServer(schema.worker.Registration.Server):  # type: ignore[misc]
-    """A worker's registration; its end, or its connection's, is the worker's."""
-
-    def __init__(self, pool: WorkerPool, peer: Peer) -> None:
-        self._pool = pool
-        self._peer = peer
-
-    async def leave_context(self, context: Any) -> None:
-        self._pool.leave(self._peer)
-
-    def __del__(self) -> None:
-        # The last reference went: dropped by the worker, or with its connection.
-        self._pool.unregister(self._peer, "left")

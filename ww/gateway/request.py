@@ -16,6 +16,7 @@ from ww.gateway import number
 from ww.gateway.fields import shown
 from ww.gateway.grants import is_function, read_grants
 from ww.gateway.limits import MESSAGE_BYTES_MAX, ZIP_OVERHEAD_BYTES, RequestLimits
+from ww.gateway.replicas import read_replicas
 from ww.gateway.spec import Spec, Spread
 from ww.uuid7 import uuid7
 from ww.wasm_inspect import Guest, Kind
@@ -216,6 +217,8 @@ def read_fields(
     paths = {name: _read_paths(name, repeated[name]) for name in ("dirs", "artifacts")}
     module = _read_module(single.pop("module", None), has_wasm)
     values = _read_values(single, limits)
+    grants = read_grants(single.pop("grants", "[]"), limits)
+    read_replicas(single, values, grants)
     return Submission(
         is_id_made="id" not in single,
         id=_read_id(single.pop("id", None)),
@@ -224,7 +227,7 @@ def read_fields(
         values=values
         | _read_files(single, paths, files_size is not None, limits, is_batch=is_batch)
         | {"args": tuple(repeated["args"]), "env": tuple(env.items()), "stdin": stdin}
-        | {"labels": tuple(sorted(labels.items())), "grants": read_grants(single.pop("grants", "[]"), limits)}
+        | {"labels": tuple(sorted(labels.items())), "grants": grants}
         | paths,
         files_bytes_of_runs=_size(known.FILES_MAX, single, limits) if is_batch else 0,
         is_files_max_given=known.FILES_MAX.name in single,

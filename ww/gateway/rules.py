@@ -20,6 +20,10 @@ class Event(StrEnum):
     """The sandbox process died under it."""
     LOST = "lost"
     """The worker, or the way to it, is gone, or says nothing."""
+    VOTED = "voted"
+    """One of several peers said how it ended, and no quorum agrees yet."""
+    DISAGREED = "disagreed"
+    """So many did that none can."""
     RETURNED = "returned"
     """No worker began it."""
     CANCEL = "cancel"
@@ -44,6 +48,8 @@ RULES: Final[dict[tuple[RunState, Event], Rule]] = {
     (RunState.RUNNING, Event.GUEST_FAILED): Rule(RunState.QUEUED, "failures"),
     (RunState.RUNNING, Event.CRASHED): Rule(RunState.QUEUED, "crashes"),
     (RunState.RUNNING, Event.LOST): Rule(RunState.QUEUED, "losses"),
+    (RunState.RUNNING, Event.VOTED): Rule(RunState.QUEUED),
+    (RunState.RUNNING, Event.DISAGREED): Rule(RunState.FAILED),
     (RunState.RUNNING, Event.RETURNED): Rule(RunState.QUEUED),
     (RunState.RUNNING, Event.CANCEL): Rule(RunState.CANCELLED),
 }

@@ -8,7 +8,7 @@ import asyncio
 import contextlib
 import logging
 from collections import Counter
-from collections.abc import Awaitable, Callable, Coroutine, Iterable
+from collections.abc import Awaitable, Callable, Coroutine, Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, Self, TypeVar
 
@@ -25,12 +25,14 @@ from ww.gateway.observer import Nobody, Observer
 from ww.gateway.oversight import Oversight
 from ww.gateway.pool import WorkerPool
 from ww.gateway.pulse import PulseConfig
+from ww.gateway.quorum import ReplicatedTask, make_task
 from ww.gateway.recorder import Recorder
 from ww.gateway.request import shown
 from ww.gateway.spec import Spread
 from ww.gateway.storage import Storage
 from ww.gateway.task import Demand, Need, Policy, Spec, Task
 from ww.gateway.watch import Watches
+from ww.identity import PeerId
 from ww.uuid7 import is_recent
 
 log = logging.getLogger("ww.gateway")
@@ -59,6 +61,8 @@ class SchedulerConfig:
     calls: CallsConfig = field(default_factory=CallsConfig)
     """What runs may have called."""
     dispatch: DispatchConfig = field(default_factory=DispatchConfig)
+    disagreements_max: int = 3
+    """Runs on which a peer may say something else than a quorum of others; with one more it is refused."""
     breaker: BreakerConfig = field(default_factory=BreakerConfig)
     pulse: PulseConfig = field(default_factory=PulseConfig)
     policy: Policy = field(default_factory=Policy)
@@ -102,12 +106,15 @@ class Scheduler:
             on_offer=lambda: self.dispatcher.wake(),
             on_workers=self._on_workers,
             breaker=config.breaker,
+            disagreements_max=config.disagreements_max,
             pulse=config.pulse,
         )
         self._is_closing = False
+        self.on_refused: Callable[[PeerId, int], Coroutine[Any, Any, None]] | None = None
+        """Called with a peer that is to be let in no more, and on how many runs it was outvoted."""
         self.nesting = Nesting(self, store, modules, config.calls, self._spawn)
         parts = self.agenda, self.pool, self.recorder, modules, self.inputs, self.watches
-        after = config.dispatch, self._spawn, self.nesting.calls_for
+        after = config.dispatch, self._spawn, self.nesting.calls_for, self._on_outvoted
         self.dispatcher = Dispatcher(*parts, clock, observer, *after)
         overseen = self.dispatcher, self.agenda, self.pool, self.recorder, self.watches
         self._oversight = Oversight(*overseen, clock, config.dispatch)
@@ -184,7 +191,7 @@ class Scheduler:
         loop = asyncio.get_running_loop()
         refusal: asyncio.Future[StoreError | None] = loop.create_future()
         now, policy = self._clock.now(), self._config.policy
-        task = Task(spec, number=number, created_at=wall, now=now, wall=wall, policy=policy)
+        task = make_task(spec, number=number, created_at=wall, now=now, wall=wall, policy=policy)
         self.recorder.hold(task, lambda: self._spawn(self._put_early(task, refusal)))
         timer = loop.call_later(_HOLD_S, self.recorder.release, task)
         self._take_up(task)
@@ -345,7 +352,7 @@ class Scheduler:
 
     def _add(self, spec: Spec, number: int, created_at: float) -> None:
         now, wall, policy = self._clock.now(), self._clock.wall(), self._config.policy
-        self._take_up(Task(spec, number=number, created_at=created_at, now=now, wall=wall, policy=policy))
+        self._take_up(make_task(spec, number=number, created_at=created_at, now=now, wall=wall, policy=policy))
 
     def _take_up(self, task: Task) -> None:
         self._tasks[task.spec.id] = task
@@ -389,6 +396,24 @@ class Scheduler:
         else:
             self.watches.notify(task.spec.id)
 
+    # Whom nobody believes.
+
+    def _on_outvoted(self, peers: Sequence[str]) -> None:
+        for peer in self.pool.disagreements.note(peers):
+            self._refuse(PeerId.parse(peer), self.pool.disagreements.of(peer))
+
+    def _refuse(self, peer_id: PeerId, count: int) -> None:
+        """Let a peer have nothing to say any more."""
+        log.warning("peer %s is refused: on %d runs it was outvoted (--disagreements-max)", peer_id, count)
+        self.pool.refuse(peer_id)
+        for task in self._tasks.values():
+            if isinstance(task, ReplicatedTask):
+                task.drop_votes(str(peer_id))
+                self.agenda.put(task)
+        self.dispatcher.wake()
+        if self.on_refused is not None:
+            self._spawn(self.on_refused(peer_id, count))
+
     # What cannot be served.
 
     async def _look_around(self) -> None:
@@ -396,9 +421,9 @@ class Scheduler:
         while True:
             await self._clock.sleep(_LOOK_EVERY_S)
             self.agenda.ready.prune()
-            if self._has_changed:
-                self._has_changed = False
-                for demand in self.agenda.ready.demands():
+            has_changed, self._has_changed = self._has_changed, False
+            for demand in self.agenda.ready.demands():
+                if has_changed or demand.need.quorum > 1:
                     self._judge(demand)
             self._oversight.look_around()
             for demand in self.agenda.ready.demands():
@@ -407,10 +432,19 @@ class Scheduler:
 
     def _judge(self, demand: Demand) -> None:
         """See whether a need can be met by any connected worker."""
-        reason = self.pool.why_not(demand.need)
+        reason = self.pool.why_not(demand.need) or self._why_starved(demand)
         if reason and not demand.reason:
             demand.since = self._clock.now()
         demand.reason, demand.is_judged = reason, True
+
+    def _why_starved(self, demand: Demand) -> str:
+        """Say which further peers the runs of a task wait for on which those that are here do not agree."""
+        for task in self.agenda.ready.tasks_of(demand) if demand.need.quorum > 1 else ():
+            if isinstance(task, ReplicatedTask) and not task.active:
+                able = self.pool.able(demand.need)
+                if able and task.is_starved(able, self._clock.now()):
+                    return f"quorum {demand.need.quorum}: the {len(able)} peers that could run it do not agree"
+        return ""
 
     async def _give_up(self, demand: Demand) -> None:
         """End the tasks of a need whose time is over."""

@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from ww.clock import Clock
 from ww.discovery.packet import Load
-from ww.errors import UsageError
+from ww.errors import StoreError, UsageError
 from ww.gateway.artifacts import ArtifactStore
 from ww.gateway.gauges import add_gauges
 from ww.gateway.http import HttpGateway
@@ -25,10 +25,9 @@ from ww.gateway.metrics import Metrics
 from ww.gateway.modules import ModuleStore
 from ww.gateway.native import tasks_for
 from ww.gateway.native_intake import NativeIntake, TasksConfig
-from ww.gateway.operator import OperatorServer
+from ww.gateway.operator import OperatorServer, hang_up_on
 from ww.gateway.peer_socket import PeerSockets
 from ww.gateway.perimeter import Perimeter, PerimeterConfig
-from ww.gateway.pool import WorkerPool
 from ww.gateway.postgres.address import PostgresAddress
 from ww.gateway.quota import Quotas
 from ww.gateway.readiness import Readiness
@@ -38,6 +37,7 @@ from ww.gateway.server import ServerConfig, listening, serving
 from ww.gateway.storage import Storage, StoreConfig
 from ww.gateway.store import Store
 from ww.gateway.tokens import Tokens
+from ww.identity import PeerId
 from ww.node import Node
 from ww.rpc.admission import Admission, Either, Only
 
@@ -103,7 +103,7 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
         ):
             node.vat.export("registry", scheduler.pool.registry_for, node.members_only)
             node.vat.export("channel", scheduler.pool.sender_for, node.members_only)
-            await _let_operate(node, scheduler.pool)
+            await _let_operate(node, scheduler)
 
             def about() -> dict[str, Any]:
                 return {
@@ -175,14 +175,24 @@ def _peers(node: Node, config: GatewayConfig) -> PeerSockets:
     return PeerSockets(node.identity, node.vat.accept, closed_because=closed_because, count_max=most)
 
 
-async def _let_operate(node: Node, pool: WorkerPool) -> None:
+async def _let_operate(node: Node, scheduler: Scheduler) -> None:
     """Give whoever holds the node's key what an operator may do, and go on with what was said before."""
-    register = node.register
+    register, pool = node.register, scheduler.pool
+
+    async def refuse(peer_id: PeerId, disagreements: int) -> None:
+        hang_up_on(node.vat, peer_id)
+        if register is not None:
+            try:
+                await asyncio.to_thread(register.refuse, peer_id, disagreements)
+            except StoreError as error:
+                log.error("that %s is refused will not last beyond this start: %s", peer_id, error)
+
+    scheduler.on_refused = refuse
     if register is not None:
         for peer_id, standing in (await asyncio.to_thread(register.standings)).items():
             if standing.is_draining:
                 pool.drain(peer_id)
-        node.vat.export("operator", lambda peer: OperatorServer(node.vat, pool, register), Only(node.peer_id))
+        node.vat.export("operator", lambda _: OperatorServer(node.vat, pool, register), Only(node.peer_id))
 
 
 def _let_give_work(node: Node, config: GatewayConfig, intake: NativeIntake) -> None:

@@ -6,7 +6,7 @@ member is always there, unless it is said otherwise.
 
 from typing import Any, Final
 
-from ww.gateway.fields import ID_PATTERN
+from ww.gateway.fields import ID_PATTERN, REPLICAS_MAX
 from ww.gateway.problem import CODES
 from ww.gateway.query import STATUSES
 from ww.gateway.spec import Spread
@@ -89,6 +89,7 @@ _RESULT: Final = _object(
 _UNENDED_RUN: Final = _object(
     {"run": _COUNT, "state": _words(RunState.SCHEDULED, RunState.QUEUED, RunState.RUNNING, RunState.CANCELLED)}
 )
+_REPLICAS: Final = {"type": "integer", "minimum": 1, "maximum": REPLICAS_MAX}
 _GRANT: Final = _object(
     {
         "name": _TEXT,
@@ -138,6 +139,8 @@ _TASK: Final = _object(
         "fuel": _or_null(_COUNT),
         "cpu_seconds": _or_null(_SECONDS),
         "spread": _words(*Spread),
+        "replicas": _REPLICAS,
+        "quorum": _REPLICAS,
         "batch": _TRUTH,
         "grants": _list(_GRANT),
         "depth": _COUNT,
@@ -164,6 +167,7 @@ _WORKER: Final = _object(
         "since": _TIME,
         "modules": _list(_DIGEST),
         "breaker": _words("closed", "open", "half-open"),
+        "disagreements": _COUNT,
     },
 )
 _MODULE: Final = _object({"module": _DIGEST, "bytes": _COUNT, "kind": _words(*Kind), "entries": _TEXTS})

@@ -41,6 +41,8 @@ class Need:
     """How many runs wait for it, one for the other: a slot that is lent takes none that is less deep."""
     requires: tuple[str, ...] = ()
     """What the worker must not lack, sorted: see Spec.requires."""
+    quorum: int = 1
+    """How many different peers have to be there."""
 
 
 class Spread(StrEnum):
@@ -145,12 +147,16 @@ class Spec:
     """How many runs wait for those of this task, one for the other; 0: it was submitted."""
     parent: str = ""
     """Id of the task one of whose runs called for it; empty: it was submitted."""
+    replicas: int = 1
+    """Peers that each run is given to, while no quorum of them agrees: see quorum.py."""
+    quorum: int = 1
+    """Peers that must give the same result."""
 
     @property
     def need(self) -> Need:
         """What one run asks of its worker."""
-        task = "" if self.spread == Spread.PULL else self.id
-        return Need(self.cpus, self.needs_memory_bytes, self.labels, task, self.depth, self.requires)
+        task = "" if self.spread == Spread.PULL and not self.is_replicated else self.id
+        return Need(self.cpus, self.needs_memory_bytes, self.labels, task, self.depth, self.requires, self.quorum)
 
     @property
     def requires(self) -> tuple[str, ...]:
@@ -164,6 +170,11 @@ class Spec:
             (Kind.REACTOR, self.kind == Kind.REACTOR),
         )
         return tuple(str(word) for word, is_asked in asked if is_asked)
+
+    @property
+    def is_replicated(self) -> bool:
+        """Whether its runs are given to several peers each."""
+        return self.replicas > 1
 
     @property
     def is_bulky(self) -> bool:

@@ -11,6 +11,7 @@ from collections.abc import Collection
 from typing import Final
 
 from ww.gateway.pool import WorkerPool
+from ww.gateway.quorum import ReplicatedTask
 from ww.gateway.spec import Spread
 from ww.gateway.task import Task
 from ww.identity import PeerId
@@ -32,6 +33,8 @@ class Spreading:
     def targets(self, task: Task, now: float) -> Collection[PeerId] | None:
         """Return the workers that its next run may go to; None: it may go to any."""
         spread = task.spec.spread
+        if isinstance(task, ReplicatedTask):
+            return task.targets(self._pool.able(task.need), now)
         if spread == Spread.PULL:
             return None
         able = self._pool.able(task.need)
@@ -47,6 +50,13 @@ class Spreading:
         counts = self._counts_of(task, able)
         fewest = min((counts[peer_id] for peer_id in able), default=0)
         return [peer_id for peer_id in able if counts[peer_id] == fewest]
+
+    def allows(self, task: Task, peer_id: PeerId, now: float) -> bool:
+        """Whether its next run may go to that peer."""
+        if isinstance(task, ReplicatedTask):
+            return task.serves(peer_id, now)  # without a look at all the others
+        only = self.targets(task, now)
+        return only is None or peer_id in only
 
     def most(self, task: Task, peer_id: PeerId, now: float) -> int:
         """Return how many of its due runs may go to a worker at once."""

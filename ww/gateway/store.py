@@ -22,6 +22,7 @@ from ww.errors import StoreError
 from ww.gateway import retention, rows, segments
 from ww.gateway.database import advice, connect, open_database
 from ww.gateway.housekeeping import Housekeeping
+from ww.gateway.quorum import make_task
 from ww.gateway.rows import CUT_PLACES, INLINE_BYTES_MAX, RUN_COLUMNS, STREAM_PLACES, TASK_COLUMNS, TaskRow
 from ww.gateway.segments import Extent, Segments
 from ww.gateway.storage import SELECT_SPANS, OnResults, Span, StoreConfig
@@ -191,7 +192,7 @@ class Store:
             tasks = []
             query = f"{_SELECT_TASK} WHERE finished_at IS NULL ORDER BY number"
             for stored in self._tasks_of(connection, query, ()):
-                task = Task(
+                task = make_task(
                     stored.spec, number=stored.number, created_at=stored.created_at, now=now, wall=wall, policy=policy
                 )
                 # In their order, so that a task keeps a count of them and not each.

@@ -10,9 +10,9 @@ into being when they begin, so a task of a million repeats is a cursor until the
 import heapq
 import random
 from collections.abc import Collection, Iterable
-from dataclasses import dataclass, field
-from typing import Final, NamedTuple
+from typing import Final
 
+from ww.gateway.attempt import Attempt, Demand, Effects, Run
 from ww.gateway.rules import RULES, Event, Policy
 from ww.gateway.spec import ENDED, Need, Outcome, RunResult, RunState, Spec
 
@@ -29,72 +29,6 @@ __all__ = [
     "Spec",
     "Task",
 ]
-
-
-@dataclass(slots=True)
-class Demand:
-    """What all tasks with one Need share: whether it can be met at all."""
-
-    need: Need
-    reason: str = ""
-    """Why no connected worker could ever meet it; empty when one could."""
-    since: float = 0.0
-    """Monotonic time at which that began."""
-    is_judged: bool = False
-    """Whether anybody looked."""
-
-
-@dataclass(slots=True, eq=False)
-class Attempt:
-    """One try of a run, from being taken off the queue to its end."""
-
-    task: "Task"
-    run: int
-    """Which of the task's runs, from 0."""
-    number: int
-    """1 for the first try."""
-    queued_at: float
-    """When the run was due, seconds since the epoch."""
-    waited_s: float
-    """From being due, or due again, to this beginning."""
-    began: float
-    """Monotonic."""
-    started_at: float
-    """The same, seconds since the epoch."""
-    worker: str = ""
-    """Peer id."""
-
-
-@dataclass(slots=True, eq=False)
-class Run:
-    """A run that has begun and not ended."""
-
-    number: int
-    queued_at: float
-    due: float
-    """When it may begin, or begin again; monotonic."""
-    state: RunState = RunState.QUEUED
-    tries: int = 0
-    failures: int = 0
-    crashes: int = 0
-    losses: int = 0
-    shuns: str = ""
-    """Peer id of the worker on which it was lost or crashed last."""
-    attempts: list[Attempt] = field(default_factory=list)
-    """Under way."""
-
-    def __lt__(self, other: "Run") -> bool:
-        return (self.due, self.number) < (other.due, other.number)
-
-
-class Effects(NamedTuple):
-    """What has to be done after an event."""
-
-    result: RunResult | None = None
-    """To be put on disk: the run has ended."""
-    stop: tuple[Attempt, ...] = ()
-    """Other attempts of it that are not wanted any more."""
-
 
 _NOTHING: Final = Effects()
 _WELL: Final = RULES[RunState.RUNNING, Event.OK].to
@@ -227,14 +161,10 @@ class Task:
         run = self._attempts.get(attempt)
         if run is None:
             return _NOTHING
-        self._timed = timed = self._timed + 1
-        if timed > 100:
-            timed = 100
-        self._mean_s += (outcome.wall_s - self._mean_s) / timed
-        self._mean_bytes += (len(outcome.stdout) + len(outcome.stderr) - self._mean_bytes) / timed
+        self._time(outcome)
         # As _happen would, for nearly all runs there are.
         others = tuple(a for a in run.attempts if a is not attempt) if len(run.attempts) > 1 else ()
-        return tuple.__new__(Effects, (self._finish(run, attempt, _WELL, outcome, wall), others))
+        return tuple.__new__(Effects, (self._finish(run, attempt, _WELL, outcome, wall), others, ()))
 
     def lose(self, attempt: Attempt, why: str, now: float, wall: float) -> Effects:
         """Note that the worker or the way to it is gone. Returns as `end` does."""
@@ -372,6 +302,10 @@ class Task:
         waiting = self.spec.repeats - self.succeeded - self.failed - self._running()
         return waiting - min(waiting, self._not_due(now))
 
+    def to_give(self, now: float) -> int:
+        """Count the attempts that should begin now, if there were slots for all of them."""
+        return self.queued(now)
+
     def state_of(self, run: int, now: float) -> RunState:
         """Return the state of a run that has no result."""
         if self.has_ended:
@@ -429,14 +363,14 @@ class Task:
         if to in ENDED:
             result = self._finish(run, attempt, to, outcome, wall)
             others = tuple(a for a in run.attempts if a is not attempt) if len(run.attempts) > 1 else ()
-            return tuple.__new__(Effects, (result, others))
+            return tuple.__new__(Effects, (result, others, ()))
         del self._attempts[attempt]
         run.attempts.remove(attempt)
         if event in (Event.CRASHED, Event.LOST):
             run.shuns = attempt.worker
         if not run.attempts:
             run.state = to
-            run.due = now if event is Event.RETURNED else now + self._backoff(run)
+            run.due = now if event is Event.RETURNED else now + self._backoff(run.tries)
             heapq.heappush(self._again, run)
         return _NOTHING
 
@@ -446,8 +380,8 @@ class Task:
             return self.spec.retries + 1
         return self._policy.crashes_max if of == "crashes" else self._policy.attempts_max
 
-    def _backoff(self, run: Run) -> float:
-        backoff = min(self._policy.backoff_max_s, self._policy.backoff_first_s * 2.0 ** min(run.tries - 1, 30))
+    def _backoff(self, tries: int) -> float:
+        backoff = min(self._policy.backoff_max_s, self._policy.backoff_first_s * 2.0 ** min(tries - 1, 30))
         # Between half and the whole of it, so that what failed together does not come back together.
         return backoff * (0.5 + random.random() / 2)
 
@@ -461,6 +395,14 @@ class Task:
         # For every run: this takes a third of the time of the class's own.
         fields = number, state, outcome, attempt.worker, run.tries, run.queued_at, attempt.started_at, wall
         return tuple.__new__(RunResult, fields)
+
+    def _time(self, outcome: Outcome) -> None:
+        """Note how long a run took that ended well, and what it printed."""
+        self._timed = timed = self._timed + 1
+        if timed > 100:
+            timed = 100
+        self._mean_s += (outcome.wall_s - self._mean_s) / timed
+        self._mean_bytes += (len(outcome.stdout) + len(outcome.stderr) - self._mean_bytes) / timed
 
     def _running(self) -> int:
         return len(self._runs) - len(self._again) + len(self._ending)

@@ -61,6 +61,8 @@ def spec_json(spec: Spec) -> dict[str, Any]:
         "fuel": spec.fuel or None,
         "cpu_seconds": spec.cpu_s or None,
         "spread": spec.spread,
+        "replicas": spec.replicas,
+        "quorum": spec.quorum,
         "batch": bool(spec.inputs),
         "grants": [grant_json(grant) for grant in spec.grants],
         "depth": spec.depth,
@@ -147,6 +149,7 @@ def worker_json(entry: WorkerEntry, free: int) -> dict[str, Any]:
         "labels": entry.info.labels,
         "lacks": sorted(entry.info.lacks),
         "breaker": entry.breaker,
+        "disagreements": entry.disagreements,
         "host": entry.info.host,
         "since": time_text(entry.since),
     }

@@ -103,6 +103,8 @@ class Unbanned:
     async def refusal(self, peer_id: PeerId, ticket: str = "") -> str | None:
         try:
             standing = await asyncio.to_thread(self._register.standing, peer_id)
+            if standing.disagreements:
+                return f"on {standing.disagreements} runs its result was outvoted"
             if standing.is_banned:
                 return "this node's operator has banned it"
             return await self._policy.refusal(peer_id, ticket)

@@ -32,11 +32,15 @@ CREATE TABLE IF NOT EXISTS tickets (id TEXT PRIMARY KEY, hash BLOB NOT NULL, cre
 CREATE TABLE IF NOT EXISTS peers (peer TEXT PRIMARY KEY, ticket TEXT, enrolled_at REAL,
     banned INTEGER NOT NULL DEFAULT 0, draining INTEGER NOT NULL DEFAULT 0);
 """
-_VERSION: Final = 1
-# Of files that were made before tickets had a purpose.
+# What makes a file of each version one of the next.
 _STEPS: Final = (
-    "ALTER TABLE tickets ADD COLUMN purpose TEXT NOT NULL DEFAULT 'work'",
-    "ALTER TABLE peers ADD COLUMN tasks_ticket TEXT",
+    # Tickets have a purpose.
+    (
+        "ALTER TABLE tickets ADD COLUMN purpose TEXT NOT NULL DEFAULT 'work'",
+        "ALTER TABLE peers ADD COLUMN tasks_ticket TEXT",
+    ),
+    # Peers are banned that were outvoted on so many runs.
+    ("ALTER TABLE peers ADD COLUMN disagreements INTEGER NOT NULL DEFAULT 0",),
 )
 # Which column of a peer says that it enrolled for that.
 _ENROLLED_BY: Final = {"work": "ticket", "tasks": "tasks_ticket"}
@@ -68,6 +72,8 @@ class Standing:
     is_draining: bool = False
     tasks_ticket: str | None = None
     """By which it enrolled to give work."""
+    disagreements: int = 0
+    """On how many runs it had been outvoted when it was banned for that; 0: it was not."""
 
     def ticket_for(self, purpose: str) -> str | None:
         """Return by which ticket it enrolled for that."""
@@ -157,7 +163,7 @@ class Register:
         if not self._path.exists():
             return {}
         query, wanted = (
-            "SELECT peer, ticket, banned, draining, tasks_ticket FROM peers",
+            "SELECT peer, ticket, banned, draining, tasks_ticket, disagreements FROM peers",
             [str(peer_id) for peer_id in peer_ids or ()],
         )
         if peer_ids is not None:
@@ -165,27 +171,33 @@ class Register:
         with self._open() as database:
             rows = database.execute(query, wanted).fetchall()
         found = {}
-        for peer, ticket, is_banned, is_draining, tasks_ticket in rows:
+        for peer, ticket, is_banned, is_draining, tasks_ticket, disagreements in rows:
             try:
-                found[PeerId.parse(peer)] = Standing(ticket, bool(is_banned), bool(is_draining), tasks_ticket)
+                standing = Standing(ticket, bool(is_banned), bool(is_draining), tasks_ticket, disagreements)
+                found[PeerId.parse(peer)] = standing
             except UsageError as error:
                 log.warning("the register of peers has a row that is none: %s", error)
         return found
 
     def set_banned(self, peer_id: PeerId, value: bool) -> None:
         """Refuse a peer whatever else lets it in, or no longer."""
-        self._set("banned", peer_id, value)
+        self._set(peer_id, banned=int(value), disagreements=0)
+
+    def refuse(self, peer_id: PeerId, disagreements: int) -> None:
+        """Ban a peer since it was outvoted on so many runs."""
+        self._set(peer_id, banned=1, disagreements=disagreements)
 
     def set_draining(self, peer_id: PeerId, value: bool) -> None:
         """Give a peer nothing new to run, or again."""
-        self._set("draining", peer_id, value)
+        self._set(peer_id, draining=int(value))
 
-    def _set(self, column: str, peer_id: PeerId, value: bool) -> None:
+    def _set(self, peer_id: PeerId, **values: int) -> None:
+        new = ", ".join(f"{column} = excluded.{column}" for column in values)
         with self._open() as database:
             database.execute(
-                f"INSERT INTO peers (peer, {column}) VALUES (?,?)"
-                f" ON CONFLICT (peer) DO UPDATE SET {column} = excluded.{column}",
-                (str(peer_id), int(value)),
+                f"INSERT INTO peers (peer, {', '.join(values)}) VALUES (?{',?' * len(values)})"
+                f" ON CONFLICT (peer) DO UPDATE SET {new}",
+                (str(peer_id), *values.values()),
             )
 
     @contextmanager
@@ -212,10 +224,11 @@ class Register:
 
 
 def _bring_up(database: sqlite3.Connection) -> None:
-    if database.execute("PRAGMA user_version").fetchone()[0] < _VERSION:
-        for step in _STEPS:
-            database.execute(step)
-        database.execute(f"PRAGMA user_version = {_VERSION}")
+    version = database.execute("PRAGMA user_version").fetchone()[0]
+    for step in (statement for steps in _STEPS[version:] for statement in steps):
+        database.execute(step)
+    if version < len(_STEPS):
+        database.execute(f"PRAGMA user_version = {len(_STEPS)}")
 
 
 def read_ticket(text: str) -> tuple[str, str]:

@@ -18,6 +18,7 @@ from ww.gateway.postgres import retention
 from ww.gateway.postgres.address import PostgresAddress
 from ww.gateway.postgres.session import FAILURES, Fate, PostgresConfig, Session, fate, line, reading
 from ww.gateway.postgres.writer import Writer
+from ww.gateway.quorum import make_task
 from ww.gateway.retention import limits_at
 from ww.gateway.rows import INLINE_BYTES_MAX, RUN_COLUMNS, TASK_COLUMNS, TaskRow
 from ww.gateway.storage import SELECT_SPANS, OnResults, Span, StoreConfig
@@ -167,7 +168,7 @@ class PostgresStore:
                 query = f"{_SELECT_TASK} WHERE finished_at IS NULL ORDER BY number"
                 async for row in session.cursor(query, prefetch=_TASKS_AT_ONCE):
                     stored = _task_of(row)
-                    task = Task(
+                    task = make_task(
                         stored.spec, number=stored.number, created_at=stored.created_at, now=now, wall=wall,
                         policy=policy,
                     )  # fmt: skip

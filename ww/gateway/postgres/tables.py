@@ -86,6 +86,8 @@ CREATE INDEX tasks_inputs ON tasks (inputs) WHERE inputs <> '';
 """,
     # A spec may have grants, depth and parent, which an older ww would stumble over.
     "SELECT 1",
+    # And replicas and quorum.
+    "SELECT 1",
 ]
 
 

@@ -1,0 +1,87 @@
+"""What peers said of one run: which of them gave the same, and whether that decides it.
+
+Holds the votes on one run and what of an outcome is compared. Must not know who is asked, nor when: quorum.py. Engines
+word a trap's detail differently and count fuel and time differently: these are not compared.
+"""
+
+import hashlib
+from typing import Final, NamedTuple
+
+from ww.gateway.spec import Outcome
+
+CLAIMS: Final = frozenset({"", "exit", "trap"})
+"""Reasons that only the guest is the cause of. All others depend on the machine too: such outcomes are alike when their
+reason is, and nobody is blamed for one."""
+
+
+class Vote(NamedTuple):
+    """One peer's, without what the guest printed: the vote that decides has the same."""
+
+    peer: str
+    outcome: Outcome
+    started_at: float
+
+
+class Poll:
+    """The votes on one run: by what they say, in the order in which that was first said."""
+
+    __slots__ = ("_sides", "count")
+
+    def __init__(self) -> None:
+        self._sides: dict[bytes, list[Vote]] = {}
+        self.count = 0
+        """Of all votes."""
+
+    @property
+    def most(self) -> int:
+        """How many peers at most gave the same."""
+        return max(map(len, self._sides.values()), default=0)
+
+    def cast(self, peer: str, outcome: Outcome, started_at: float) -> list[Vote]:
+        """Take a peer's vote, its only one; return all that say the same, itself last."""
+        key = ballot(outcome)
+        if outcome.stdout or outcome.stderr:
+            # Peers may print 16 MiB each, and a thousand runs wait for further votes.
+            outcome = outcome._replace(stdout=b"", stderr=b"")
+        side = self._sides.setdefault(key, [])
+        side.append(Vote(peer, outcome, started_at))
+        self.count += 1
+        return side
+
+    def drop(self, peer: str) -> bool:
+        """Take a peer's vote away; whether it had one."""
+        for key, side in self._sides.items():
+            for vote in side:
+                if vote.peer == peer:
+                    side.remove(vote)
+                    self.count -= 1
+                    if not side:
+                        del self._sides[key]
+                    return True
+        return False
+
+    def outvoted(self, winners: list[Vote]) -> tuple[str, ...]:
+        """Return the peers that said something else, which only a guest can be the cause of, as can what won."""
+        if len(self._sides) == 1 or winners[0].outcome.reason not in CLAIMS:
+            return ()
+        others = (vote for side in self._sides.values() if side is not winners for vote in side)
+        return tuple(vote.peer for vote in others if vote.outcome.reason in CLAIMS)
+
+    @property
+    def sides(self) -> int:
+        """How many different things were said."""
+        return len(self._sides)
+
+
+def ballot(outcome: Outcome) -> bytes:
+    """Return what of an outcome is compared, as a digest."""
+    if outcome.reason not in CLAIMS:
+        return outcome.reason.encode()
+    said = (
+        outcome.reason, outcome.result, outcome.exit_code, outcome.stdout_truncated, outcome.stderr_truncated,
+        outcome.artifacts, len(outcome.stdout),
+    )  # fmt: skip
+    hashed = hashlib.sha256(repr(said).encode())
+    hashed.update(outcome.stdout)
+    hashed.update(outcome.stderr)
+    return hashed.digest()
