@@ -74,7 +74,7 @@ def read(body: str) -> list[Told]:
     for block in body.split("\n\n")[:-1]:
         fields = dict(line.split(": ", 1) for line in block.split("\n") if not line.startswith(":"))
         if fields:
-            told.append(Told(fields["event"], int(fields["id"]), json.loads(fields["data"])))
+            told.append(Told(fields["event"], int(fields.get("id", -1)), json.loads(fields["data"])))
     return told
 
 

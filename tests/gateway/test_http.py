@@ -22,6 +22,7 @@ from tests.components import NOOP as COMPONENT
 from tests.guests import guest, wat, zipped
 from ww.clock import ManualClock
 from ww.gateway.artifacts import ArtifactStore
+from ww.gateway.grid import Boards
 from ww.gateway.http import HttpConfig, HttpGateway
 from ww.gateway.live import Live
 from ww.gateway.modules import ModuleStore
@@ -86,6 +87,7 @@ class Gateway:
     clock: ManualClock
     directory: Path
     live: Live
+    boards: Boards
 
     async def post(self, **parts: Any) -> httpx.Response:
         """Submit a task."""
@@ -158,7 +160,7 @@ async def open_gateway(
         # An unexpected error is answered, and then raised again for the server's log.
         transport = httpx.ASGITransport(app := side.app(), raise_app_exceptions=False)
         async with httpx.AsyncClient(transport=transport, base_url=BASE_URL) as client:
-            yield Gateway(app, client, store, scheduler, modules, artifacts, clock, directory, side.live)
+            yield Gateway(app, client, store, scheduler, modules, artifacts, clock, directory, side.live, side.boards)
 
 
 @pytest.fixture

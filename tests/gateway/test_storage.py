@@ -1,6 +1,7 @@
 """What a gateway remembers, whatever database it is in: on disk before anybody is told, once, and after a restart."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator
 from dataclasses import replace
 
@@ -378,3 +379,25 @@ async def test_the_modules_of_an_owner_are_those_its_tasks_name(store: Storage) 
     await add(store, spec("a", owner="ann", module="a" * 64), spec("b", owner="bob", module="b" * 64))
     assert await store.modules_of("ann") == {"a" * 64}
     assert await store.modules_of("eve") == set()
+
+
+async def test_ends_are_read_without_what_they_said(place: Place) -> None:
+    async with place.open() as store:
+        one, other = await add(store, spec("t", repeats=100), spec("u", repeats=100))
+        order = random.Random(1).sample(range(100), 60)
+        state = {run: RunState.FAILED if run % 7 == 0 else RunState.SUCCEEDED for run in order}
+        for run in order:
+            await end(store, one, result(run, state[run], stdout=b"x" * 20_000 if run == 3 else b""))
+            await end(store, other, result(run, RunState.CANCELLED))
+        found: dict[int, RunState] = {}
+        for first in range(0, 100, 30):
+            for run, count, of_span in await store.spans(one, first=first, count=30):
+                assert not found.keys() & set(range(run, run + count))
+                found |= dict.fromkeys(range(run, run + count), of_span)
+        assert found == state
+        told = await store.ends_since(one, position=0, limit=1000)
+        assert [run for _, run, _ in told] == order
+        assert {run: of_run for _, run, of_run in told} == state
+        assert await store.ends_since(one, position=told[9][0], limit=5) == told[10:15]
+        assert await store.ends_since(one, position=told[-1][0], limit=5) == []
+        assert await store.spans(one, first=200, count=10) == []

@@ -10,7 +10,7 @@ import logging
 from collections import deque
 from collections.abc import AsyncGenerator, AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
-from typing import Any, Final
+from typing import Any, Final, NamedTuple
 
 import orjson
 
@@ -56,6 +56,16 @@ class Sources:
         self.clock = clock
         self.current = current
         self.summary = summary
+
+
+class _Seen(NamedTuple):
+    """What was known at one moment of the runs of a task that has not ended."""
+
+    due: int
+    """How many of them, from the first on, have begun or might."""
+    running: set[int]
+    waiting: list[int]
+    """Of those that ran when it was last looked, those that are to begin again."""
 
 
 class Board:
@@ -166,14 +176,16 @@ class Board:
         """Bring the cells up to date; return whether that was the last time."""
         # In this order: what had ended at the look is on disk when it is read.
         known = await self._sources.current(self._row)
+        task, is_last = self._sources.summary(known), not isinstance(known, Task)
+        seen = self._see(known) if isinstance(known, Task) else None
         await self._read_ends()
-        if isinstance(known, Task):
-            self._follow(known)
-        else:
+        if seen is not None:
+            self._show(seen)
+        elif isinstance(known, TaskRow):
             self._cells.end(RunState.CANCELLED if known.cancelled else RunState.FAILED)
         self._take_changes()
-        self._note_task(self._sources.summary(known), is_last=not isinstance(known, Task))
-        return not isinstance(known, Task)
+        self._note_task(task, is_last=is_last)
+        return is_last
 
     async def _read_ends(self) -> None:
         while True:
@@ -184,23 +196,24 @@ class Board:
                 by_state.setdefault(state, []).append(run)
             for state, runs in by_state.items():
                 self._cells.put(runs, state)
-                self._running.difference_update(runs)
             if ends:
                 self._position = ends[-1][0]
             if len(ends) < _PAGE_MAX:
                 return
 
-    def _follow(self, task: Task) -> None:
-        """Show what runs and what waits. What has ended and was not read yet stays as it is."""
-        now = self._sources.clock.now()
-        due = task.due_runs(now)
-        if due > self._due:
-            self._cells.put_span(self._due, due - self._due, RunState.QUEUED, only=RunState.SCHEDULED)
-            self._due = due
-        running = {run for run in task.under_way() if not self._cells.has_ended(run)}
-        self._cells.put((run for run in self._running - running if task.is_waiting(run)), RunState.QUEUED)
-        self._cells.put(running, RunState.RUNNING)
-        self._running = running
+    def _see(self, task: Task) -> _Seen:
+        running = task.under_way()
+        waiting = [run for run in self._running - running if task.is_waiting(run)]
+        return _Seen(task.due_runs(self._sources.clock.now()), running, waiting)
+
+    def _show(self, seen: _Seen) -> None:
+        """Show what was seen of the runs that have not ended since."""
+        if seen.due > self._due:
+            self._cells.put_span(self._due, seen.due - self._due, RunState.QUEUED, only=RunState.SCHEDULED)
+            self._due = seen.due
+        self._running = {run for run in seen.running if not self._cells.has_ended(run)}
+        self._cells.put((run for run in seen.waiting if not self._cells.has_ended(run)), RunState.QUEUED)
+        self._cells.put(self._running, RunState.RUNNING)
 
     def _take_changes(self) -> None:
         changed = self._cells.take_changed()

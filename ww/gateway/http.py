@@ -96,7 +96,7 @@ class HttpGateway:
             messages_max=config.messages_max,
         )
         self._peers = peers
-        self._boards = Boards(Sources(store, scheduler.watches, clock, current=self._current, summary=self._summary))
+        self.boards = Boards(Sources(store, scheduler.watches, clock, current=self._current, summary=self._summary))
         self.live = Live(
             scheduler,
             store,
@@ -114,7 +114,6 @@ class HttpGateway:
         self._is_stopping = True
         self._perimeter.stop()
         self._scheduler.watches.close()
-        self.live.stop()
         self._intake.stop()
         if self._peers is not None:
             self._peers.stop()
@@ -233,7 +232,7 @@ class HttpGateway:
 
     async def get_grid(self, request: Request) -> Response:
         row = await self._row(request.path_params["id"], caller_of(request.scope))
-        return GridStream(GridReader(self._boards, row), self._streams)
+        return GridStream(GridReader(self.boards, row), self._streams)
 
     # Runs.
 

@@ -27,6 +27,7 @@ from ww.gateway.storage import Storage, TaskRow
 from ww.gateway.task import Task
 from ww.gateway.task_news import TaskNews
 from ww.gateway.topic import Topic
+from ww.gateway.watch import Watches
 
 log = logging.getLogger("ww.gateway")
 
@@ -76,13 +77,11 @@ class Live:
         self.history = History(metrics.totals())
         self._following: _Following | None = None
         self._readers = 0
-        self.is_stopping = False
 
-    def stop(self) -> None:
-        """End what is told."""
-        self.is_stopping = True
-        if self._following is not None:
-            self._following.tell.set()
+    @property
+    def is_stopping(self) -> bool:
+        """Whether nothing further will be told."""
+        return self.scheduler.watches.is_closed
 
     # The sample.
 
@@ -161,7 +160,6 @@ class _Following:
         self.packets: Packets | None = None
         self.tell = asyncio.Event()
         self._news = asyncio.Event()
-        self._live = live
         self._topics: list[Topic] = [self.tasks, self.workers]
         self._ends: list[Callable[[], object]] = []
         self._hear(live.scheduler.watches.listeners, self._on_task)
@@ -173,6 +171,7 @@ class _Following:
             self._ends.append(self.packets.open())
         self._following = [asyncio.create_task(topic.follow(self.tell)) for topic in self._topics]
         self._following.append(asyncio.create_task(self._wake_for_ever()))
+        self._following.append(asyncio.create_task(self._wake_at_the_end(live.scheduler.watches)))
         if self.members is not None:
             self._following.append(asyncio.create_task(self.members.listen()))
 
@@ -196,6 +195,12 @@ class _Following:
             self.tell.clear()
             news, self._news = self._news, asyncio.Event()
             news.set()
+
+    async def _wake_at_the_end(self, watches: Watches) -> None:
+        with watches.open("") as watch:
+            while not watch.is_closed:
+                await watch.changes()
+        self.tell.set()
 
     async def ready(self) -> None:
         """Wait until all topics were looked at."""
