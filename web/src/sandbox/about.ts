@@ -128,7 +128,8 @@ function faultOf(info: ModuleInfo): About["fault"] {
   for (const wish of info.imports) {
     const wrong = wrongWith(wish);
     if (wrong) {
-      return { reason: "compile", detail: oneLine(wrong) };
+      // What comes behind a line's end in a name is nothing that people should see.
+      return { reason: "compile", detail: oneLine(wrong.split(/[\n\r\v\f\x1c-\x1e\x85\u2028\u2029]/u)[0]!) };
     }
   }
   if (info.tables.length > TABLES_MAX) {

@@ -15,19 +15,19 @@ const BLOCK_BYTES = 1024;
 /** A clock that goes on when it is read, and when somebody would sleep. */
 export class VirtualClock {
   /** Since the run began. */
-  nowNs = 0n;
+  elapsedNs = 0n;
 
   /** Returns the time since the run began, never zero and never the same again. */
   readNs(): bigint {
-    this.nowNs += STEP_NS;
-    return this.nowNs;
+    this.elapsedNs += STEP_NS;
+    return this.elapsedNs;
   }
 
   /** Is there at once; never goes back. */
   sleepUntil(timeNs: bigint): void {
     const until = timeNs < END_NS ? timeNs : END_NS;
-    if (until > this.nowNs) {
-      this.nowNs = until;
+    if (until > this.elapsedNs) {
+      this.elapsedNs = until;
     }
   }
 }

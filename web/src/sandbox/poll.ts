@@ -42,7 +42,7 @@ function sleepMs(milliseconds: number): void {
 }
 
 function hostNowNs(host: PollHost): bigint {
-  return host.clock ? host.clock.nowNs : BigInt(Math.round(performance.now() * 1e6));
+  return host.clock ? host.clock.elapsedNs : BigInt(Math.round(performance.now() * 1e6));
 }
 
 export function pollOneoff(host: PollHost, given: number, out: number, count: number, result: number): number {
@@ -57,9 +57,9 @@ export function pollOneoff(host: PollHost, given: number, out: number, count: nu
   memory.checkFor("poll_oneoff", out, EVENT_BYTES * count, 8);
   memory.checkFor("poll_oneoff", result, 4, 4);
   const waiting: Waiting[] = [];
-  const nowNs = hostNowNs(host);
+  const elapsedNs = hostNowNs(host);
   for (let index = 0; index < count; index++) {
-    const read = subscription(host, given + SUBSCRIPTION_BYTES * index, nowNs);
+    const read = subscription(host, given + SUBSCRIPTION_BYTES * index, elapsedNs);
     if (typeof read === "number") {
       return read;
     }
@@ -72,7 +72,7 @@ export function pollOneoff(host: PollHost, given: number, out: number, count: nu
 }
 
 /** Reads what the guest waits for, or returns an errno. */
-function subscription(host: PollHost, at: number, nowNs: bigint): Waiting | number {
+function subscription(host: PollHost, at: number, elapsedNs: bigint): Waiting | number {
   const { view } = host.memory;
   const userdata = view.getBigUint64(at, true);
   const type = view.getUint8(at + 8);
@@ -90,7 +90,7 @@ function subscription(host: PollHost, at: number, nowNs: bigint): Waiting | numb
     return wasi.ERRNO_INVAL;
   }
   if (!flags) {
-    return { userdata, type, dueNs: nowNs + timeoutNs };
+    return { userdata, type, dueNs: elapsedNs + timeoutNs };
   }
   // The guest's clock first: what passes between the two makes the wait longer, never shorter.
   const started = host.guestNowNs(subject);
@@ -103,8 +103,8 @@ function happened(host: PollHost, waiting: readonly Waiting[]): Waiting[] {
   if (clocks.length === waiting.length) {
     waitUntil(host, clocks.reduce((first, due) => (due < first ? due : first)));
   }
-  const nowNs = hostNowNs(host);
-  return waiting.filter(({ dueNs }) => dueNs === null || dueNs <= nowNs);
+  const elapsedNs = hostNowNs(host);
+  return waiting.filter(({ dueNs }) => dueNs === null || dueNs <= elapsedNs);
 }
 
 function waitUntil(host: PollHost, dueNs: bigint): void {

@@ -18,7 +18,8 @@ export { WASIProcExit };
 type HostFunction = (...given: number[]) => number;
 
 const CLOCKS = 4;
-const RANDOM_BYTES_MAX = 64 << 20;
+/** Between guest and host in one call. */
+const COPIED_BYTES_MAX = 64 << 20;
 /** What crypto.getRandomValues gives at a time. */
 const RANDOM_PIECE_BYTES = 1 << 16;
 const VECTORS_MAX = 1 << 24;
@@ -101,6 +102,9 @@ export class Preview1 extends WASI implements PollHost {
     const write = (which: "args" | "env", pointers: number, data: number) => {
       for (const text of this.#texts[which]) {
         this.memory.setUint32(pointers, data);
+        // The text and its end, one after the other, as wasmtime writes them.
+        this.memory.check(data, text.length - 1);
+        this.memory.check(data + text.length - 1, 1);
         this.memory.part(data, text.length).set(text);
         pointers += 4;
         data += text.length;
@@ -158,7 +162,7 @@ export class Preview1 extends WASI implements PollHost {
 
   guestNowNs(id: number): bigint {
     if (this.clock) {
-      return this.clock.nowNs + this.#startNs(id);
+      return this.clock.elapsedNs + this.#startNs(id);
     }
     const now = performance.now();
     if (id === wasi.CLOCKID_MONOTONIC) {
@@ -173,8 +177,8 @@ export class Preview1 extends WASI implements PollHost {
       this.#random.fill(this.memory.part(at, size));
       return wasi.ERRNO_SUCCESS;
     }
-    if (size > RANDOM_BYTES_MAX) {
-      throw new GuestEnd(`requested len ${size} exceeds limit ${RANDOM_BYTES_MAX}`);
+    if (size > COPIED_BYTES_MAX) {
+      throw new GuestEnd(`requested len ${size} exceeds limit ${COPIED_BYTES_MAX}`);
     }
     const target = this.memory.part(at, size);
     for (let done = 0; done < size; done += RANDOM_PIECE_BYTES) {
@@ -212,13 +216,16 @@ export class Preview1 extends WASI implements PollHost {
     };
   }
 
-  /** The first part that is not empty, as wasmtime has it. */
+  /** The first part that is not empty, as wasmtime has it; null: there is none, undefined: it is too large to be. */
   #first(at: number, count: number): Uint8Array<ArrayBuffer> | null | undefined {
     if (count > VECTORS_MAX) {
       return undefined;
     }
     const vector = this.memory.vectors(at, count).find(([, size]) => size > 0);
-    return vector ? this.memory.part(...vector) : null;
+    if (!vector) {
+      return null;
+    }
+    return vector[1] > COPIED_BYTES_MAX ? undefined : this.memory.part(...vector);
   }
 
   #read(fd: number, at: number, count: number, result: number): number {
@@ -272,8 +279,16 @@ export class Preview1 extends WASI implements PollHost {
           stream.fd_fdstat_get().fdstat.write_bytes(this.memory.view, at!);
           return wasi.ERRNO_SUCCESS;
         }),
-      // All of it is zero; the shim writes parts of it in the wrong places.
-      fd_filestat_get: (fd, at) => this.#of(fd, () => (this.memory.part(at!, 64, 8).fill(0), wasi.ERRNO_SUCCESS)),
+      fd_filestat_get: (fd, at) =>
+        this.#of(fd, () => {
+          if (this.clock) {
+            this.memory.checkFor("fd_filestat_get", at!, 64, 8);
+          }
+          this.memory.check(at!, 8, 8);
+          // All of it is zero; the shim writes parts of it in the wrong places.
+          this.memory.part(at!, 64, 8).fill(0);
+          return wasi.ERRNO_SUCCESS;
+        }),
       fd_prestat_dir_name: (fd) => this.#of(fd, () => wasi.ERRNO_NOTDIR),
       fd_renumber: (from, to) =>
         this.#of(from, (stream) => {

@@ -87,10 +87,14 @@ function tableSection(info: ModuleInfo, section: Section): Writer {
   const types = referenceTypes(info.data, section, tables);
   tables.forEach((table, index) => {
     body.byte(types[index]!);
-    const maximum = Math.min(table.maximum ?? TABLE_ELEMENTS_MAX, Math.max(TABLE_ELEMENTS_MAX, table.minimum));
-    writeBounds(body, { minimum: table.minimum, maximum });
+    // What begins with more is never instantiated: see aboutOf.
+    writeBounds(body, { minimum: bounded(table.minimum), maximum: bounded(table.maximum) });
   });
   return body;
+}
+
+function bounded(elements: number | null): number {
+  return Math.min(elements ?? TABLE_ELEMENTS_MAX, TABLE_ELEMENTS_MAX);
 }
 
 function referenceTypes(data: Uint8Array, section: Section, tables: readonly Bounds[]): number[] {
