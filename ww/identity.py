@@ -173,6 +173,11 @@ class Identity:
         """Sign message for one purpose; 64 bytes."""
         return self.private_key.sign(_framed(domain, message))
 
+    def hand_over(self) -> None:
+        """Have the key file held by the program, too, that this process becomes by exec: until that one's end."""
+        if self._lock_fd is not None:
+            os.set_inheritable(self._lock_fd, True)
+
     def close(self) -> None:
         """Let go of the key file."""
         if self._lock_fd is not None:

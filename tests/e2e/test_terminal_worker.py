@@ -12,6 +12,7 @@ import pytest
 from tests.e2e.processes import BOUND_S, Cluster, Gateway, Program, cluster_in, ticks_of, wait_until
 from tests.guests import guest
 from ww.cli.runtime import _BUNDLE, _find
+from ww.client import Client
 from ww.errors import UsageError
 
 pytestmark = pytest.mark.skipif(not (_BUNDLE / "worker.mjs").is_file(), reason="web/ is not built here: scripts/web")
@@ -91,6 +92,38 @@ def test_it_does_what_a_python_worker_does_and_outlives_a_guest_that_spins(clust
     worker.send(signal.SIGINT)
     assert worker.wait() == 0
     wait_until(lambda: gateway.workers() == [], "it has left")
+
+
+def test_what_is_large_goes_by_reference_both_ways(cluster: Cluster, runtime: str) -> None:
+    gateway = cluster.gateway()
+    joined(cluster, gateway, runtime)
+    given = [bytes([65 + run]) * (1 << 21) for run in range(4)]
+    with Client(f"http://{gateway.http}") as client:
+        task = client.submit_batch(guest("echo"), given, args=["-"], output_bytes=4 << 20)
+        client.wait(task.id)
+        results = sorted(client.results(task.id), key=lambda result: result.run)
+    # Each letter alone: what differs need not be shown whole.
+    letters = [(result.exit_code, len(result.stdout), set(result.stdout[-1000:])) for result in results]
+    assert letters == [(0, (1 << 21) + len("-\n"), {65 + run}) for run in range(4)]
+
+
+def test_a_ticket_lets_it_in_and_its_key_is_its_own(cluster: Cluster, deno: str, tmp_path: Path) -> None:
+    gateway = cluster.gateway("--admit", "ticket")
+    url, key = f"http://{gateway.http}", tmp_path / "worker.key"
+    stranger = cluster.program("worker", "--runtime", "deno", "--gateway", url, "--key", str(key))
+    stranger.logged("lets in who has a ticket, .*; trying again")
+    stranger.send(signal.SIGINT)
+    assert stranger.wait() == 0
+    making = cluster.program("ticket", "create")
+    cluster.environment["WW_TICKET"] = making.stdout_line()
+    assert making.wait() == 0
+    worker = cluster.program("worker", "--runtime", "deno", "--gateway", url, "--key", str(key))
+    worker.logged(f"joined gateway {gateway.peer_id} with")
+    assert peer_of(worker) == peer_of(stranger)
+    for argv in (("--runtime", "deno", "--gateway", url), ("--dial", gateway.peer_id)):
+        second = cluster.program("worker", *argv, "--key", str(key))
+        assert second.wait() == 1
+        assert second.lines[-1].startswith("ww: key file worker.key is in use by another process")
 
 
 def test_the_first_signal_lets_a_guest_finish_and_the_second_does_not(cluster: Cluster, runtime: str) -> None:

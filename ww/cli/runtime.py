@@ -18,6 +18,7 @@ from ww.cli.parser import TRUTHS, Parser, readable_file
 from ww.cli.remote import gateway_url
 from ww.client.wire import DEFAULT_URL
 from ww.errors import UsageError
+from ww.identity import Identity
 
 NATIVE: Final = "native"
 RUNTIMES: Final = (NATIVE, "deno", "node")
@@ -70,6 +71,9 @@ def check_native(arguments: argparse.Namespace) -> None:
 def become(arguments: argparse.Namespace) -> int:
     """Be the worker in TypeScript from now on."""
     command = command_for(arguments, dict(os.environ))
+    if arguments.key is not None:
+        # Held here, as a native worker holds it: the other program has no lock that both know.
+        Identity.load(arguments.key).hand_over()
     sys.stdout.flush()
     sys.stderr.flush()
     try:
