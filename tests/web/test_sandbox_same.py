@@ -176,6 +176,12 @@ async def test_what_a_command_sees_of_its_world(both: Both) -> None:
     assert (result.reason, result.exit_code, result.stderr) == ("ok", 0, b"")
 
 
+@pytest.mark.parametrize("name", ["dirs", "files", "open", "paths", "poll", "stdio"])
+async def test_a_guest_that_misses_its_files_finds_the_same_wrong(both: Both, name: str) -> None:
+    result = await same(both, conformance_guest(name), invocation(stdin=b"the input\n"))
+    assert result.stderr, "it says which of its checks failed, and why"
+
+
 @pytest.mark.parametrize("code", ["0", "1", "126", "256", "2147483648", "4294967295", "deep"])
 async def test_exit_codes(both: Both, code: str) -> None:
     result = await same(both, conformance_guest("exit"), invocation(args=[code]))

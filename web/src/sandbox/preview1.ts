@@ -24,9 +24,10 @@ const COPIED_BYTES_MAX = 64 << 20;
 const RANDOM_PIECE_BYTES = 1 << 16;
 const VECTORS_MAX = 1 << 24;
 const SIGNALS = 31;
-const RIGHTS_MASK = (1n << 29n) - 1n;
+const RIGHTS_MASK = (1n << 30n) - 1n;
 const PROGRAM_NAME = "main.wasm";
 const ENCODER = new TextEncoder();
+const UTF8 = new TextDecoder("utf-8", { fatal: true });
 
 /** What a guest sees through WASI. */
 export interface World {
@@ -306,17 +307,32 @@ export class Preview1 extends WASI implements PollHost {
     };
   }
 
+  #pathError(at: number, size: number): number {
+    const path = this.memory.part(at, size);
+    try {
+      UTF8.decode(path);
+      return wasi.ERRNO_SUCCESS;
+    } catch {
+      return wasi.ERRNO_ILSEQ;
+    }
+  }
+
   /** What is of files alone, of which there is none: nothing that a descriptor is can do it. */
   #none(): Record<string, HostFunction> {
     const none = () => wasi.ERRNO_BADF;
     const flagged = (kind: string, at: number, most: number) => (given: number[]) =>
       known("flag", kind, given[at]! < most);
     const lookup = (at: number) => flagged("Lookupflags", at, 2);
-    const path = (at: number) => (given: number[]) => this.memory.check(given[at]!, given[at + 1]!);
+    const path = (at: number) => (given: number[]) => this.#pathError(given[at]!, given[at + 1]!);
     const checked =
-      (...checks: ((given: number[]) => unknown)[]): HostFunction =>
+      (...checks: ((given: number[]) => number)[]): HostFunction =>
       (...given) => {
-        checks.forEach((check) => check(given));
+        for (const check of checks) {
+          const error = check(given);
+          if (error) {
+            return error;
+          }
+        }
         return wasi.ERRNO_BADF;
       };
     const rights = (at: number) => (given: number[]) =>
