@@ -1,5 +1,6 @@
 // The key of a worker in a terminal, Deno or Node: in a file, as ww writes it (ww/identity.py), or fresh. Two processes
-// under one file would answer for each other: a file beside it says who has it.
+// under one file would answer for each other, so it is locked: by Deno as by Python, while Node, which cannot, writes who
+// has it into a file beside it.
 import { closeSync, constants, fstatSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
 import { basename } from "node:path";
 import process from "node:process";
@@ -34,8 +35,38 @@ function reasonOf(error: unknown): string {
   return (error as NodeJS.ErrnoException).code ?? "it cannot be used";
 }
 
-/** Have a key file for this process alone. */
+const IN_USE = "in use by another process: stop it, or name another key with --key";
+
+interface LockingFile {
+  tryLockSync?(exclusive: boolean): boolean;
+  close(): void;
+}
+
+interface DenoFiles {
+  openSync(path: string, options: Record<string, unknown>): LockingFile;
+}
+
+/** Have a key file for this process alone, until the returned function is called. */
 function held(keyFile: string): () => void {
+  const { Deno } = globalThis as { Deno?: DenoFiles };
+  return Deno === undefined ? heldByName(keyFile) : heldByLock(Deno, keyFile);
+}
+
+function heldByLock(deno: DenoFiles, keyFile: string): () => void {
+  let file: LockingFile;
+  try {
+    file = deno.openSync(keyFile, { read: true, write: true, create: true, mode: 0o600 });
+  } catch (error) {
+    throw said(keyFile, reasonOf(error));
+  }
+  if (file.tryLockSync?.(true) === false) {
+    file.close();
+    throw said(keyFile, IN_USE);
+  }
+  return () => file.close();
+}
+
+function heldByName(keyFile: string): () => void {
   const lock = `${keyFile}.lock`;
   for (let tries = 0; tries < 2; tries++) {
     try {
@@ -50,11 +81,11 @@ function held(keyFile: string): () => void {
       };
     } catch (error) {
       if (reasonOf(error) !== "EEXIST") throw said(keyFile, reasonOf(error));
-      if (isAlive(lock)) throw said(keyFile, "in use by another process: stop it, or name another key with --key");
+      if (isAlive(lock)) throw said(keyFile, IN_USE);
       rmSync(lock, { force: true });
     }
   }
-  throw said(keyFile, "in use by another process: stop it, or name another key with --key");
+  throw said(keyFile, IN_USE);
 }
 
 function isAlive(lock: string): boolean {
@@ -64,7 +95,7 @@ function isAlive(lock: string): boolean {
     process.kill(pid, 0);
     return true;
   } catch (error) {
-    return reasonOf(error) === "EPERM";
+    return reasonOf(error) !== "ESRCH" && reasonOf(error) !== "ENOENT";
   }
 }
 

@@ -19,14 +19,15 @@ import {
 } from "capnp-es/capnp/rpc";
 import type { ByteReceiver, ByteStream } from "./bytes";
 import { type Asking, Question } from "./calls";
-import { Broken, type Hook, Local, Pipelined, Unimplemented } from "./capability";
+import { Broken, type Hook, Local, Pipelined } from "./capability";
 import { Embargoed } from "./embargo";
-import { Cancelled, CapabilityError, DISCONNECTED, Disconnected, FAILED, UNIMPLEMENTED, decoded, encoded, oneLine } from "./errors";
+import { Cancelled, CapabilityError, Disconnected, decoded, oneLine } from "./errors";
 import { MessageReader, framed } from "./framing";
 import { type Outgoing, Outcome, type Transform, failed } from "./outcome";
 import { Served } from "./served";
-import { Exports, Imports, type Import, type Importing, Numbers, ProtocolError, Remote, readTable, transformOf, writeTable, writeTransform } from "./tables";
+import { Exports, Imports, type Import, type Importing, Numbers, ProtocolError, Remote, readTable, transformOf, writeTable } from "./tables";
 import { copyPointer } from "./values";
+import { abort, aimAtAnswer, cancelledReturn, disembargoOf, failure, finish, releaseOf, resultsElsewhere } from "./writing";
 
 // As many as a gateway takes of one peer, or fewer: ww/rpc/account.py.
 const QUESTIONS_MAX = 4096;
@@ -102,11 +103,7 @@ export class Connection implements ByteReceiver, Asking, Importing {
   #abort(error: unknown): void {
     const why = oneLine(error instanceof Error ? error.message : String(error));
     try {
-      this.#send((root) => {
-        const said = root._initAbort();
-        said.reason = why;
-        said.type = FAILED;
-      });
+      this.#send(abort(why));
     } finally {
       this.close(`the peer does not speak Cap'n Proto as expected: ${why}`);
     }
@@ -235,12 +232,7 @@ export class Connection implements ByteReceiver, Asking, Importing {
   #return(served: Served): void {
     const { message, payload } = served.reply;
     if (served.isForOther) {
-      this.#send((root) => {
-        const answer = root._initReturn();
-        answer.answerId = served.id;
-        answer.releaseParamCaps = false;
-        answer.resultsSentElsewhere = true;
-      });
+      this.#send(resultsElsewhere(served.id));
     } else {
       const exported = writeTable(payload, this, this.#exports);
       try {
@@ -260,35 +252,23 @@ export class Connection implements ByteReceiver, Asking, Importing {
     if (!(error instanceof CapabilityError)) console.error("a call failed here:", error);
     if (!served.hasReturned && !this.#isClosed) {
       served.hasReturned = true;
-      this.#send((root) => {
-        const answer = root._initReturn();
-        answer.answerId = served.id;
-        answer.releaseParamCaps = false;
-        const exception = answer._initException();
-        exception.reason = encoded(error);
-        exception.type = error instanceof Unimplemented ? UNIMPLEMENTED : error instanceof Disconnected ? DISCONNECTED : FAILED;
-      });
+      this.#send(failure(served.id, error));
     }
     served.outcome.fail(error);
   }
 
-  #takeFinish(finish: Finish): void {
-    const served = this.#served.get(finish.questionId);
+  #takeFinish(said: Finish): void {
+    const served = this.#served.get(said.questionId);
     if (served === undefined) return;
     this.#served.delete(served.id);
     this.#servedBytes -= served.bytes;
     served.isFinished = true;
     if (served.hasReturned) {
-      if (finish.releaseResultCaps) for (const id of served.exported) this.#exports.release(id, 1);
+      if (said.releaseResultCaps) for (const id of served.exported) this.#exports.release(id, 1);
       return served.releaseResults();
     }
     served.hasReturned = true;
-    this.#send((root) => {
-      const answer = root._initReturn();
-      answer.answerId = served.id;
-      answer.releaseParamCaps = false;
-      answer.canceled = true;
-    });
+    this.#send(cancelledReturn(served.id));
     // What was called on its results goes on, and needs these.
     if (served.outcome.waiting === 0) served.abort();
   }
@@ -340,11 +320,7 @@ export class Connection implements ByteReceiver, Asking, Importing {
     const hook = found.hookAt(transform);
     const place = message._capnp.capTable?.indexOf(hook) ?? -1;
     if (place < 0 || this.#isOfPeer(hook)) return;
-    message._capnp.capTable![place] = this.#embargo(hook, (target) => {
-      const promised = target._initPromisedAnswer();
-      promised.questionId = question.id;
-      writeTransform(promised, transform);
-    });
+    message._capnp.capTable![place] = this.#embargo(hook, (target) => aimAtAnswer(target, question.id, transform));
   }
 
   #isOfPeer(hook: Hook): boolean {
@@ -356,11 +332,7 @@ export class Connection implements ByteReceiver, Asking, Importing {
     const id = this.#embargoNumbers.take();
     const embargoed = new Embargoed(hook);
     this.#embargoes.set(id, embargoed);
-    this.#send((root) => {
-      const disembargo = root._initDisembargo();
-      fill(disembargo._initTarget());
-      disembargo._initContext().senderLoopback = id;
-    });
+    this.#send(disembargoOf(fill, (context) => (context.senderLoopback = id)));
     return embargoed;
   }
 
@@ -372,12 +344,8 @@ export class Connection implements ByteReceiver, Asking, Importing {
         const hook = target._isImportedCap
           ? this.#exports.get(target.importedCap)
           : this.#promised(target).outcome.hookAt(transformOf(target.promisedAnswer.transform));
-        this.#send((root) => {
-          const back = root._initDisembargo();
-          this.#aim(back._initTarget(), hook);
-          back._initContext().receiverLoopback = id;
-        });
-        return;
+        const aim = (back: MessageTarget) => this.#aim(back, hook);
+        return this.#send(disembargoOf(aim, (said) => (said.receiverLoopback = id)));
       }
       case Disembargo_Context_Which.RECEIVER_LOOPBACK: {
         const id = context.receiverLoopback;
@@ -396,9 +364,7 @@ export class Connection implements ByteReceiver, Asking, Importing {
   #aim(target: MessageTarget, hook: Hook): void {
     if (hook instanceof Remote && hook.import.connection === this) target.importedCap = hook.import.id;
     else if (hook instanceof Pipelined && hook.outcome instanceof Question) {
-      const promised = target._initPromisedAnswer();
-      promised.questionId = hook.outcome.id;
-      writeTransform(promised, hook.transform);
+      aimAtAnswer(target, hook.outcome.id, hook.transform);
     } else throw new ProtocolError("it asks for what went back to it, of something that did not");
   }
 
@@ -491,11 +457,7 @@ export class Connection implements ByteReceiver, Asking, Importing {
   }
 
   callAhead(question: Question, transform: Transform, outgoing: Outgoing): Outcome {
-    return this.#call(outgoing, (target) => {
-      const promised = target._initPromisedAnswer();
-      promised.questionId = question.id;
-      writeTransform(promised, transform);
-    });
+    return this.#call(outgoing, (target) => aimAtAnswer(target, question.id, transform));
   }
 
   callImport(id: number, outgoing: Outgoing): Outcome {
@@ -509,21 +471,12 @@ export class Connection implements ByteReceiver, Asking, Importing {
   }
 
   #finish(id: number, releaseResultCaps: boolean): void {
-    this.#send((root) => {
-      const finish = root._initFinish();
-      finish.questionId = id;
-      finish.releaseResultCaps = releaseResultCaps;
-      finish.requireEarlyCancellationWorkaround = false;
-    });
+    this.#send(finish(id, releaseResultCaps));
   }
 
   drop(given: Import): void {
     if (!this.#imports.remove(given)) return;
     given.resolution?.release();
-    this.#send((root) => {
-      const release = root._initRelease();
-      release.id = given.id;
-      release.referenceCount = given.references;
-    });
+    this.#send(releaseOf(given.id, given.references));
   }
 }
