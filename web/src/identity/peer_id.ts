@@ -30,7 +30,9 @@ function fromBase58(text: string): Uint8Array {
 
 /** Return the name of the peer that has this public key. */
 export function peerIdOf(publicKey: Uint8Array): string {
-  if (publicKey.length !== KEY_BYTES) throw new RangeError(`an Ed25519 public key has 32 bytes, not ${publicKey.length}`);
+  if (publicKey.length !== KEY_BYTES) {
+    throw new RangeError(`an Ed25519 public key has 32 bytes, not ${publicKey.length}`);
+  }
   return toBase58(Uint8Array.from([...PREFIX, ...publicKey]));
 }
 
@@ -39,7 +41,8 @@ export function publicKeyOf(peerId: string): Uint8Array {
   // The bound keeps hostile text from costing quadratic time.
   const bytes = peerId.length <= TEXT_MAX ? fromBase58(peerId) : new Uint8Array();
   if (bytes.length !== PREFIX.length + KEY_BYTES || PREFIX.some((byte, at) => bytes[at] !== byte)) {
-    throw new RangeError(`${JSON.stringify(peerId.slice(0, 80))} is no peer id: expected 12D3KooW and 44 more base58 digits`);
+    const shown = JSON.stringify(peerId.slice(0, 80));
+    throw new RangeError(`${shown} is no peer id: expected 12D3KooW and 44 more base58 digits`);
   }
   return bytes.slice(PREFIX.length);
 }

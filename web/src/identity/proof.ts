@@ -71,8 +71,12 @@ function objectOf(text: string): Record<string, unknown> {
 export function readChallenge(text: string, expected?: string): Challenge {
   const { type, version, gateway, nonce } = objectOf(text);
   if (type === "refused") throw refusalOf(text);
-  if (type !== "challenge" || typeof gateway !== "string" || typeof nonce !== "string") throw unexpected("gives no challenge");
-  if (version !== VERSION) throw unexpected(`speaks version ${String(version).slice(0, 10)} of the proof, not ${VERSION}`);
+  if (type !== "challenge" || typeof gateway !== "string" || typeof nonce !== "string") {
+    throw unexpected("gives no challenge");
+  }
+  if (version !== VERSION) {
+    throw unexpected(`speaks version ${String(version).slice(0, 10)} of the proof, not ${VERSION}`);
+  }
   try {
     publicKeyOf(gateway);
     if (fromText(nonce).length !== NONCE_BYTES) throw new RangeError();
@@ -110,7 +114,9 @@ export async function checkWelcome(text: string, challenge: Challenge, proof: Pr
   } catch {
     // Malformed, which is not right.
   }
-  if (!isRight) throw new CapabilityError("peer_mismatch", `who answered does not have the key of ${challenge.gateway}`);
+  if (!isRight) {
+    throw new CapabilityError("peer_mismatch", `who answered does not have the key of ${challenge.gateway}`);
+  }
 }
 
 /** Return whether a peer signed a message in that domain. */

@@ -1,6 +1,6 @@
 // The key of a worker in a terminal, Deno or Node: in a file, as ww writes it (ww/identity.py), or fresh. Two processes
-// under one file would answer for each other, so it is locked: by Deno as by Python, while Node, which cannot, writes who
-// has it into a file beside it.
+// under one file would answer for each other, so it is locked: by Deno as by Python, while Node, which cannot, writes
+// who has it into a file beside it.
 import { closeSync, constants, fstatSync, openSync, readFileSync, rmSync, writeSync } from "node:fs";
 import { basename } from "node:path";
 import process from "node:process";
@@ -116,7 +116,8 @@ async function pairIn(keyFile: string): Promise<CryptoKeyPair> {
     writeSync(file, pemOf(await crypto.subtle.exportKey("pkcs8", pair.privateKey)), 0);
     return pair;
   } catch (error) {
-    throw error instanceof BadKeyFile ? error : said(keyFile, "holds no Ed25519 key: expected PKCS#8 PEM as ww writes it");
+    if (error instanceof BadKeyFile) throw error;
+    throw said(keyFile, "holds no Ed25519 key: expected PKCS#8 PEM as ww writes it");
   } finally {
     closeSync(file);
   }

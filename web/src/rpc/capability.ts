@@ -184,8 +184,8 @@ function methodsOf(client: Kind<never, unknown>["Client"]): ReadonlyMap<string, 
   if (methods === undefined) {
     methods = new Map(
       client.methods.map((method) => {
-        const { interfaceId, methodId, methodName = "" } = method;
-        return [`${interfaceId}:${methodId}`, { name: methodName, Params: method.ParamsClass, Results: method.ResultsClass }];
+        const { interfaceId, methodId, methodName: name = "", ParamsClass: Params, ResultsClass: Results } = method;
+        return [`${interfaceId}:${methodId}`, { name, Params, Results }];
       }),
     );
     METHODS.set(client, methods);
@@ -198,7 +198,7 @@ export function serve<Target, Client>(kind: Kind<Target, Client>, handlers: Hand
   return new kind.Client(new Local(handlers as Record<string, unknown>, methodsOf(kind.Client)));
 }
 
-/** Return one more reference to a capability, which lives until it is released: for what comes as a call's parameter. */
+/** Return one more reference to a capability, good until it is released: for what comes as a call's parameter. */
 export function keep<Client extends { client: $.Client }>(capability: Client): Client {
   const kind = capability.constructor as new (client: $.Client) => Client;
   return new kind(hookOf(capability.client).keep());
@@ -207,7 +207,7 @@ export function keep<Client extends { client: $.Client }>(capability: Client): C
 /** Let go of capabilities; of a struct that came as a call's results: of all that are in it. */
 export function release(...given: ({ client: $.Client } | $.Struct)[]): void {
   for (const each of given) {
-    if (each instanceof $.Struct) each.segment.message._capnp.capTable?.forEach((client) => client && hookOf(client).release());
-    else hookOf(each.client).release();
+    if (!(each instanceof $.Struct)) hookOf(each.client).release();
+    else for (const client of each.segment.message._capnp.capTable ?? []) if (client) hookOf(client).release();
   }
 }

@@ -25,14 +25,37 @@ import { Cancelled, CapabilityError, Disconnected, decoded, oneLine } from "./er
 import { MessageReader, framed } from "./framing";
 import { type Outgoing, Outcome, type Transform, failed } from "./outcome";
 import { Served } from "./served";
-import { Exports, Imports, type Import, type Importing, Numbers, ProtocolError, Remote, readTable, transformOf, writeTable } from "./tables";
+import {
+  Exports,
+  Imports,
+  type Import,
+  type Importing,
+  Numbers,
+  ProtocolError,
+  isOfPeer,
+  readTable,
+  transformOf,
+  writeTable,
+} from "./tables";
 import { copyPointer } from "./values";
-import { abort, aimAtAnswer, cancelledReturn, disembargoOf, failure, finish, releaseOf, resultsElsewhere } from "./writing";
+import {
+  abort,
+  aimAt,
+  aimAtAnswer,
+  cancelledReturn,
+  disembargoOf,
+  failure,
+  finish,
+  releaseOf,
+  resultsElsewhere,
+} from "./writing";
 
 // As many as a gateway takes of one peer, or fewer: ww/rpc/account.py.
 const QUESTIONS_MAX = 4096;
 const SERVED_MAX = 8192;
 const SERVED_BYTES_MAX = 256 << 20;
+// Failures that nobody meant, of one connection.
+const LOGGED_MAX = 20;
 
 /** A connection. */
 export class Connection implements ByteReceiver, Asking, Importing {
@@ -50,6 +73,7 @@ export class Connection implements ByteReceiver, Asking, Importing {
   readonly #embargoes = new Map<number, Embargoed>();
   readonly #embargoNumbers = new Numbers();
   readonly #first: $.Client | undefined;
+  #logged = 0;
   #isClosed = false;
   #tellClosed!: (reason: string) => void;
 
@@ -157,7 +181,9 @@ export class Connection implements ByteReceiver, Asking, Importing {
     if (this.#served.has(served.id)) throw new ProtocolError(`call ${served.id} is made twice`);
     if (this.#served.size >= SERVED_MAX) throw new ProtocolError(`more than ${SERVED_MAX} calls are under way`);
     this.#servedBytes += served.bytes;
-    if (this.#servedBytes > SERVED_BYTES_MAX) throw new ProtocolError(`calls of more than ${SERVED_BYTES_MAX} bytes are under way`);
+    if (this.#servedBytes > SERVED_BYTES_MAX) {
+      throw new ProtocolError(`calls of more than ${SERVED_BYTES_MAX} bytes are under way`);
+    }
     this.#served.set(served.id, served);
     this.#working.add(served);
   }
@@ -249,7 +275,7 @@ export class Connection implements ByteReceiver, Asking, Importing {
   #refuse(served: Served, error: unknown): void {
     this.#working.delete(served);
     served.releaseParams();
-    if (!(error instanceof CapabilityError)) console.error("a call failed here:", error);
+    if (!(error instanceof CapabilityError) && this.#logged++ < LOGGED_MAX) console.error("a call failed here:", error);
     if (!served.hasReturned && !this.#isClosed) {
       served.hasReturned = true;
       this.#send(failure(served.id, error));
@@ -319,13 +345,8 @@ export class Connection implements ByteReceiver, Asking, Importing {
   #embargoResult(question: Question, found: Outcome, transform: Transform, message: $.Message): void {
     const hook = found.hookAt(transform);
     const place = message._capnp.capTable?.indexOf(hook) ?? -1;
-    if (place < 0 || this.#isOfPeer(hook)) return;
+    if (place < 0 || isOfPeer(hook)) return;
     message._capnp.capTable![place] = this.#embargo(hook, (target) => aimAtAnswer(target, question.id, transform));
-  }
-
-  #isOfPeer(hook: Hook): boolean {
-    if (hook instanceof Remote) return hook.import.resolution === null || this.#isOfPeer(hook.import.resolution);
-    return hook instanceof Broken || (hook instanceof Pipelined && hook.outcome instanceof Question);
   }
 
   #embargo(hook: Hook, fill: (target: MessageTarget) => void): Embargoed {
@@ -344,7 +365,7 @@ export class Connection implements ByteReceiver, Asking, Importing {
         const hook = target._isImportedCap
           ? this.#exports.get(target.importedCap)
           : this.#promised(target).outcome.hookAt(transformOf(target.promisedAnswer.transform));
-        const aim = (back: MessageTarget) => this.#aim(back, hook);
+        const aim = (back: MessageTarget) => aimAt(back, hook, this);
         return this.#send(disembargoOf(aim, (said) => (said.receiverLoopback = id)));
       }
       case Disembargo_Context_Which.RECEIVER_LOOPBACK: {
@@ -360,14 +381,6 @@ export class Connection implements ByteReceiver, Asking, Importing {
     }
   }
 
-  /** Write which capability of the peer one is. */
-  #aim(target: MessageTarget, hook: Hook): void {
-    if (hook instanceof Remote && hook.import.connection === this) target.importedCap = hook.import.id;
-    else if (hook instanceof Pipelined && hook.outcome instanceof Question) {
-      aimAtAnswer(target, hook.outcome.id, hook.transform);
-    } else throw new ProtocolError("it asks for what went back to it, of something that did not");
-  }
-
   #takeResolve(resolve: Resolve): void {
     const promise = this.#imports.get(resolve.promiseId);
     if (resolve._isException) {
@@ -377,7 +390,7 @@ export class Connection implements ByteReceiver, Asking, Importing {
     }
     const hook = this.#read(resolve.cap);
     if (promise === undefined || !promise.isPromise || promise.resolution !== null) return hook.release();
-    const isOurs = promise.wasCalled && !this.#isOfPeer(hook);
+    const isOurs = promise.wasCalled && !isOfPeer(hook);
     promise.resolution = isOurs ? this.#embargo(hook, (target) => (target.importedCap = promise.id)) : hook;
   }
 
@@ -400,7 +413,9 @@ export class Connection implements ByteReceiver, Asking, Importing {
       case CapDescriptor_Which.RECEIVER_ANSWER: {
         const { questionId, transform } = descriptor.receiverAnswer;
         const served = this.#served.get(questionId);
-        if (served === undefined) throw new ProtocolError(`it refers to the answer of call ${questionId}, which is not under way`);
+        if (served === undefined) {
+          throw new ProtocolError(`it refers to the answer of call ${questionId}, which is not under way`);
+        }
         return new Pipelined(served.outcome, transformOf(transform)).keep();
       }
       case CapDescriptor_Which.THIRD_PARTY_HOSTED:

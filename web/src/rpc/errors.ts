@@ -10,7 +10,7 @@ export const OVERLOADED = 1;
 export const DISCONNECTED = 2;
 export const UNIMPLEMENTED = 3;
 
-/** A call failed. `code` is one of ww/errors.py: usage, not_found, disconnected, overloaded, draining, bad_module, ... */
+/** A call failed. `code` is one of ww/errors.py: usage, not_found, disconnected, overloaded, bad_module, ... */
 export class CapabilityError extends Error {
   constructor(
     readonly code: string,

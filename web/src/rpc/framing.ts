@@ -64,7 +64,9 @@ export class MessageReader {
     }
     let total = size;
     for (let id = 0; id < count; id++) total += 8 * view.getUint32(4 + 4 * id, true);
-    if (total > MESSAGE_BYTES_MAX) throw new NoMessage(`a message of ${total} bytes; at most ${MESSAGE_BYTES_MAX} are taken`);
+    if (total > MESSAGE_BYTES_MAX) {
+      throw new NoMessage(`a message of ${total} bytes; at most ${MESSAGE_BYTES_MAX} are taken`);
+    }
     this.#buffers = Array.from({ length: count }, (_, id) => new ArrayBuffer(8 * view.getUint32(4 + 4 * id, true)));
     this.#bytes = total;
     this.#filling = this.#filled = 0;
@@ -102,7 +104,9 @@ export function framed(message: $.Message): Uint8Array {
   const { segments } = message._capnp;
   const tableBytes = (4 + 4 * segments.length + 7) & ~7;
   const total = segments.reduce((sum, segment) => sum + segment.byteLength, tableBytes);
-  if (total > MESSAGE_BYTES_MAX) throw new NoMessage(`a message of ${total} bytes; at most ${MESSAGE_BYTES_MAX} can be sent`);
+  if (total > MESSAGE_BYTES_MAX) {
+    throw new NoMessage(`a message of ${total} bytes; at most ${MESSAGE_BYTES_MAX} can be sent`);
+  }
   const bytes = new Uint8Array(total);
   const view = new DataView(bytes.buffer);
   view.setUint32(0, segments.length - 1, true);

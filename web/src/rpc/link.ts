@@ -2,10 +2,10 @@
 import type * as $ from "capnp-es";
 import type { Identity } from "../identity/identity";
 import { checkWelcome, prove, readChallenge } from "../identity/proof";
-import { Exports, Vat } from "../schema/vat";
+import { type Exports$Client, Vat } from "../schema/vat";
 import type { Traffic } from "./bytes";
 import { answered } from "./calls";
-import { keep, release } from "./capability";
+import { hookOf, release } from "./capability";
 import { Connection } from "./connection";
 import { CapabilityError, Disconnected, oneLine } from "./errors";
 import { clientAt, isNull } from "./values";
@@ -85,7 +85,7 @@ async function provedOver(stream: SocketStream, identity: Identity, expected?: s
   return challenge.gateway;
 }
 
-async function greeted(connection: Connection, options: ConnectOptions): Promise<InstanceType<typeof Exports.Client>> {
+async function greeted(connection: Connection, options: ConnectOptions): Promise<Exports$Client> {
   const namespace = options.namespace ?? "ww";
   const vat = new Vat.Client(connection.bootstrap());
   const answer = await answered(
@@ -95,7 +95,8 @@ async function greeted(connection: Connection, options: ConnectOptions): Promise
       params.ticket = options.ticket ?? "";
     }),
   ).catch((error: unknown) => {
-    throw error instanceof Disconnected ? new CapabilityError("peer", "the gateway closed the connection at hello") : error;
+    if (!(error instanceof Disconnected)) throw error;
+    throw new CapabilityError("peer", "the gateway closed the connection at hello");
   });
   release(vat);
   if (answer.version !== PROTOCOL_VERSION) {
@@ -113,16 +114,16 @@ async function greeted(connection: Connection, options: ConnectOptions): Promise
   return answer.exports;
 }
 
-function linkOf(peerId: string, connection: Connection, exports: InstanceType<typeof Exports.Client>, traffic: Traffic): Link {
+function linkOf(peerId: string, connection: Connection, exports: Exports$Client, traffic: Traffic): Link {
   return {
     peerId,
     closed: connection.closed,
     traffic,
     async connect(name, kind) {
       const answer = await answered(exports.connect((params) => (params.name = name)));
-      const capability = keep(new kind.Client(clientAt(answer.capability)) as { client: $.Client } & InstanceType<typeof kind.Client>);
+      const capability = hookOf(clientAt(answer.capability)).keep();
       release(answer);
-      return capability;
+      return new kind.Client(capability);
     },
     close: (reason) => connection.close(reason),
   };

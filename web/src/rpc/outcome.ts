@@ -157,7 +157,9 @@ function pointerAt(results: $.Pointer, transform: Transform): $.Pointer {
     $.utils.validate($.PointerType.STRUCT, pointer);
     const struct = new $.Struct(pointer.segment, pointer.byteOffset, pointer._capnp.depthLimit);
     // A field that is beyond what was sent is null.
-    if (field >= $.utils.getTargetStructSize(struct).pointerLength) return new $.Pointer(new $.Message().getSegment(0), 0);
+    if (field >= $.utils.getTargetStructSize(struct).pointerLength) {
+      return new $.Pointer(new $.Message().getSegment(0), 0);
+    }
     pointer = $.utils.getPointer(field, struct);
   }
   return pointer;

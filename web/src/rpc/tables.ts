@@ -43,7 +43,9 @@ export class Exports {
       this.#entries.get(known)!.references++;
       return known;
     }
-    if (this.#entries.size >= EXPORTS_MAX) throw new CapabilityError("overloaded", `${EXPORTS_MAX} capabilities are out`);
+    if (this.#entries.size >= EXPORTS_MAX) {
+      throw new CapabilityError("overloaded", `${EXPORTS_MAX} capabilities are out`);
+    }
     const id = this.#numbers.take();
     hook.keep();
     this.#entries.set(id, { hook, references: 1 });
@@ -183,6 +185,12 @@ export class Imports {
   }
 }
 
+/** Whether calls on a capability go to the peer, in the order in which they are made. */
+export function isOfPeer(hook: Hook): boolean {
+  if (hook instanceof Remote) return hook.import.resolution === null || isOfPeer(hook.import.resolution);
+  return hook instanceof Broken || (hook instanceof Pipelined && hook.outcome instanceof Question);
+}
+
 /** Return a transform that came in a message. */
 export function transformOf(steps: $.List<unknown>): Transform {
   if (steps.length > STEPS_MAX) throw new ProtocolError(`a path of ${steps.length} steps`);
@@ -200,7 +208,7 @@ export function readTable(table: $.List<CapDescriptor>, read: (descriptor: CapDe
 }
 
 /** Say in a message what one of its capabilities is; returns the number of what is exported by that. */
-export function describe(hook: Hook, descriptor: CapDescriptor, connection: Importing, exports: Exports): number | null {
+function describe(hook: Hook, descriptor: CapDescriptor, connection: Importing, exports: Exports): number | null {
   let found = hook;
   for (;;) {
     if (found instanceof Remote && found.import.resolution !== null) found = found.import.resolution;

@@ -23,8 +23,7 @@ export type PipelineStep = $.Pipeline<$.Struct, $.Struct, $.Struct>["op"];
 export class NullCapability implements $.Client {
   call<P extends $.Struct, R extends $.Struct>(): Answer<R> {
     const failure = () => Promise.reject(new CapabilityError("remote", "a call on a capability that is null"));
-    const answer: Answer<R> = { struct: failure, pipelineCall: () => new NullCapability().call<P, never>(), pipelineClose() {} };
-    return answer;
+    return { struct: failure, pipelineCall: () => this.call<P, never>(), pipelineClose() {} } as Answer<R>;
   }
 
   close(): void {}

@@ -7,6 +7,10 @@ import { CapabilityError, Disconnected, oneLine } from "./errors";
 const MESSAGE_BYTES_MAX = 256 << 10;
 /** Bytes that may wait for a peer that takes nothing. */
 const WAITING_BYTES_MAX = 128 << 20;
+/** Of what comes before there are bytes: characters of a text, texts, and bytes that come early. */
+const TEXT_MAX = 4096;
+const TEXTS_MAX = 4;
+const EARLY_BYTES_MAX = 1 << 20;
 // What is written while the handlers of what came go on in turn leaves together.
 const TURNS = 8;
 const NORMAL = 1000;
@@ -28,13 +32,14 @@ export class SocketStream implements ByteStream, Traffic {
     this.#socket = socket;
     socket.binaryType = "arraybuffer";
     socket.onmessage = (event: MessageEvent<string | ArrayBuffer>) => this.#take(event.data);
-    socket.onclose = (event) => this.#end(event.reason ? oneLine(event.reason) : `the connection was closed (${event.code})`);
+    socket.onclose = ({ reason, code }) => this.#end(reason ? oneLine(reason) : `the connection was closed (${code})`);
   }
 
   /** Connect. Rejects with CapabilityError when nothing answers, or the signal gives it up. */
   static open(url: string, signal?: AbortSignal): Promise<SocketStream> {
     if (typeof WebSocket === "undefined") {
-      throw new CapabilityError("usage", "no WebSocket here: expected a browser, Deno, or Node 22 (20: --experimental-websocket)");
+      const expected = "expected a browser, Deno, or Node 22 (20: --experimental-websocket)";
+      throw new CapabilityError("usage", `no WebSocket here: ${expected}`);
     }
     return new Promise((resolve, reject) => {
       const socket = new WebSocket(url);
@@ -44,7 +49,8 @@ export class SocketStream implements ByteStream, Traffic {
       };
       if (signal?.aborted) return giveUp();
       signal?.addEventListener("abort", giveUp, { once: true });
-      socket.onerror = () => reject(new CapabilityError("peer", `no gateway answers at ${url}, or it refuses a WebSocket`));
+      const why = `no gateway answers at ${url}, or it refuses a WebSocket`;
+      socket.onerror = () => reject(new CapabilityError("peer", why));
       socket.onopen = () => {
         signal?.removeEventListener("abort", giveUp);
         socket.onerror = null;
@@ -112,12 +118,16 @@ export class SocketStream implements ByteStream, Traffic {
     if (typeof data === "string") return this.#takeText(data);
     this.receivedBytes += data.byteLength;
     const bytes = new Uint8Array(data);
-    if (this.#receiver === null) this.#early.push(bytes);
-    else this.#receiver.received(bytes);
+    if (this.#receiver !== null) this.#receiver.received(bytes);
+    else if (this.receivedBytes > EARLY_BYTES_MAX) this.close("the gateway sends bytes before it was asked");
+    else this.#early.push(bytes);
   }
 
   #takeText(text: string): void {
     if (this.#receiver !== null) return this.close("the gateway sent text where bytes were expected");
+    if (text.length > TEXT_MAX || this.#texts.length >= TEXTS_MAX) {
+      return this.close("the gateway sends too much at first");
+    }
     if (this.#expecting === null) {
       this.#texts.push(text);
       return;

@@ -1,9 +1,10 @@
 // The small messages of the protocol: what each says beside what connection.ts knows. Source: rpc.capnp.
 import type { Disembargo_Context, Message, MessageTarget, Return } from "capnp-es/capnp/rpc";
-import { Unimplemented } from "./capability";
+import { Question } from "./calls";
+import { type Hook, Pipelined, Unimplemented } from "./capability";
 import { DISCONNECTED, Disconnected, FAILED, UNIMPLEMENTED, encoded } from "./errors";
 import type { Transform } from "./outcome";
-import { writeTransform } from "./tables";
+import { ProtocolError, Remote, writeTransform } from "./tables";
 
 type Fill = (root: Message) => void;
 
@@ -78,4 +79,12 @@ export function aimAtAnswer(target: MessageTarget, id: number, transform: Transf
   const promised = target._initPromisedAnswer();
   promised.questionId = id;
   writeTransform(promised, transform);
+}
+
+/** Write which capability of the peer is meant. */
+export function aimAt(target: MessageTarget, hook: Hook, connection: object): void {
+  if (hook instanceof Remote && hook.import.connection === connection) target.importedCap = hook.import.id;
+  else if (hook instanceof Pipelined && hook.outcome instanceof Question) {
+    aimAtAnswer(target, hook.outcome.id, hook.transform);
+  } else throw new ProtocolError("it asks for what went back to it, of something that did not");
 }

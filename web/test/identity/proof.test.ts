@@ -1,7 +1,17 @@
 import { describe, expect, it } from "vitest";
 import { identityOf } from "../../src/identity/key_pair";
 import { peerIdOf, publicKeyOf } from "../../src/identity/peer_id";
-import { GATEWAY_DOMAIN, PEER_DOMAIN, checkWelcome, fromText, isSigned, prove, readChallenge, statement, toText } from "../../src/identity/proof";
+import {
+  GATEWAY_DOMAIN,
+  PEER_DOMAIN,
+  checkWelcome,
+  fromText,
+  isSigned,
+  prove,
+  readChallenge,
+  statement,
+  toText,
+} from "../../src/identity/proof";
 
 // Of ww/identity.py and ww/net/proof.py, with the private key 00 01 02 ... 1f.
 const PEER = "12D3KooWA4Xop1JaT3MHxwYMkCepYsv4iPVopMXwCz5iHYdBfeSB";
@@ -10,7 +20,8 @@ const STATEMENT = "02000000677708000000687474703a2f2f6804000000776f726b010000006
 const SIGNATURE = "I90lPmlVTBrCCN_K8qJ5lYedq5bBYTiAZDJ7jiBBM3vS29Z4wkg6_rja_IOlr23kbXx3cc6GfsvC9w0Y0fXzDg";
 
 const hex = (bytes: Uint8Array) => Array.from(bytes, (byte) => byte.toString(16).padStart(2, "0")).join("");
-const fresh = async () => identityOf((await crypto.subtle.generateKey("Ed25519", false, ["sign", "verify"])) as CryptoKeyPair);
+const made = () => crypto.subtle.generateKey("Ed25519", false, ["sign", "verify"]) as Promise<CryptoKeyPair>;
+const fresh = async () => identityOf(await made());
 
 describe("peer ids", () => {
   it("are those of ww", () => {
@@ -19,7 +30,8 @@ describe("peer ids", () => {
     expect(peerIdOf(new Uint8Array(32))).toBe("12D3KooW9pNAk8aiBuGVQtWRdbkLmo5qVL3e2h5UxbN2Nz9ttwiw");
   });
 
-  it.each(["", "12D3KooW", `${PEER}1`, PEER.replace("K", "0"), "1".repeat(100_000), "z".repeat(64)])("refuse %.20s", (text) => {
+  const wrong = ["", "12D3KooW", `${PEER}1`, PEER.replace("K", "0"), "1".repeat(100_000), "z".repeat(64)];
+  it.each(wrong)("refuse %.20s", (text) => {
     expect(() => publicKeyOf(text)).toThrow(RangeError);
   });
 });
@@ -43,7 +55,8 @@ describe("proofs", () => {
       JSON.stringify({ type: "welcome", signature: toText(await who.sign(GATEWAY_DOMAIN, statement(...texts))) });
     const texts = [gateway.peerId, "http://h", "work", nonce, proof.nonce, proof.key];
     await checkWelcome(await welcome(gateway, ...texts), challenge, proof, "http://h");
-    const wrong = [await welcome(other, ...texts), await welcome(gateway, ...texts.slice(0, 5)), '{"type": "welcome", "signature": "!"}'];
+    const malformed = '{"type": "welcome", "signature": "!"}';
+    const wrong = [await welcome(other, ...texts), await welcome(gateway, ...texts.slice(0, 5)), malformed];
     for (const text of wrong) {
       await expect(checkWelcome(text, challenge, proof, "http://h")).rejects.toMatchObject({ code: "peer_mismatch" });
     }

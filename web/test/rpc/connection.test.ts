@@ -4,7 +4,14 @@ import { type Handlers, keep, release, serve } from "../../src/rpc/capability";
 import { Connection } from "../../src/rpc/connection";
 import { CapabilityError } from "../../src/rpc/errors";
 import { setCapabilities, capabilitiesOf, isNull } from "../../src/rpc/values";
-import { Blob, Group, Runs, type Blob$Client, type Runs$Client, type Runs$Server$Target } from "../../src/schema/worker";
+import {
+  Blob,
+  Group,
+  Runs,
+  type Blob$Client,
+  type Runs$Client,
+  type Runs$Server$Target,
+} from "../../src/schema/worker";
 import { End } from "./streams";
 
 const text = (bytes: Uint8Array) => new TextDecoder().decode(bytes);

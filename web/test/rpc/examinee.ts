@@ -74,7 +74,12 @@ function say(results: Runs_Start$Results, bytes: Uint8Array): void {
   results.ended = true;
 }
 
-type Exercise = (params: Runs_Start$Params, results: Runs_Start$Results, context: CallContext, rest: string) => void | Promise<void>;
+type Exercise = (
+  params: Runs_Start$Params,
+  results: Runs_Start$Results,
+  context: CallContext,
+  rest: string,
+) => void | Promise<void>;
 
 const EXERCISES: Record<string, Exercise> = {
   seen: (_params, results) => say(results, new TextEncoder().encode(JSON.stringify(seen))),
@@ -82,7 +87,8 @@ const EXERCISES: Record<string, Exercise> = {
   note: (_params, _results, _context, rest) => void seen.push(rest),
   nulls: (params, results) => {
     const [first] = capabilitiesOf(params.large, Blob);
-    say(results, new TextEncoder().encode(`calls ${isNull(params.calls)} large ${params.large.length} ${isNull(first)}`));
+    const found = [isNull(params.calls), "large", params.large.length, isNull(first)];
+    say(results, new TextEncoder().encode(`calls ${found.join(" ")}`));
   },
   fail: () => {
     throw new CapabilityError("draining", "said on purpose");
@@ -113,7 +119,8 @@ const EXERCISES: Record<string, Exercise> = {
   dropped: async (params, results) => {
     const [blob] = capabilitiesOf(params.large, Blob);
     release(blob);
-    await answered(blob.size()).catch((error: CapabilityError) => say(results, new TextEncoder().encode(error.message)));
+    const failing = answered(blob.size());
+    await failing.catch((error: CapabilityError) => say(results, new TextEncoder().encode(error.message)));
   },
   stall: async (_params, _results, context) => {
     seen.push("stalled");
