@@ -27,7 +27,6 @@ const SIGNALS = 31;
 const RIGHTS_MASK = (1n << 30n) - 1n;
 const PROGRAM_NAME = "main.wasm";
 const ENCODER = new TextEncoder();
-const UTF8 = new TextDecoder("utf-8", { fatal: true });
 
 /** What a guest sees through WASI. */
 export interface World {
@@ -307,23 +306,18 @@ export class Preview1 extends WASI implements PollHost {
     };
   }
 
-  #pathError(at: number, size: number): number {
-    const path = this.memory.part(at, size);
-    try {
-      UTF8.decode(path);
-      return wasi.ERRNO_SUCCESS;
-    } catch {
-      return wasi.ERRNO_ILSEQ;
-    }
-  }
-
   /** What is of files alone, of which there is none: nothing that a descriptor is can do it. */
   #none(): Record<string, HostFunction> {
     const none = () => wasi.ERRNO_BADF;
     const flagged = (kind: string, at: number, most: number) => (given: number[]) =>
       known("flag", kind, given[at]! < most);
     const lookup = (at: number) => flagged("Lookupflags", at, 2);
-    const path = (at: number) => (given: number[]) => this.#pathError(given[at]!, given[at + 1]!);
+    const path = (at: number) => (given: number[]) => {
+      this.memory.check(given[at]!, given[at + 1]!);
+      return wasi.ERRNO_SUCCESS;
+    };
+    // A time that is given, and now, both.
+    const times = (at: number) => (given: number[]) => (given[at]! & (given[at]! >> 1) & 5 ? wasi.ERRNO_INVAL : 0);
     const checked =
       (...checks: ((given: number[]) => number)[]): HostFunction =>
       (...given) => {
@@ -350,7 +344,7 @@ export class Preview1 extends WASI implements PollHost {
       fd_sync: none,
       path_create_directory: checked(path(1)),
       path_filestat_get: checked(lookup(1), path(2)),
-      path_filestat_set_times: checked(lookup(1), flagged("Fstflags", 6, 16), path(2)),
+      path_filestat_set_times: checked(lookup(1), flagged("Fstflags", 6, 16), path(2), times(6)),
       path_link: checked(lookup(1), path(2), path(5)),
       path_open: checked(lookup(1), flagged("Oflags", 4, 16), rights(5), rights(6), flagged("Fdflags", 7, 32), path(2)),
       path_readlink: checked(path(1)),
