@@ -95,6 +95,20 @@ async def test_two_that_disagree_wait_for_a_third(gateway: Gateway) -> None:
     assert (result.outcome.result, result.attempts) == ("7", 3)
 
 
+async def test_two_that_disagree_do_not_wait_for_ever(tmp_path: Path) -> None:
+    async with open_gateway(tmp_path, config={"unsatisfiable_ttl_s": 5.0}) as gateway:
+        await gateway.worker(is_quick=True)
+        await gateway.worker(is_quick=True, lie=1)
+        await gateway.submit("a", **VOTED)
+        await gateway.shows("a", "unsatisfiable")
+        assert await gateway.ended("a") == []
+        row = await gateway.store.task("a")
+        assert row is not None
+        assert (row.status, row.reason) == (
+            "failed", "unsatisfiable: quorum 2: the 2 peers that could run it do not agree",
+        )  # fmt: skip
+
+
 async def test_a_vote_that_is_lost_is_asked_of_another(gateway: Gateway) -> None:
     first, lost = await gateway.worker(), await gateway.worker()
     await gateway.submit("a", **VOTED | {"replicas": 2})

@@ -9,7 +9,7 @@ and recovery. What takes long: oversight.py. Next in a task's life: lease.py and
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Sequence
+from collections.abc import Callable, Collection, Coroutine, Iterable, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -28,6 +28,7 @@ from ww.gateway.recorder import Recorder
 from ww.gateway.spread import Spreading
 from ww.gateway.task import Attempt, Effects, Need, Outcome, RunResult, Task
 from ww.gateway.watch import Watches
+from ww.identity import PeerId
 from ww.records import NOTHING
 
 log = logging.getLogger("ww.gateway")
@@ -122,6 +123,10 @@ class Dispatcher:
         """Look again: something is due, or a slot is free."""
         self._wake.set()
 
+    def targets(self, task: Task) -> Collection[PeerId] | None:
+        """Return the peers that a task's next run may go to; None: any."""
+        return self._spreading.targets(task, self._clock.now())
+
     # Matching.
 
     async def match(self) -> None:
@@ -154,8 +159,7 @@ class Dispatcher:
             need = task.need
             if need in without_room:
                 continue
-            only = self._spreading.targets(task, self._clock.now())
-            lease = self._pool.take(need, task.spec.module, only=only, shunned=task.shuns)
+            lease = self._pool.take(need, task.spec.module, only=self.targets(task), shunned=task.shuns)
             if lease is None:
                 without_room.add(need)
                 continue
@@ -231,8 +235,7 @@ class Dispatcher:
 
     def _widen(self, slot: Slot, task: Task) -> None:
         """Use one more lane, unless another slot could do it."""
-        only = self._spreading.targets(task, self._clock.now())
-        if not self._pool.has_room(task.need, only) and (attempts := self._next(slot, is_beside=True)):
+        if not self._pool.has_room(task.need, self.targets(task)) and (attempts := self._next(slot, is_beside=True)):
             self._add_lane(slot, attempts)
             self.shared.set()
 

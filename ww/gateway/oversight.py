@@ -106,8 +106,8 @@ class Oversight:
         ahead: list[Need] = []
         waiting = self._agenda.ready.heads()
         for task in waiting[:_RESERVING_MAX]:
-            need = task.need
-            if self._pool.has_room(need) or not self._pool.reserve(need, ahead):
+            need, only = task.need, self._dispatcher.targets(task)
+            if self._pool.has_room(need, only) or not self._pool.reserve(need, ahead, only):
                 ahead.append(need)  # it is not for want of several slots at once that it waits
         self._give_up_absent()
         if self._config.speculate and not any(self._pool.has_room(task.need) for task in waiting):

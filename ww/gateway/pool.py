@@ -360,8 +360,8 @@ class WorkerPool:
             need, entry.info
         ) == lease.slots
 
-    def reserve(self, need: Need, ahead: Sequence[Need] = ()) -> bool:
-        """Keep a worker's slots for a run that takes several of them, until enough are free at once.
+    def reserve(self, need: Need, ahead: Sequence[Need] = (), only: Collection[PeerId] | None = None) -> bool:
+        """Keep slots of one worker, of only those peers, for a run that takes several, until enough are free at once.
 
         Otherwise small runs would have them for ever. Not of a worker that could serve what is ahead of it. False when
         it would take one slot, of some worker.
@@ -369,6 +369,7 @@ class WorkerPool:
         if not (need.cpus or need.memory_bytes):
             return False
         able = [entry for entry in self._able() if self._can_have(need, entry)]
+        able = [entry for entry in able if only is None or entry.peer.peer_id in only]
         if any(slots_for(need, entry.info) == 1 for entry in able):
             return False
         if need not in self._reserved.values():

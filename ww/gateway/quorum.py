@@ -159,9 +159,12 @@ class ReplicatedTask(Task):
 
     def is_starved(self, able: Collection[PeerId], now: float) -> bool:
         """Whether nothing is under way, and nothing can be, for want of peers other than those."""
-        if self._attempts or self._again or not len(self._short):
-            return False
-        return not any(self.serves(peer_id, now) for peer_id in able)
+        return self.waits_for_votes and not any(self.serves(peer_id, now) for peer_id in able)
+
+    @property
+    def waits_for_votes(self) -> bool:
+        """Whether runs want further votes, and none is under way or will be without a peer that is asked."""
+        return len(self._short) > 0 and not (self._attempts or self._again)
 
     @property
     def shuns(self) -> str:

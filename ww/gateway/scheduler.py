@@ -399,6 +399,7 @@ class Scheduler:
     # Whom nobody believes.
 
     def _on_outvoted(self, peers: Sequence[str]) -> None:
+        log.info("outvoted on a run: %s", ", ".join(peers))
         for peer in self.pool.disagreements.note(peers):
             self._refuse(PeerId.parse(peer), self.pool.disagreements.of(peer))
 
@@ -423,7 +424,7 @@ class Scheduler:
             self.agenda.ready.prune()
             has_changed, self._has_changed = self._has_changed, False
             for demand in self.agenda.ready.demands():
-                if has_changed or demand.need.quorum > 1:
+                if has_changed or self._why_starved(demand):
                     self._judge(demand)
             self._oversight.look_around()
             for demand in self.agenda.ready.demands():
@@ -440,7 +441,7 @@ class Scheduler:
     def _why_starved(self, demand: Demand) -> str:
         """Say which further peers the runs of a task wait for on which those that are here do not agree."""
         for task in self.agenda.ready.tasks_of(demand) if demand.need.quorum > 1 else ():
-            if isinstance(task, ReplicatedTask) and not task.active:
+            if isinstance(task, ReplicatedTask) and task.waits_for_votes:
                 able = self.pool.able(demand.need)
                 if able and task.is_starved(able, self._clock.now()):
                     return f"quorum {demand.need.quorum}: the {len(able)} peers that could run it do not agree"
