@@ -114,10 +114,8 @@ def _deno_flags(arguments: argparse.Namespace, host: str, bundle: Path) -> list[
         key = os.path.abspath(arguments.key)
         if "," in key:  # where a path would end
             raise UsageError("--key: expected a path without a comma with --runtime deno", "key")
-        # And the one beside it, which says who has it.
-        keys = f"{key},{key}.lock"
-        reads.append(keys)
-        flags.append(f"--allow-write={keys}")
+        reads.append(key)
+        flags.append(f"--allow-write={key}")
     flags += [f"--allow-read={','.join(reads)}", "--allow-env=WW_TICKET"]
     flags.append("--allow-sys=hostname,systemMemoryInfo")
     if arguments.ca is not None:
@@ -139,7 +137,7 @@ def _passed_on(arguments: argparse.Namespace) -> list[str]:
     if (peer_id := arguments.dial or ticket_of) is not None:
         words += ["--dial", str(peer_id)]
     if arguments.key is not None:
-        words += ["--key", os.path.abspath(arguments.key)]
+        words += ["--key", os.path.abspath(arguments.key), "--key-held"]
     return [*words, *(["--log-json"] if arguments.log_json else [])]
 
 

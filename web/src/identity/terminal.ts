@@ -13,12 +13,15 @@ const KEY_BYTES_MAX = 4096;
 /** A key file cannot be used; the message says why, in one line. */
 export class BadKeyFile extends Error {}
 
-/** Return the identity of the key in a file, which is made when it is not there; without a file, a fresh one. */
-export async function terminalIdentity(keyFile?: string): Promise<Identity> {
+/**
+ * Return the identity of the key in a file, which is made when it is not there; without a file, a fresh one. isHeld says
+ * that the file is locked for this process already.
+ */
+export async function terminalIdentity(keyFile?: string, isHeld = false): Promise<Identity> {
   if (keyFile === undefined) {
     return identityOf((await crypto.subtle.generateKey("Ed25519", false, ["sign", "verify"])) as CryptoKeyPair);
   }
-  const letGo = held(keyFile);
+  const letGo = isHeld ? () => {} : held(keyFile);
   try {
     return await identityOf(await pairIn(keyFile), letGo);
   } catch (error) {

@@ -17,6 +17,8 @@ export interface Options {
   /** Peer id that the gateway is expected to have. */
   dial: string | null;
   key: string | null;
+  /** Whether who started this has locked the key file already, for as long as this lives. */
+  isKeyHeld: boolean;
   ticketFile: string | null;
   labels: Map<string, string>;
   namespace: string;
@@ -37,6 +39,7 @@ gateway goes away. The first ctrl-C lets running guests finish, the second stops
   --slots N            runs at once (one per core)
   --dial PEER_ID       the gateway's peer id: nobody else is joined
   --key FILE           file of the key pair (a new key each start)
+  --key-held           it is locked already, by a descriptor that this has inherited
   --ticket-file FILE   what ww ticket create printed; or the variable WW_TICKET
   --meta KEY=VALUE     label, what to say of this worker; repeatable
   --ns NAME            namespace (ww)
@@ -89,6 +92,10 @@ export function readArguments(argv: readonly string[]): Options | null {
       options.logJson = true;
       continue;
     }
+    if (flag === "--key-held" && equals < 0) {
+      options.isKeyHeld = true;
+      continue;
+    }
     const read = READ.get(flag);
     const value = equals < 0 ? argv[(at += 1)] : word.slice(equals + 1);
     if (!read) {
@@ -128,6 +135,7 @@ function defaults(): Options {
     slots: null,
     dial: null,
     key: null,
+    isKeyHeld: false,
     ticketFile: null,
     labels: new Map(),
     namespace: "ww",

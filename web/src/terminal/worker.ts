@@ -29,7 +29,7 @@ async function main(argv: readonly string[]): Promise<number> {
   const log = new Log(options.log, options.logJson);
   const limits = { ...DEFAULTS, ...options.limits };
   const config = configOf(options, limits);
-  const identity = await terminalIdentity(options.key ?? undefined);
+  const identity = await terminalIdentity(options.key ?? undefined, options.isKeyHeld);
   const sandbox = new Sandbox(await slotSpawner(), new MemoryStore(), limits);
   log.info(`worker ${identity.peerId}`);
   const joining: Joining = new Joining(identity, sandbox, config, said(log, config, () => joining.gateway));
