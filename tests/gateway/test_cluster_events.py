@@ -13,13 +13,14 @@ import pytest
 from tests.conftest import until
 from tests.gateway.scripted_worker import ScriptedWorker
 from tests.gateway.test_events import Stream, Told, worked
-from tests.gateway.test_http import ABOUT, BOUND_S, NOOP, TASK_KEYS, WALL, Gateway, open_gateway
+from tests.gateway.test_http import ABOUT, BOUND_S, NOOP, TASK_KEYS, WALL, Gateway, form, open_gateway
 from tests.gateway.test_owners import BOTH
 from tests.gateway.test_owners import added as added_for
 from ww import __version__
 from ww.clock import SystemClock
 from ww.discovery.packet import Survey, Writer
 from ww.discovery.sources import DiscoveryConfig
+from ww.errors import StoreError
 from ww.gateway.caller import Caller, Scope
 from ww.gateway.http import HttpConfig
 from ww.gateway.live import ClusterReader, Live
@@ -187,6 +188,24 @@ async def test_every_task_that_runs_is_told_to_its_end(gateway: Gateway) -> None
         # A task that is answered when it has ended begins before it is on disk.
         await gateway.json("/tasks?wait=20", 201, "POST", files=[("wasm", ("g", NOOP)), ("id", (None, b"awaited"))])
         await until(lambda: page.tasks.get("awaited", {}).get("status") == "succeeded")
+
+
+async def test_a_task_that_the_disk_refused_was_never_told(gateway: Gateway) -> None:
+    add = gateway.store.add_task
+
+    async def refuse(*_: object) -> int:
+        await until(lambda: bool(worker.runs))
+        raise StoreError("no space left on device")
+
+    async with page_of(gateway) as (page, _), worked(gateway) as worker:
+        gateway.store.add_task = refuse  # type: ignore[method-assign]
+        parts = form(id="0199a2b0-0000-7000-8000-000000000000")
+        assert (await gateway.client.post("/tasks?wait=20", files=parts)).status_code == 503
+        gateway.store.add_task = add  # type: ignore[method-assign]
+        await gateway.added(id="next")
+        await until(lambda: "next" in page.tasks)
+        told = [task["id"] for each in page.told if each.kind == "tasks" for task in each.data["tasks"]]
+        assert set(told) == {"next"}
 
 
 async def test_a_speed_is_told_and_goes_down_when_nothing_ends(gateway: Gateway) -> None:

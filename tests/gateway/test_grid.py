@@ -202,6 +202,26 @@ async def test_a_reader_that_takes_nothing_costs_nothing_and_ends_with_the_truth
     assert gateway.scheduler.watches.readers == {}
 
 
+async def test_a_reader_that_missed_more_than_is_kept_is_told_all(gateway: Gateway) -> None:
+    gateway.boards.patches_max = 1
+    await gateway.added(id="t", repeats=4)
+    slow, quick = Shown(), Shown()
+    async with Stream(gateway, "/tasks/t/grid") as waiting, Stream(gateway, "/tasks/t/grid") as stream:
+        slow.take(await waiting.some() or [])
+        async with worked(gateway) as worker:
+            worker.offers_again = True
+            following = asyncio.create_task(follow(stream, quick))
+            for ended in range(4):
+                await until(lambda ended=ended: quick.text[:ended] == "s" * ended and bool(worker.open_runs))  # type: ignore[misc]
+                for run in worker.open_runs:
+                    run.end()
+            await following
+        await follow(waiting, slow)
+    assert quick.kinds.count("grid") == 1
+    assert slow.kinds.count("grid") == 2
+    assert slow.text == quick.text == "ssss"
+
+
 async def test_readers_are_cut_off_counted_and_let_go(tmp_path: Path) -> None:
     async with open_gateway(tmp_path, http=HttpConfig(stream_timeout_s=0.05, streams_max=2)) as gateway:
         await gateway.added(id="t", repeats=500)

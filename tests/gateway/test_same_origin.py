@@ -184,13 +184,15 @@ async def asked(
 
 @pytest.mark.parametrize("headers", OTHER)
 async def test_other_pages_open_neither_streams_nor_websockets(headers: dict[str, str]) -> None:
-    assert await asked(path="/tasks/t/events", host=HERE, **headers) == 403
+    for path in ("/tasks/t/events", "/tasks/t/grid", "/events"):
+        assert await asked(path=path, host=HERE, **headers) == 403
     assert await asked("websocket", path="/ws", host=HERE, **headers) == 403
 
 
 @pytest.mark.parametrize("headers", SAME)
 async def test_own_pages_and_programs_open_both(headers: dict[str, str]) -> None:
-    assert await asked(path="/tasks/t/events", host=HERE, **headers) == 200
+    for path in ("/tasks/t/events", "/tasks/t/grid", "/events"):
+        assert await asked(path=path, host=HERE, **headers) == 200
     assert await asked("websocket", path="/ws", host=HERE, **headers) == 200
 
 

@@ -16,7 +16,7 @@ import orjson
 
 from ww.clock import Clock
 from ww.errors import NotFound, StoreError
-from ww.gateway.cells import CELLS_MAX, Cells
+from ww.gateway.cells import Cells
 from ww.gateway.request import shown
 from ww.gateway.storage import Storage, TaskRow
 from ww.gateway.task import RunState, Task
@@ -71,10 +71,10 @@ class _Seen(NamedTuple):
 class Board:
     """One task's."""
 
-    def __init__(self, sources: Sources, row: TaskRow, cells_max: int = CELLS_MAX) -> None:
+    def __init__(self, sources: Sources, row: TaskRow, patches_max: int = _PATCHES_MAX) -> None:
         self._sources = sources
         self._row = row
-        self._cells = Cells(row.spec.repeats, cells_max)
+        self._cells = Cells(row.spec.repeats)
         self._position = 0
         self._running: set[int] = set()
         self._due = 0
@@ -82,7 +82,7 @@ class Board:
         self.version = 0
         """Of the cells; 0 until they were read."""
         self._whole_at = 0
-        self._patches: deque[tuple[int, set[int]]] = deque(maxlen=_PATCHES_MAX)
+        self._patches: deque[tuple[int, set[int]]] = deque(maxlen=patches_max)
         self.task: dict[str, Any] = {}
         """As it is to be told."""
         self.task_version = 0
@@ -257,6 +257,7 @@ class Boards:
 
     def __init__(self, sources: Sources) -> None:
         self._sources = sources
+        self.patches_max = _PATCHES_MAX
         self._open: dict[int, tuple[Board, asyncio.Task[None]]] = {}
         self._readers: dict[int, int] = {}
 
@@ -269,7 +270,7 @@ class Boards:
         """Look at a task's board."""
         number = row.number
         if number not in self._open:
-            made = Board(self._sources, row)
+            made = Board(self._sources, row, self.patches_max)
             self._open[number] = made, asyncio.create_task(made.run())
         self._readers[number] = self._readers.get(number, 0) + 1
         board, following = self._open[number]
