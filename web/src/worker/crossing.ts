@@ -1,8 +1,8 @@
-// What goes wrong in the sandbox, as the gateway is told it.
+// What goes wrong here, as the gateway is told it.
 //
 // Holds that translation alone.
 
-import { CapabilityError } from "../rpc";
+import { type CallContext, Cancelled, CapabilityError } from "../rpc";
 import { Failure } from "../sandbox/failure";
 
 /** Does something of the sandbox's; its failures cross the connection as what they are. */
@@ -11,5 +11,12 @@ export async function crossing<T>(work: () => T | Promise<T>): Promise<T> {
     return await work();
   } catch (error) {
     throw error instanceof Failure ? new CapabilityError(error.code, error.message) : error;
+  }
+}
+
+/** Throws when nobody waits for a call's results any more. */
+export function checkWanted(call: CallContext): void {
+  if (call.signal.aborted) {
+    throw new Cancelled();
   }
 }

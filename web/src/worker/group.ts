@@ -3,7 +3,7 @@
 // Holds the server of schema interface Group, and how outcomes are put into messages. Must not know how runs are run:
 // sandbox/ does.
 
-import { CapabilityError, serve, setCapabilities } from "../rpc";
+import { type CallContext, CapabilityError, serve, setCapabilities } from "../rpc";
 import type { RunningGroup } from "../sandbox/sandbox";
 import type {
   Blob$Client,
@@ -16,8 +16,8 @@ import type {
 } from "../schema/worker";
 import { Group } from "../schema/worker";
 import { serveBytes } from "./blob";
-import { crossing } from "./crossing";
-import type { Call, Lease } from "./lease";
+import { checkWanted, crossing } from "./crossing";
+import type { Lease } from "./lease";
 
 /** How long the answer to a group waits for its end. */
 const ANSWER_WITHIN_MS = 30;
@@ -30,13 +30,13 @@ export async function answerStart(
   lease: Lease,
   group: RunningGroup,
   results: Program_Run$Results | Runs_Start$Results,
-  call: Call,
+  call: CallContext,
   onEnd: () => void = () => undefined,
 ): Promise<void> {
   const following = new Following(lease, group, onEnd);
   try {
     await group.over(ANSWER_WITHIN_MS);
-    call.signal.throwIfAborted();
+    checkWanted(call);
     if (!(await following.answer(results))) {
       results.group = serveGroup(following);
     }

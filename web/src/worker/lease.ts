@@ -4,7 +4,7 @@
 // Holds the servers of schema interfaces Worker and Program. Must not know how slots are offered: join.ts does. Next in a
 // task's life: runs.ts.
 
-import { CapabilityError, serve } from "../rpc";
+import { type CallContext, CapabilityError, serve } from "../rpc";
 import type { Invocation } from "../sandbox/invocation";
 import type { SandboxConfig } from "../sandbox/limits";
 import type { LargeInput, Prepared, RunningGroup, Sandbox, Slot } from "../sandbox/sandbox";
@@ -20,7 +20,7 @@ import type {
 } from "../schema/worker";
 import { Program, Worker } from "../schema/worker";
 import { fetchBlob } from "./blob";
-import { crossing } from "./crossing";
+import { checkWanted, crossing } from "./crossing";
 import { answerStart } from "./group";
 import { readInvocation, refuseCalls, sizeOfInvocation } from "./invocation";
 import { serveRuns } from "./runs";
@@ -29,12 +29,6 @@ import { serveRuns } from "./runs";
 const TASKS_MAX = 16;
 /** The input record of a run that differs in nothing. */
 const NOTHING = Uint8Array.of(1, 0, 0, 0, 0);
-
-/** What a call's handler is told beside its message. */
-export interface Call {
-  /** Aborted when the caller gave the call up, or its connection ended. */
-  readonly signal: AbortSignal;
-}
 
 /** What leases need of the worker that gives them. */
 export interface Host {
@@ -67,7 +61,7 @@ export class Lease {
     this.#slot = slot;
     this.ended = new Promise((resolve) => (this.#end = resolve));
     this.worker = serve(Worker, {
-      load: (params: Worker_Load$Params, results: Worker_Load$Results, call: Call) => this.#load(params, results, call),
+      load: (params: Worker_Load$Params, results: Worker_Load$Results, call: CallContext) => this.#load(params, results, call),
       released: this.hold(),
     });
   }
@@ -113,12 +107,12 @@ export class Lease {
     };
   }
 
-  async #load(params: Worker_Load$Params, results: Worker_Load$Results, call: Call): Promise<void> {
+  async #load(params: Worker_Load$Params, results: Worker_Load$Results, call: CallContext): Promise<void> {
     const digest = params.digest.toUint8Array().slice();
     const { blob, metered } = params;
     const bytes = () => fetchBlob(blob, this.host.limits.moduleBytesMax);
     const prepared = await crossing(() => this.host.sandbox.prepare(digest, bytes, metered));
-    call.signal.throwIfAborted();
+    checkWanted(call);
     results.program = serveProgram(this, { prepared, compileS: prepared.compileS });
   }
 }
@@ -128,7 +122,7 @@ function serveProgram(lease: Lease, program: Loaded): Program$Client {
     task(params: Program_Task$Params, results: Program_Task$Results): void {
       results.runs = serveRuns(lease, program, readInvocation(params.invocation));
     },
-    async run(params: Program_Run$Params, results: Program_Run$Results, call: Call): Promise<void> {
+    async run(params: Program_Run$Params, results: Program_Run$Results, call: CallContext): Promise<void> {
       refuseCalls(params);
       const group = await lease.start(program, readInvocation(params.invocation), NOTHING, []);
       await answerStart(lease, group, results, call);

@@ -3,7 +3,7 @@
 // Holds the server of schema interface Runs, and inputs that are by reference. Must not know how groups are followed:
 // group.ts does.
 
-import { capabilitiesOf, CapabilityError, keep, release, serve } from "../rpc";
+import { type CallContext, capabilitiesOf, CapabilityError, keep, release, serve } from "../rpc";
 import type { Invocation } from "../sandbox/invocation";
 import type { LargeInput } from "../sandbox/sandbox";
 import type { Blob$Client, Runs$Client, Runs_Start$Params, Runs_Start$Results } from "../schema/worker";
@@ -11,7 +11,7 @@ import { Blob, Runs } from "../schema/worker";
 import { fetchBlob, sizeOf } from "./blob";
 import { answerStart } from "./group";
 import { refuseCalls } from "./invocation";
-import type { Call, Lease, Loaded } from "./lease";
+import type { Lease, Loaded } from "./lease";
 
 const GROUP_MAX = 256;
 
@@ -19,7 +19,7 @@ export function serveRuns(lease: Lease, program: Loaded, task: Invocation): Runs
   const forget = lease.keepTask(task);
   const drop = lease.hold();
   return serve(Runs, {
-    async start(params: Runs_Start$Params, results: Runs_Start$Results, call: Call): Promise<void> {
+    async start(params: Runs_Start$Params, results: Runs_Start$Results, call: CallContext): Promise<void> {
       refuseCalls(params);
       const large = largeOf(params);
       const letGo = () => large.splice(0).forEach((blob) => release(blob));
