@@ -1,0 +1,133 @@
+"""Pictures of the pages: of a gateway with a Python worker and a tab, both at work on tasks of several kinds.
+
+    scripts/screenshots [DIRECTORY]
+
+Each is taken when its page shows what it is to show; where it does not, that is said and none is written. Holds which
+pictures there are. Must not know how the pages are made.
+"""
+
+import contextlib
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+ROOT: Final = Path(__file__).resolve().parent.parent
+sys.path[0] = str(ROOT)
+
+from bench.cluster import Client, form, gateway, processes  # noqa: E402
+from bench.tab import NoBrowserError, chromium, join  # noqa: E402
+
+if TYPE_CHECKING:
+    from playwright.sync_api import Browser, Page
+
+WIDE: Final = {"width": 1280, "height": 960}
+PHONE: Final = {"width": 390, "height": 844}
+BOUND_S: Final = 60.0
+WATCHED_S: Final = 40.0
+"""So long something goes on before the charts are worth a picture."""
+LARGEST_BYTES: Final = 300_000
+"""What is in a repository is there for ever."""
+
+
+class PictureError(Exception):
+    """There is nothing to take a picture of."""
+
+
+def guest(name: str) -> bytes:
+    return (ROOT / "wasm" / name / f"{name}.wasm").read_bytes()
+
+
+def post(client: Client, name: str, **fields: Any) -> str:
+    return str(client.request("POST", "/tasks", *form(guest(name), **fields))["id"])
+
+
+def wait(condition: Callable[[], Any], what: str) -> None:
+    end = time.monotonic() + BOUND_S
+    while not condition():
+        if time.monotonic() > end:
+            raise PictureError(f"not within {BOUND_S:g} s: {what}")
+        time.sleep(0.05)
+
+
+@contextlib.contextmanager
+def cluster(browser: "Browser") -> Iterator[Client]:
+    """Run a gateway with a worker in Python and one in a tab."""
+    with processes() as started, gateway(started) as client:
+        peer = client.request("GET", "/healthz")["peer"]
+        started.start("worker", "--dial", peer, "--slots", "2", "--meta", "room=office", ready="(joined) gateway")
+        join(browser.new_context(), client.address, 2)
+        wait(lambda: len(client.request("GET", "/workers")) == 2, "a Python worker and a tab have joined")
+        yield client
+
+
+def work(client: Client) -> str:
+    """Give it tasks that end in several ways, and return the id of a batch that is under way for long."""
+    post(client, "echo", name="greeting", args="hello", stdin="from stdin", description="A WASI command")
+    post(client, "echo", name="exit", env="EXIT=3", description="A command that fails")
+    post(client, "spin", name="loop", input=0, duration=2, description="An infinite loop, stopped at its deadline")
+    post(client, "hash", name="puzzle", input=0, difficulty=3, repeats=200, description="Hash puzzle")
+    sweep = post(client, "spin", name="sweep", input=40, repeats=6000, description="A parameter sweep", priority=-1)
+    end = time.monotonic() + WATCHED_S
+    number = 0
+    while time.monotonic() < end:
+        number += 1
+        post(client, "noop", name=f"burst {number}", repeats=400 * (1 + number % 4))
+        time.sleep(4)
+    return sweep
+
+
+def photograph(page: "Page", path: Path) -> None:
+    page.evaluate("document.activeElement.blur()")
+    picture = page.screenshot(path=path, animations="disabled", caret="hide")
+    if len(picture) > LARGEST_BYTES:
+        raise PictureError(f"{path.name} has {len(picture):,} bytes, at most {LARGEST_BYTES:,} were expected")
+    print(f"{path.name}: {len(picture):,} bytes")
+
+
+def photograph_all(browser: "Browser", client: Client, folder: Path) -> None:
+    """Take all pictures into a folder."""
+    origin = f"http://{client.address}"
+    sweep = work(client)
+    looks = (("live", "light", WIDE), ("live-dark", "dark", WIDE), ("live-phone", "light", PHONE))
+    for name, scheme, size in looks:
+        page = browser.new_context(color_scheme=scheme, viewport=size).new_page()
+        page.goto(origin)
+        page.get_by_role("table", name="Workers").get_by_text("browser").first.wait_for()
+        page.wait_for_timeout(3000)  # what is shown as it comes, not as it was at first
+        photograph(page, folder / f"{name}.png")
+    page = browser.new_context(viewport=WIDE).new_page()
+    page.goto(f"{origin}/#task={sweep}")
+    page.get_by_role("application", name="runs").wait_for()
+    page.wait_for_timeout(1500)
+    photograph(page, folder / "batch.png")
+    for name, size, slots in (("worker", WIDE, 4), ("worker-phone", PHONE, 2)):
+        page = browser.new_context(viewport=size).new_page()
+        page.goto(f"{origin}/worker#slots={slots}&autojoin")
+        page.get_by_text("joined").first.wait_for()
+        page.wait_for_timeout(8000)
+        photograph(page, folder / f"{name}.png")
+
+
+def main(folder: Path) -> int:
+    """Take them, and put them where they belong when all are there."""
+    try:
+        with (
+            tempfile.TemporaryDirectory(prefix="ww-screenshots-") as taken,
+            chromium() as browser,
+            cluster(browser) as client,
+        ):
+            photograph_all(browser, client, Path(taken))
+            folder.mkdir(parents=True, exist_ok=True)
+            for picture in Path(taken).iterdir():
+                (folder / picture.name).write_bytes(picture.read_bytes())
+    except (NoBrowserError, PictureError) as error:
+        print(f"screenshots: {error}", file=sys.stderr)
+        return 1
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(Path(sys.argv[1]) if len(sys.argv) > 1 else ROOT / "docs"))
