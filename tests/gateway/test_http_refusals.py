@@ -160,7 +160,7 @@ async def test_a_bad_value(gateway: Gateway, name: str, says: str, values: list[
 async def test_values_that_mean_nothing_together(gateway: Gateway) -> None:
     await refused(gateway, 422, "seed: given without deterministic=true", "seed", files=form(seed=1))
     await refused(gateway, 422, "quorum: 3 of 2 replicas", "quorum", files=form(replicas=2, quorum=3))
-    await refused(gateway, 422, "of 3 replicas 2 must agree", "deterministic", files=form(replicas=3))
+    await refused(gateway, 422, "2 of 3 replicas must agree", "deterministic", files=form(replicas=3))
     await refused(
         gateway, 422, "seed: given without deterministic=true", "seed", files=form(seed=1, deterministic="false")
     )

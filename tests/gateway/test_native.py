@@ -104,7 +104,7 @@ async def test_what_is_wrong_is_said_with_its_field_and_leaves_nothing(tmp_path:
             ({"entry": "x" * 300}, "entry", "1 to 200 characters"),
             ({"args": ["x" * 70_000]}, None, "larger than"),
             ({"files": b"no zip"}, "files", "zip"),
-            ({"replicas": 3}, "deterministic", "of 3 replicas 2 must agree"),
+            ({"replicas": 3}, "deterministic", "2 of 3 replicas must agree"),
         ):
             with pytest.raises(UsageError, match=says) as caught:
                 await client.submit(NOOP, **fields)

@@ -1,5 +1,6 @@
 """Tasks whose runs several peers vote on: who is asked, what decides, who is outvoted. No loop, no disk, no clock."""
 
+import hashlib
 from collections import defaultdict
 
 import pytest
@@ -65,6 +66,15 @@ def test_further_peers_are_asked_while_no_quorum_agrees_and_the_outvoted_are_tol
     assert effects.result.worker == "a"
 
 
+def test_of_replicas_without_a_quorum_the_first_one_counts() -> None:
+    task = replicated(replicas=3, quorum=1)
+    first, second, third = (begin(task, peer)[0] for peer in "abc")
+    effects = task.end(second, TRUE, 1.0, WALL)
+    assert effects.result is not None
+    assert effects.result.worker == "b"
+    assert (effects.stop, effects.outvoted) == ((first, third), ())
+
+
 def test_a_run_fails_when_so_many_disagree_that_no_quorum_can_agree() -> None:
     task = replicated(replicas=3, quorum=2)  # of seven at most
     for number in range(6):
@@ -110,6 +120,12 @@ def test_whatever_a_guest_gives_is_compared(difference: dict[str, object]) -> No
 
 def test_output_that_is_parted_otherwise_is_another_one() -> None:
     assert ballot(Outcome(stdout=b"ab")) != ballot(Outcome(stdout=b"a", stderr=b"b"))
+
+
+def test_long_output_is_no_digest_of_it() -> None:
+    long = b"x" * 33
+    assert ballot(Outcome(stdout=long)) == ballot(Outcome(stdout=long))
+    assert ballot(Outcome(stdout=long)) != ballot(Outcome(stdout=hashlib.sha256(long).digest()))
 
 
 def test_what_measures_a_machine_is_not_compared() -> None:

@@ -205,10 +205,14 @@ def test_a_quorum_is_a_majority_where_one_of_both_is_said(
         ([VOTED, ("replicas", "17")], "replicas", "is not a whole number from 1 to 16"),
         ([VOTED, ("quorum", "0")], "quorum", "is not a whole number from 1 to 16"),
         ([VOTED, ("replicas", "2"), ("quorum", "3")], "quorum", "3 of 2 replicas cannot agree; expected at most 2"),
-        ([("quorum", "2")], "deterministic", "of 3 replicas 2 must agree; .* expected deterministic=true"),
+        (
+            [("quorum", "2")],
+            "deterministic",
+            "2 of 3 replicas must agree, and .*deterministic=true$",
+        ),
         ([("replicas", "2"), ("quorum", "1")], "deterministic", "expected deterministic=true"),
-        ([VOTED, ("quorum", "2"), ("retries", "1")], "retries", "expected it without retries"),
-        ([VOTED, ("quorum", "2"), ("grants", '[{"name": "m:f"}]')], "grants", "expected it without grants"),
+        ([VOTED, ("quorum", "2"), ("retries", "1")], "retries", "expected retries=0$"),
+        ([VOTED, ("quorum", "2"), ("grants", '[{"name": "m:f"}]')], "grants", "expected no grants$"),
         ([VOTED, ("quorum", "2"), ("spread", "random")], "spread", "expected spread=pull"),
         ([VOTED, ("quorum", "2"), ("spread", "everywhere")], "spread", "expected spread=pull"),
     ],
@@ -223,7 +227,10 @@ def test_what_the_gateway_asks_for_is_said_where_a_task_cannot_have_it() -> None
     limits = RequestLimits(replicas_default=3, quorum_default=2)
     got = read(VOTED, limits=limits)
     assert (got["replicas"], got["quorum"]) == (3, 2)
-    with pytest.raises(UsageError, match="where a task says nothing of them: quorum=1 asks for one") as error:
+    with pytest.raises(
+        UsageError,
+        match=r"2 of 3 replicas must agree by this gateway.s default, .* expected deterministic=true or quorum=1$",
+    ) as error:
         read(limits=limits)
     assert error.value.field == "deterministic"
     assert read(("quorum", "1"), limits=limits)["replicas"] == 1

@@ -132,7 +132,7 @@ async def test_watching_ends_when_it_is_unwanted_and_a_task_by_cancel(gateway_an
         ({"type": "submit", "task": {"wasm_base64": "AAAA"}}, 422, "wasm: not WebAssembly"),
         ({"type": "submit", "task": {"wasm_base64": WASM, "colour": "red"}}, 422, "'colour': no such field"),
         ({"type": "submit", "task": {"wasm_base64": WASM, "repeats": -1}}, 422, "repeats: '-1' is not a whole number"),
-        ({"type": "submit", "task": {"wasm_base64": WASM, "quorum": 2}}, 422, "deterministic: of 3 replicas 2 must"),
+        ({"type": "submit", "task": {"wasm_base64": WASM, "quorum": 2}}, 422, "deterministic: 2 of 3 replicas must"),
         (
             {"type": "submit", "task": {"wasm_base64": WASM, "repeats": [1]}},
             422,

@@ -293,7 +293,7 @@ def keep(text: str) -> int | float:
 
 def _config(arguments: argparse.Namespace, tasks: Admission | None) -> GatewayConfig:
     host, port = arguments.http
-    replicas, quorum = complete(arguments.replicas, arguments.quorum)
+    replicas, quorum = complete(arguments.replicas, arguments.quorum, "--quorum")
     is_loopback, tokens = _check_exposure(arguments), _tokens(arguments)
     return GatewayConfig(
         state_directory=arguments.state,

@@ -325,6 +325,7 @@ class Dispatcher:
         slot, task, left, groups = group.slot, group.task, group.left, self._groups
         now, wall = self._clock.now(), self._clock.wall()
         results: list[RunResult] = []
+        stopped: list[Attempt] = []
         well, wall_s, is_voted = 0, 0.0, task.spec.is_replicated
         if slot.stuck_at is not None:
             self._judge_stuck(group, ended, now)
@@ -338,11 +339,12 @@ class Dispatcher:
                 wall_s += outcome.wall_s
                 effects = task.end(attempt, outcome, now, wall)
             if effects.stop:
-                self.stop(effects.stop)
+                stopped += effects.stop
             if effects.result is not None:
                 results.append(effects.result)
             if effects.outvoted:
                 self._on_outvoted(effects.outvoted)
+        self.stop(stopped)
         if is_voted:
             # Others may be wanted, who wait for nothing else.
             self._agenda.put(task)

@@ -5,6 +5,7 @@ word a trap's detail differently and count fuel and time differently: these are 
 """
 
 import hashlib
+from collections.abc import Hashable
 from typing import Final, NamedTuple
 
 from ww.gateway.spec import Outcome
@@ -12,6 +13,11 @@ from ww.gateway.spec import Outcome
 CLAIMS: Final = frozenset({"", "exit", "trap"})
 """Reasons that only the guest is the cause of. All others depend on the machine too: such outcomes are alike when their
 reason is, and nobody is blamed for one."""
+
+# As long as a digest.
+_SHORT_BYTES: Final = 32
+
+Ballot = tuple[Hashable, ...]
 
 
 class Vote(NamedTuple):
@@ -25,17 +31,14 @@ class Vote(NamedTuple):
 class Poll:
     """The votes on one run: by what they say, in the order in which that was first said."""
 
-    __slots__ = ("_sides", "count")
+    __slots__ = ("_sides", "count", "most")
 
     def __init__(self) -> None:
-        self._sides: dict[bytes, list[Vote]] = {}
+        self._sides: dict[Ballot, list[Vote]] = {}
         self.count = 0
         """Of all votes."""
-
-    @property
-    def most(self) -> int:
-        """How many peers at most gave the same."""
-        return max(map(len, self._sides.values()), default=0)
+        self.most = 0
+        """How many at most say the same."""
 
     def cast(self, peer: str, outcome: Outcome, started_at: float) -> list[Vote]:
         """Take a peer's vote, its only one; return all that say the same, itself last."""
@@ -46,6 +49,7 @@ class Poll:
         side = self._sides.setdefault(key, [])
         side.append(Vote(peer, outcome, started_at))
         self.count += 1
+        self.most = max(self.most, len(side))
         return side
 
     def drop(self, peer: str) -> bool:
@@ -57,6 +61,7 @@ class Poll:
                     self.count -= 1
                     if not side:
                         del self._sides[key]
+                    self.most = max(map(len, self._sides.values()), default=0)
                     return True
         return False
 
@@ -73,15 +78,14 @@ class Poll:
         return len(self._sides)
 
 
-def ballot(outcome: Outcome) -> bytes:
-    """Return what of an outcome is compared, as a digest."""
-    if outcome.reason not in CLAIMS:
-        return outcome.reason.encode()
-    said = (
-        outcome.reason, outcome.result, outcome.exit_code, outcome.stdout_truncated, outcome.stderr_truncated,
-        outcome.artifacts, len(outcome.stdout),
+def ballot(outcome: Outcome) -> Ballot:
+    """Return what of an outcome is compared; of output that is long its digest."""
+    reason, _, result, exit_code, stdout, stderr, stdout_cut, stderr_cut, *_ = outcome
+    if reason not in CLAIMS:
+        return (reason,)
+    sizes = len(stdout), len(stderr)
+    return (
+        reason, result, exit_code, stdout_cut, stderr_cut, outcome.artifacts, *sizes,
+        stdout if sizes[0] <= _SHORT_BYTES else hashlib.sha256(stdout).digest(),
+        stderr if sizes[1] <= _SHORT_BYTES else hashlib.sha256(stderr).digest(),
     )  # fmt: skip
-    hashed = hashlib.sha256(repr(said).encode())
-    hashed.update(outcome.stdout)
-    hashed.update(outcome.stderr)
-    return hashed.digest()

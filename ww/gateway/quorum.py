@@ -234,7 +234,9 @@ class ReplicatedTask(Task):
         outvoted = run.poll.outvoted(side)
         # What depends on the machine may have printed less on another.
         first = side[0] if outcome.reason in CLAIMS else side[-1]
-        won = first.outcome._replace(stdout=outcome.stdout, stderr=outcome.stderr, artifacts=outcome.artifacts)
+        won = first.outcome
+        if outcome.stdout or outcome.stderr or outcome.artifacts:
+            won = won._replace(stdout=outcome.stdout, stderr=outcome.stderr, artifacts=outcome.artifacts)
         rule = RULES[RunState.RUNNING, Event.OK if not won.reason else Event.GUEST_FAILED]
         state = rule.broke if won.reason else rule.to
         attempt = Attempt(self, run.number, run.tries, run.queued_at, 0.0, 0.0, first.started_at, first.peer)

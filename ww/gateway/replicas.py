@@ -42,17 +42,16 @@ def read_replicas(given: Collection[str], values: dict[str, Any], grants: object
 
 def _check(values: Mapping[str, Any], grants: object, *, is_default: bool) -> None:
     """Refuse what has no one result that peers could agree on, or what is done more than once."""
-    of = f"of {values['replicas']} replicas {values['quorum']} must agree"
-    if is_default:
-        of += " here where a task says nothing of them: quorum=1 asks for one"
     if not values["deterministic"]:
-        name, why = "deterministic", "on what is deterministic alone they can; expected deterministic=true"
+        name, why, expected = "deterministic", "others compute the same only then", "deterministic=true"
     elif values["retries"]:
-        name, why = "retries", "the same guest fails the same way; expected it without retries"
+        name, why, expected = "retries", "what fails does so for each of them", "retries=0"
     elif grants:
-        name, why = "grants", "what a run calls would be called by each; expected it without grants"
+        name, why, expected = "grants", "each of them would call what is granted", "no grants"
     elif values["spread"] != Spread.PULL:
-        name, why = "spread", "which go to whoever is free; expected spread=pull"
+        name, why, expected = "spread", "they are whoever is free", "spread=pull"
     else:
         return
-    raise UsageError(f"{name}: {of}; {why}", name)
+    of = f"{values['quorum']} of {values['replicas']} replicas must agree"
+    of, expected = (f"{of} by this gateway's default", f"{expected} or quorum=1") if is_default else (of, expected)
+    raise UsageError(f"{name}: {of}, and {why}; expected {expected}", name)
