@@ -150,6 +150,22 @@ async def test_calls_are_made_ahead_of_answers_and_in_order(script: Path, runtim
         del notes, echoes, echo, request, runs
 
 
+async def test_what_goes_by_way_of_the_gateway_to_where_it_came_from_keeps_its_order(script: Path) -> None:
+    class Mirror(schema.worker.Worker.Server):  # type: ignore[misc]
+        async def load_context(self, context: Any) -> None:
+            await asyncio.sleep(0.02)  # what is called on the answer arrives before it
+            context.results.program = program
+
+    async with examined(script) as (examinee, _, _process):
+        program = (await call(examinee.worker.load(digest=b"\0" * 32))).program
+        mirror = schema.worker.Worker._new_client(Mirror()).cast_as(schema.worker.Blob)
+        assert await examinee.said("mirror", mirror) == "true true true true true"
+        assert [word for word in await examinee.seen() if " e" in word and word != "task exam"] == [
+            f"task e{number}" for number in range(5)
+        ]
+        del program, mirror
+
+
 async def test_what_fails_is_told_and_secrets_are_not(script: Path) -> None:
     async with examined(script) as (examinee, _, _process):
         with pytest.raises(Draining, match="said on purpose"):

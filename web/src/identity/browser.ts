@@ -16,7 +16,7 @@ export class NoIdentity extends Error {}
 export async function browserIdentity(): Promise<Identity> {
   if (!globalThis.isSecureContext || globalThis.crypto?.subtle === undefined || navigator.locks === undefined) {
     throw new NoIdentity(
-      "this page has no access to keys: expected HTTPS (the gateway's --tls-cert), or the gateway's machine as localhost",
+      "this page has no access to keys: expected HTTPS (the gateway's --tls-cert), or its own machine as localhost",
     );
   }
   let database: IDBDatabase;

@@ -3,6 +3,7 @@
 import * as $ from "capnp-es";
 import { Cancelled } from "./errors";
 import { type Outgoing, Outcome, type Transform } from "./outcome";
+import { structOf } from "./values";
 
 /** What a Question needs of its connection. */
 export interface Asking {
@@ -49,17 +50,22 @@ export interface Calling<R extends $.Struct> {
 
 /** Wait for a call's results. The signal gives it up, at the peer too. */
 export async function answered<R extends $.Struct>(calling: Calling<R>, signal?: AbortSignal): Promise<R> {
-  if (signal === undefined) return calling.promise();
+  if (signal === undefined) return whole(calling);
   const giveUp = () => cancel(calling);
   if (signal.aborted) giveUp();
   signal.addEventListener("abort", giveUp);
   try {
-    return await calling.promise();
+    return await whole(calling);
   } catch (error) {
     throw error instanceof Cancelled && signal.aborted ? (signal.reason ?? error) : error;
   } finally {
     signal.removeEventListener("abort", giveUp);
   }
+}
+
+/** Wait for results, and make them as large as they are by the schema of this side: what is missing is null, or zero. */
+async function whole<R extends $.Struct>(calling: Calling<R>): Promise<R> {
+  return structOf(await calling.promise(), calling.pipeline.ResultsClass);
 }
 
 /** Give a call up, at the peer too; it fails with Cancelled. Does nothing to one that has answered. */

@@ -7,9 +7,8 @@ import { Broken, Hook, Pipelined, hookOf } from "./capability";
 import { Question } from "./calls";
 import { CapabilityError, Disconnected } from "./errors";
 import { type Outgoing, type Outcome, type Transform, failed } from "./outcome";
+import { CAPABILITIES_MAX } from "./values";
 
-// Of one message.
-const CAPABILITIES_MAX = 8192;
 const STEPS_MAX = 64;
 const EXPORTS_MAX = 1 << 16;
 

@@ -5,6 +5,8 @@ import * as $ from "capnp-es";
 import { CapabilityError } from "./errors";
 
 const DEPTH_MAX = 32;
+/** Capabilities of one message, and so of one list. */
+export const CAPABILITIES_MAX = 8192;
 // Of List's elements: one of structs has a tag before them; one of pointers holds these.
 const LIST_BITS = 1;
 const LIST_POINTERS = 6;
@@ -69,7 +71,13 @@ export function structOf<T extends $.Struct>(pointer: $.Pointer, kind: StructCla
 
 /** Return the capabilities of a list, as clients of that interface. */
 export function capabilitiesOf<C>(list: $.List<unknown>, kind: { Client: new (client: $.Client) => C }): C[] {
-  return Array.from({ length: list.length }, (_, place) => new kind.Client(clientAt(elementOf(list, place))));
+  const { length } = list;
+  if (length === 0) return [];
+  // Elements of a list may have no size: a few bytes can say that there are millions.
+  if (length > CAPABILITIES_MAX || $.utils.getTargetListElementSize(list) !== LIST_POINTERS) {
+    throw new CapabilityError("usage", `a list of ${length} capabilities: expected at most ${CAPABILITIES_MAX}`);
+  }
+  return Array.from({ length }, (_, place) => new kind.Client(clientAt(elementOf(list, place))));
 }
 
 /** Write capabilities into a list that was made for as many. */

@@ -19,9 +19,10 @@ import {
 } from "../../src/rpc";
 import { Sender } from "../../src/schema/channel";
 import { Blob, Group, Offer, Program, Registry, Runs, Worker } from "../../src/schema/worker";
-import type { Blob$Client, Runs_Start$Params, Runs_Start$Results } from "../../src/schema/worker";
+import type { Blob$Client, Program$Client, Runs_Start$Params, Runs_Start$Results } from "../../src/schema/worker";
 
 const PIECE_BYTES = 1 << 20;
+const ECHO = new TextEncoder().encode("echo");
 const seen: string[] = [];
 let kept: Blob$Client | null = null;
 
@@ -121,6 +122,18 @@ const EXERCISES: Record<string, Exercise> = {
     release(blob);
     const failing = answered(blob.size());
     await failing.catch((error: CapabilityError) => say(results, new TextEncoder().encode(error.message)));
+  },
+  mirror: async (params, results) => {
+    const mirror = new Worker.Client(capabilitiesOf(params.large, Blob)[0].client);
+    const named = (of: Program$Client, entry: string) =>
+      answered(of.task((given) => (given._initInvocation().entry = entry)));
+    const loading = mirror.load();
+    const early = ["e0", "e1", "e2"].map((entry) => named(loading.getProgram(), entry));
+    const answer = await answered(loading);
+    const late = ["e3", "e4"].map((entry) => named(answer.program, entry));
+    const answers = await Promise.all([...early, ...late]);
+    const runs = answers.map((each) => answered(each.runs.start((given) => given._initInputs(4).copyBuffer(ECHO))));
+    say(results, new TextEncoder().encode((await Promise.all(runs)).map(({ ended }) => ended).join(" ")));
   },
   stall: async (_params, _results, context) => {
     seen.push("stalled");
