@@ -56,6 +56,8 @@ class Sources:
         self.clock = clock
         self.current = current
         self.summary = summary
+        self.turn = asyncio.Lock()
+        """Held while many states are read: what others ask the store waits for those of one board alone."""
 
 
 class _Seen(NamedTuple):
@@ -168,7 +170,9 @@ class Board:
         # In this order: what comes after the position is read again.
         self._position = await self._sources.store.last_position(number)
         for first in range(0, repeats if self._position else 0, _SPAN_RUNS):
-            for span in await self._sources.store.spans(number, first=first, count=_SPAN_RUNS):
+            async with self._sources.turn:
+                spans = await self._sources.store.spans(number, first=first, count=_SPAN_RUNS)
+            for span in spans:
                 self._cells.put_span(*span)
             self._cells.take_changed()  # nobody was told of others
 
