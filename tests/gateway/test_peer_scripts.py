@@ -152,13 +152,16 @@ async def test_calls_are_made_ahead_of_answers_and_in_order(script: Path, runtim
 
 async def test_what_goes_by_way_of_the_gateway_to_where_it_came_from_keeps_its_order(script: Path) -> None:
     class Mirror(schema.worker.Worker.Server):  # type: ignore[misc]
+        def __init__(self, program: Any) -> None:
+            self._program = program
+
         async def load_context(self, context: Any) -> None:
             await asyncio.sleep(0.02)  # what is called on the answer arrives before it
-            context.results.program = program
+            context.results.program = self._program
 
     async with examined(script) as (examinee, _, _process):
         program = (await call(examinee.worker.load(digest=b"\0" * 32))).program
-        mirror = schema.worker.Worker._new_client(Mirror()).cast_as(schema.worker.Blob)
+        mirror = schema.worker.Worker._new_client(Mirror(program)).cast_as(schema.worker.Blob)
         assert await examinee.said("mirror", mirror) == "true true true true true"
         assert [word for word in await examinee.seen() if " e" in word and word != "task exam"] == [
             f"task e{number}" for number in range(5)

@@ -14,8 +14,8 @@ const KEY_BYTES_MAX = 4096;
 export class BadKeyFile extends Error {}
 
 /**
- * Return the identity of the key in a file, which is made when it is not there; without a file, a fresh one. isHeld says
- * that the file is locked for this process already.
+ * Return the identity of the key in a file, which is made when it is not there; without a file, a fresh one. isHeld
+ * says that the file is locked for this process already.
  */
 export async function terminalIdentity(keyFile?: string, isHeld = false): Promise<Identity> {
   if (keyFile === undefined) {

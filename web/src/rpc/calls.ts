@@ -63,7 +63,7 @@ export async function answered<R extends $.Struct>(calling: Calling<R>, signal?:
   }
 }
 
-/** Wait for results, and make them as large as they are by the schema of this side: what is missing is null, or zero. */
+/** Wait for results, and make them as large as this side's schema has them: what is missing is null, or zero. */
 async function whole<R extends $.Struct>(calling: Calling<R>): Promise<R> {
   return structOf(await calling.promise(), calling.pipeline.ResultsClass);
 }
