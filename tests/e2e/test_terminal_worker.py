@@ -141,7 +141,7 @@ def test_the_first_signal_lets_a_guest_finish_and_the_second_does_not(cluster: C
 def test_what_a_killed_one_ran_is_done_by_a_python_worker(cluster: Cluster, deno: str) -> None:
     gateway = cluster.gateway()
     worker = joined(cluster, gateway, "deno", "--slots", "2")
-    gateway.post(guest("spin"), id="a", input=300, repeats=3)
+    gateway.post(guest("spin"), id="a", input=200, repeats=3)
     wait_until(lambda: gateway.task("a")["runs"]["running"] == 2, "two are under way")
     worker.kill()
     cluster.forget(worker)
@@ -156,7 +156,7 @@ def test_what_a_killed_one_ran_is_done_by_a_python_worker(cluster: Cluster, deno
 def test_a_frozen_one_loses_its_runs_to_others_and_comes_back(cluster: Cluster, deno: str) -> None:
     gateway = cluster.gateway("--pulse", "0.2", "--pulse-timeout", "1")
     worker = joined(cluster, gateway, "deno")
-    gateway.post(guest("spin"), id="a", input=600)
+    gateway.post(guest("spin"), id="a", input=400)
     wait_busy(worker)
     worker.send(signal.SIGSTOP)
     try:

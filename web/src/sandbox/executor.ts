@@ -2,7 +2,7 @@
 //
 // Holds the modules that it was given, and the outcomes on their way. Must not know why a guest runs, nor how:
 // program.ts does; nor deadlines: whoever started the thread ends it. A thread that has run guests shares nothing with
-// them: every run has an instance of its own.
+// them: every run has an instance of its own, and a memory that is empty.
 
 import { Control, LOGGED_BYTES_MAX, type Outputs } from "./control";
 import { lineOf } from "./failure";

@@ -8,9 +8,10 @@ import type { Outputs } from "./control";
 import { lineOf, oneLine } from "./failure";
 import { type Invocation, newResult, type Reason, type Result } from "./invocation";
 import type { RunLimits } from "./limits";
+import { Memories } from "./memory";
 import { Preview1, WASIProcExit } from "./preview1";
 import type { Input as GivenInput } from "./record";
-import { MEMORY_MODULE, MEMORY_NAME, newMemory } from "./rewrite";
+import { MEMORY_MODULE, MEMORY_NAME } from "./rewrite";
 import { Input, Output } from "./stream";
 import { needsTrampoline, throughTrampoline } from "./trampoline";
 import { GuestEnd, isStackOverflow, trapOf } from "./trap";
@@ -38,6 +39,7 @@ export class Program {
   readonly about: About;
   readonly #module: WebAssembly.Module;
   readonly #wasi: Preview1 | null;
+  readonly #memories = new Memories();
 
   constructor(module: WebAssembly.Module, about: About) {
     this.#module = module;
@@ -50,7 +52,7 @@ export class Program {
     const result = newResult();
     const startMs = performance.now();
     try {
-      new Run(this.#module, this.about, this.#wasi, order, outputs, result).go();
+      new Run(this.#module, this.about, this.#wasi, this.#memories, order, outputs, result).go();
     } catch (error) {
       if (!(error instanceof GuestFault)) {
         throw error;
@@ -74,6 +76,7 @@ class Run {
   readonly #module: WebAssembly.Module;
   readonly #about: About;
   readonly #wasi: Preview1 | null;
+  readonly #memories: Memories;
   readonly #task: Invocation;
   readonly #given: GivenInput;
   readonly #limits: RunLimits;
@@ -86,6 +89,7 @@ class Run {
     module: WebAssembly.Module,
     about: About,
     wasi: Preview1 | null,
+    memories: Memories,
     order: Order,
     outputs: Outputs,
     result: Result,
@@ -93,6 +97,7 @@ class Run {
     this.#module = module;
     this.#about = about;
     this.#wasi = wasi;
+    this.#memories = memories;
     this.#task = order.task;
     this.#given = order.given;
     this.#limits = order.limits;
@@ -113,9 +118,18 @@ class Run {
       throw new GuestFault("compile", detail);
     }
     const given = this.#task.entry ? this.#fitted(name, callable.parameters) : [];
-    if (!this.#open()) {
-      return;
+    try {
+      if (this.#open()) {
+        this.#run(name, callable, given);
+      }
+    } finally {
+      if (this.#memory) {
+        this.#memories.giveBack(this.#memory);
+      }
     }
+  }
+
+  #run(name: string, callable: Callable, given: readonly bigint[]): void {
     try {
       this.#call(name, callable, given);
     } finally {
@@ -151,7 +165,7 @@ class Run {
     }
     const startMs = performance.now();
     try {
-      this.#memory = newMemory(this.#about, this.#limits.memoryBytes);
+      this.#memory = this.#memories.take(this.#about, this.#limits.memoryBytes);
       this.#beginWorld();
       const imports: WebAssembly.Imports = {};
       if (this.#memory) {

@@ -3,7 +3,7 @@
 // Holds the writing of sections. Must not know instructions: canonical.ts rewrites those of deterministic runs. What is
 // hashed is what came. Custom sections go: nothing here tells a function's name.
 
-import { PAGE_BYTES, TABLE_ELEMENTS_MAX, type About } from "./about";
+import { TABLE_ELEMENTS_MAX } from "./about";
 import { Writer } from "./binary";
 import { canonicalCode } from "./canonical";
 import { type Bounds, type ModuleInfo, type Section, SECTION } from "./inspect";
@@ -116,13 +116,4 @@ function writeBounds(body: Writer, bounds: Bounds): void {
   if (bounds.maximum !== null) {
     body.number(bounds.maximum);
   }
-}
-
-/** Makes the memory of a run that may have so many bytes; the caller has seen that it begins with no more. */
-export function newMemory(about: About, bytesMax: number): WebAssembly.Memory | null {
-  if (!about.memory) {
-    return null;
-  }
-  const { minimum, maximum } = about.memory;
-  return new WebAssembly.Memory({ initial: minimum, maximum: Math.min(maximum, Math.floor(bytesMax / PAGE_BYTES)) });
 }
