@@ -10,6 +10,7 @@ import pytest
 import ww
 from tests.jobs import pieces
 from ww.errors import UsageError
+from ww.jobs.options import JobOptions
 
 
 def test_a_job_is_still_its_function() -> None:
@@ -40,6 +41,7 @@ def test_a_job_travels_by_its_name() -> None:
         ({"grants": 3}, "grants: 3"),
         ({"trust": 1}, "trust: 1"),
         ({"cpus": 0}, "cpus: 0"),
+        ({"quorum": 0}, "quorum: 0 is not"),
         ({"ram": 1}, "ram: no option of a job, which has memory, fuel"),
     ],
 )
@@ -48,6 +50,13 @@ def test_an_option_that_is_none_is_named(options: dict[str, Any], message: str) 
         ww.job(**options)(len)
     assert str(caught.value).startswith(message)
     assert caught.value.field == next(iter(options))
+
+
+def test_what_a_quorum_has_to_agree_on_is_deterministic() -> None:
+    asked = {name: JobOptions(quorum=2).fields()[name] for name in ("quorum", "deterministic")}
+    assert asked == {"quorum": 2, "deterministic": True}
+    assert "deterministic" not in JobOptions(quorum=1).fields()
+    assert "quorum" not in JobOptions().fields()
 
 
 def test_what_cannot_be_a_job_is_refused() -> None:

@@ -47,6 +47,9 @@ class OptionFields(TypedDict, total=False):
     priority: int
     env: Mapping[str, str]
     """Environment variables of its runs."""
+    quorum: int | None
+    """Workers, of different peers, that must give the same result; above 1 its runs are deterministic. None: as many as
+    the gateway asks for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -66,9 +69,10 @@ class JobOptions:
     labels: Mapping[str, str] = field(default_factory=dict)
     priority: int = 0
     env: Mapping[str, str] = field(default_factory=dict)
+    quorum: int | None = None
 
     def __post_init__(self) -> None:
-        for name in ("memory", "fuel", "output"):
+        for name in ("memory", "fuel", "output", "quorum"):
             _check_whole(name, getattr(self, name), 1)
         _check_whole("retries", self.retries, 0)
         _check_whole("priority", self.priority, None)
@@ -117,6 +121,10 @@ class JobOptions:
             said["env"] = dict(self.env)
         if self.priority:
             said["priority"] = self.priority
+        if self.quorum is not None:
+            said["quorum"] = self.quorum
+            if self.quorum > 1:
+                said["deterministic"] = True
         return said
 
 
