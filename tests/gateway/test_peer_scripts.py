@@ -99,15 +99,19 @@ class _Registry(schema.worker.Registry.Server):  # type: ignore[misc]
 
 
 @contextlib.asynccontextmanager
-async def running(script: Path, door: Door, runtime: str) -> AsyncIterator[asyncio.subprocess.Process]:
+async def running(
+    script: Path, door: Door, runtime: str, *, stderr: bool = False
+) -> AsyncIterator[asyncio.subprocess.Process]:
     words = {"deno": ["deno", "run", "--quiet", "-A"], "node": ["node", "--no-warnings", "--experimental-websocket"]}
     program, *options = words[runtime]
     # Deno is there as a package of the environment's, where it is.
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     if (found := shutil.which(program, path=path)) is None:
         pytest.skip(f"no {program} here")
+    pipe = asyncio.subprocess.PIPE
+    words_after = (script, door.url, str(door.identity.peer_id))
     process = await asyncio.create_subprocess_exec(
-        found, *options, script, door.url, str(door.identity.peer_id), stdout=asyncio.subprocess.PIPE
+        found, *options, *words_after, stdout=pipe, stderr=pipe if stderr else None
     )
     try:
         yield process
@@ -246,6 +250,12 @@ async def test_calls_are_given_up_from_either_side(script: Path) -> None:
         await examinee.sees("cancel 1,2")
         del more, group
         await examinee.sees("group released")
+
+
+async def test_why_the_door_is_closed_is_told(script: Path) -> None:
+    async with open_door(closed_because="nobody today") as door, running(script, door, "deno", stderr=True) as process:
+        _, errors = await asyncio.wait_for(process.communicate(), 20)
+        assert b"CapabilityError: nobody today" in errors
 
 
 async def test_either_side_notices_that_the_other_is_gone(script: Path) -> None:

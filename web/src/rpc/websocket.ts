@@ -14,6 +14,8 @@ const EARLY_BYTES_MAX = 1 << 20;
 // What is written while the handlers of what came go on in turn leaves together.
 const TURNS = 8;
 const NORMAL = 1000;
+const EXPLAIN_MS = 3000;
+const UPGRADE_REQUIRED = 426;
 
 /** A WebSocket that is open. */
 export class SocketStream implements ByteStream, Traffic {
@@ -49,8 +51,7 @@ export class SocketStream implements ByteStream, Traffic {
       };
       if (signal?.aborted) return giveUp();
       signal?.addEventListener("abort", giveUp, { once: true });
-      const why = `no gateway answers at ${url}, or it refuses a WebSocket`;
-      socket.onerror = () => reject(new CapabilityError("peer", why));
+      socket.onerror = () => void whyNot(url).then(reject);
       socket.onopen = () => {
         signal?.removeEventListener("abort", giveUp);
         socket.onerror = null;
@@ -145,6 +146,20 @@ export class SocketStream implements ByteStream, Traffic {
     this.#expecting = null;
     this.#receiver?.ended(reason);
   }
+}
+
+/** Find out why there is no WebSocket: programs are not told, but the same address says so over HTTP. */
+async function whyNot(url: string): Promise<CapabilityError> {
+  try {
+    const answer = await fetch(url.replace(/^ws/, "http"), { signal: AbortSignal.timeout(EXPLAIN_MS) });
+    const { detail, code } = (await answer.json()) as { detail?: unknown; code?: unknown };
+    if (answer.status !== UPGRADE_REQUIRED && typeof detail === "string" && typeof code === "string") {
+      return new CapabilityError(code, oneLine(detail));
+    }
+  } catch {
+    // Nobody answers, or no gateway.
+  }
+  return new CapabilityError("peer", `no gateway answers at ${url}, or it refuses a WebSocket`);
 }
 
 function joined(parts: readonly Uint8Array[], length: number): Uint8Array {
