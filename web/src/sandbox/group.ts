@@ -5,11 +5,13 @@
 // slot.ts does.
 
 import { Failure } from "./failure";
-import { type Invocation, newResult, type Result } from "./invocation";
+import { type Invocation, newResult, REASONS, type Result } from "./invocation";
 import type { RunLimits, SandboxConfig } from "./limits";
 import type { Prepared } from "./modules";
 import { concatenated, LARGE_BYTES, readInput, type Span, spansOf, writeOutcome } from "./record";
 
+/** How a run ends that did nothing wrong: gateways take back what waits long, and have it run elsewhere. */
+const FAULTLESS: ReadonlySet<number> = new Set([REASONS.indexOf("ok"), REASONS.indexOf("cancelled")]);
 /** Runs of a group. */
 export const GROUP_MAX = 256;
 /** Runs that one slot may have: those under way, those that wait, and those whose outcomes were not asked for. */
@@ -238,7 +240,7 @@ export class RunningGroup {
       const place = view.getUint32(at + 4, true);
       if (this.#end(place, size === data.length ? data : data.subarray(at, at + size))) {
         counted.ended++;
-        counted.failed += view.getUint8(at + 8) ? 1 : 0;
+        counted.failed += FAULTLESS.has(view.getUint8(at + 8)) ? 0 : 1;
       }
       at += size;
     }

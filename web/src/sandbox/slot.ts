@@ -262,7 +262,7 @@ export class Slot {
     const queueS = isCancelled ? 0 : Math.max(0, (performance.now() - group.cameMs) / 1000 - wallS);
     group.give(place, result, queueS);
     this.ended++;
-    this.failed++;
+    this.failed += isCancelled ? 0 : 1;
   }
 
   #died(reason: string): void {
