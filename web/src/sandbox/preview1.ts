@@ -16,6 +16,8 @@ import { GuestEnd, isStackOverflow } from "./trap";
 export { WASIProcExit };
 
 type HostFunction = (...given: number[]) => number;
+/** What is done with a part of the guest's memory; returns an errno. */
+type Transfer = (stream: Stream, part: Uint8Array<ArrayBuffer>) => number;
 
 const CLOCKS = 4;
 /** Between guest and host in one call. */
@@ -27,6 +29,7 @@ const SIGNALS = 31;
 const RIGHTS_MASK = (1n << 30n) - 1n;
 const PROGRAM_NAME = "main.wasm";
 const ENCODER = new TextEncoder();
+const UTF8 = new TextDecoder("utf-8", { fatal: true });
 
 /** What a guest sees through WASI. */
 export interface World {
@@ -206,8 +209,8 @@ export class Preview1 extends WASI implements PollHost {
     return {
       fd_read: (fd, at, count, result) => this.#read(fd!, at!, count!, result!),
       fd_write: (fd, at, count, result) => this.#write(fd!, at!, count!, result!),
-      fd_pread: (fd, at, count) => this.#placed(fd!, true, at!, count!),
-      fd_pwrite: (fd, at, count) => this.#placed(fd!, false, at!, count!),
+      fd_pread: (fd, at, count) => this.#transfer(fd!, true, at!, count!, () => wasi.ERRNO_SPIPE),
+      fd_pwrite: (fd, at, count) => this.#transfer(fd!, false, at!, count!, () => wasi.ERRNO_SPIPE),
       fd_seek: (fd, _offset, whence) => {
         known("enum", "Whence", whence! < 3);
         return this.#of(fd, () => wasi.ERRNO_SPIPE);
@@ -216,55 +219,37 @@ export class Preview1 extends WASI implements PollHost {
     };
   }
 
-  /** The first part that is not empty, as wasmtime has it; null: there is none, undefined: it is too large to be. */
-  #first(at: number, count: number): Uint8Array<ArrayBuffer> | null | undefined {
+  /** Uses the first part that is not empty, as wasmtime has it, of a stream that is the right way round. */
+  #transfer(fd: number, isInput: boolean, at: number, count: number, use: Transfer): number {
     if (count > VECTORS_MAX) {
-      return undefined;
+      return wasi.ERRNO_NOMEM;
     }
-    const vector = this.memory.vectors(at, count).find(([, size]) => size > 0);
-    if (!vector) {
-      return null;
+    const vectors = this.memory.vectors(at, count);
+    const stream = this.#stream(fd);
+    if (stream?.isInput !== isInput) {
+      return wasi.ERRNO_BADF;
     }
-    return vector[1] > COPIED_BYTES_MAX ? undefined : this.memory.part(...vector);
+    const [start, size] = vectors.find((vector) => vector[1] > 0) ?? [0, 0];
+    return size > COPIED_BYTES_MAX ? wasi.ERRNO_NOMEM : use(stream, this.memory.part(start, size));
   }
 
   #read(fd: number, at: number, count: number, result: number): number {
-    const into = this.#first(at, count);
-    if (into === undefined) {
-      return wasi.ERRNO_NOMEM;
-    }
-    const stream = this.#stream(fd);
-    if (!stream?.isInput) {
-      return wasi.ERRNO_BADF;
-    }
-    if (count === 0) {
-      return wasi.ERRNO_INTR;
-    }
-    const { data } = stream.fd_read(into?.length ?? 0);
-    into?.set(data);
-    this.memory.setUint32(result, data.length);
-    return wasi.ERRNO_SUCCESS;
+    return this.#transfer(fd, true, at, count, (stream, into) => {
+      if (count === 0) {
+        return wasi.ERRNO_INTR;
+      }
+      const { data } = stream.fd_read(into.length);
+      into.set(data);
+      this.memory.setUint32(result, data.length);
+      return wasi.ERRNO_SUCCESS;
+    });
   }
 
   #write(fd: number, at: number, count: number, result: number): number {
-    const data = this.#first(at, count);
-    if (data === undefined) {
-      return wasi.ERRNO_NOMEM;
-    }
-    const stream = this.#stream(fd);
-    if (!stream || stream.isInput) {
-      return wasi.ERRNO_BADF;
-    }
-    const written = data ? stream.fd_write(data).nwritten : 0;
-    this.memory.setUint32(result, written);
-    return wasi.ERRNO_SUCCESS;
-  }
-
-  #placed(fd: number, isInput: boolean, at: number, count: number): number {
-    if (this.#first(at, count) === undefined) {
-      return wasi.ERRNO_NOMEM;
-    }
-    return this.#of(fd, (stream) => (stream.isInput === isInput ? wasi.ERRNO_SPIPE : wasi.ERRNO_BADF));
+    return this.#transfer(fd, false, at, count, (stream, data) => {
+      this.memory.setUint32(result, data.length ? stream.fd_write(data).nwritten : 0);
+      return wasi.ERRNO_SUCCESS;
+    });
   }
 
   #descriptors(): Record<string, HostFunction> {
@@ -279,16 +264,15 @@ export class Preview1 extends WASI implements PollHost {
           stream.fd_fdstat_get().fdstat.write_bytes(this.memory.view, at!);
           return wasi.ERRNO_SUCCESS;
         }),
-      fd_filestat_get: (fd, at) =>
-        this.#of(fd, () => {
-          if (this.clock) {
-            this.memory.checkFor("fd_filestat_get", at!, 64, 8);
-          }
+      fd_filestat_get: (fd, at) => {
+        this.#checkFirst("fd_filestat_get", [at!, 64, 8]);
+        return this.#of(fd, () => {
           this.memory.check(at!, 8, 8);
           // All of it is zero; the shim writes parts of it in the wrong places.
           this.memory.part(at!, 64, 8).fill(0);
           return wasi.ERRNO_SUCCESS;
-        }),
+        });
+      },
       fd_prestat_dir_name: (fd) => this.#of(fd, () => wasi.ERRNO_NOTDIR),
       fd_renumber: (from, to) =>
         this.#of(from, (stream) => {
@@ -306,16 +290,31 @@ export class Preview1 extends WASI implements PollHost {
     };
   }
 
+  /** Looks at pointers before all else where a deterministic run's functions are not wasmtime's own. */
+  #checkFirst(name: string, ...regions: [start: number, size: number, alignment?: number][]): void {
+    if (this.clock) {
+      regions.forEach((region) => this.memory.checkFor(name, ...region));
+    }
+  }
+
+  #pathError(at: number, size: number): number {
+    const path = this.memory.part(at, size);
+    try {
+      UTF8.decode(path);
+      return wasi.ERRNO_SUCCESS;
+    } catch {
+      return wasi.ERRNO_ILSEQ;
+    }
+  }
+
   /** What is of files alone, of which there is none: nothing that a descriptor is can do it. */
   #none(): Record<string, HostFunction> {
     const none = () => wasi.ERRNO_BADF;
     const flagged = (kind: string, at: number, most: number) => (given: number[]) =>
       known("flag", kind, given[at]! < most);
     const lookup = (at: number) => flagged("Lookupflags", at, 2);
-    const path = (at: number) => (given: number[]) => {
-      this.memory.check(given[at]!, given[at + 1]!);
-      return wasi.ERRNO_SUCCESS;
-    };
+    // All but path_open look at the descriptor before they do at the path.
+    const path = (given: number[]) => this.#pathError(given[2]!, given[3]!);
     // A time that is given, and now, both.
     const times = (at: number) => (given: number[]) => (given[at]! & (given[at]! >> 1) & 5 ? wasi.ERRNO_INVAL : 0);
     const checked =
@@ -340,18 +339,27 @@ export class Preview1 extends WASI implements PollHost {
       fd_filestat_set_size: none,
       fd_filestat_set_times: checked(flagged("Fstflags", 3, 16)),
       fd_prestat_get: none,
-      fd_readdir: none,
+      fd_readdir: (_fd, at, size, _cookie, result) => {
+        this.#checkFirst("fd_readdir", [at!, size!], [result!, 4, 4]);
+        return wasi.ERRNO_BADF;
+      },
       fd_sync: none,
-      path_create_directory: checked(path(1)),
-      path_filestat_get: checked(lookup(1), path(2)),
-      path_filestat_set_times: checked(lookup(1), flagged("Fstflags", 6, 16), path(2), times(6)),
-      path_link: checked(lookup(1), path(2), path(5)),
-      path_open: checked(lookup(1), flagged("Oflags", 4, 16), rights(5), rights(6), flagged("Fdflags", 7, 32), path(2)),
-      path_readlink: checked(path(1)),
-      path_remove_directory: checked(path(1)),
-      path_rename: checked(path(1), path(4)),
-      path_symlink: checked(path(0), path(3)),
-      path_unlink_file: checked(path(1)),
+      path_create_directory: none,
+      path_filestat_get: checked((given) => {
+        this.#checkFirst("path_filestat_get", [given[2]!, given[3]!], [given[4]!, 64, 8]);
+        return wasi.ERRNO_SUCCESS;
+      }, lookup(1)),
+      path_filestat_set_times: checked(lookup(1), flagged("Fstflags", 6, 16), times(6)),
+      path_link: checked(lookup(1)),
+      path_open: checked(lookup(1), flagged("Oflags", 4, 16), rights(5), rights(6), flagged("Fdflags", 7, 32), path),
+      path_readlink: none,
+      path_remove_directory: (_fd, at, size) => {
+        this.memory.checkFor("path_remove_directory", at!, size!);
+        return wasi.ERRNO_BADF;
+      },
+      path_rename: none,
+      path_symlink: none,
+      path_unlink_file: none,
     };
   }
 }

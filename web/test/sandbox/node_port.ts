@@ -3,8 +3,13 @@ import { Worker } from "node:worker_threads";
 
 import type { SlotPort } from "../../src/sandbox/port";
 
+/** A thread that can be made to die. */
+export interface NodePort extends SlotPort {
+  die(): void;
+}
+
 /** Starts a thread that runs the bundle. */
-export function spawnNode(path: string): SlotPort {
+export function spawnNode(path: string): NodePort {
   const worker = new Worker(path);
   worker.unref();
   let isOver = false;
@@ -15,6 +20,7 @@ export function spawnNode(path: string): SlotPort {
       worker.on("error", (error) => isOver || hear(String(error.message).split("\n")[0]!));
       worker.on("exit", (code) => isOver || hear(`it exited with ${code}`));
     },
+    die: () => void worker.terminate(),
     terminate: () => {
       isOver = true;
       void worker.terminate();

@@ -1,0 +1,113 @@
+import { describe, expect, test } from "vitest";
+
+import { Failure } from "../../src/sandbox/failure";
+import { ModuleInfo } from "../../src/sandbox/inspect";
+import { DEFAULTS } from "../../src/sandbox/limits";
+import { hex, Modules } from "../../src/sandbox/modules";
+import { rewritten } from "../../src/sandbox/rewrite";
+import { MemoryStore } from "../../src/sandbox/store";
+import { digestOf, guest, guests, source } from "./guests";
+
+const HASH = guest("hash");
+
+describe("modules", () => {
+  test("two who want one module share its fetching and its compiling", async () => {
+    const { asked, fetch } = source(HASH);
+    const modules = new Modules(new MemoryStore(), DEFAULTS);
+    const [one, other] = await Promise.all([1, 2].map(() => modules.prepare(digestOf(HASH), fetch, false)));
+    expect(one!.module).toBe(other!.module);
+    expect((await modules.prepare(digestOf(HASH), fetch, false)).compileS).toBe(0);
+    expect(asked.times).toBe(1);
+  });
+
+  test("bytes that are not what the digest names are refused and not kept", async () => {
+    const store = new MemoryStore();
+    const modules = new Modules(store, DEFAULTS);
+    const wrong = guest("noop");
+    await expect(modules.prepare(digestOf(HASH), source(wrong).fetch, false)).rejects.toThrow("sha256");
+    await modules.prepare(digestOf(HASH), source(HASH).fetch, false);
+    expect(await store.get(hex(digestOf(HASH)))).toEqual(HASH);
+  });
+
+  test("what was kept and went bad is dropped and fetched again", async () => {
+    const store = new MemoryStore();
+    await store.put(hex(digestOf(HASH)), HASH.slice(0, -1));
+    const { asked, fetch } = source(HASH);
+    await new Modules(store, DEFAULTS).prepare(digestOf(HASH), fetch, false);
+    expect(asked.times).toBe(1);
+    await new Modules(store, DEFAULTS).prepare(digestOf(HASH), fetch, false);
+    expect(asked.times).toBe(1);
+  });
+
+  test("a module that is too large is not read to its end", async () => {
+    const modules = new Modules(new MemoryStore(), { ...DEFAULTS, moduleBytesMax: 100 });
+    const failing = modules.prepare(digestOf(HASH), source(HASH, 60).fetch, false);
+    await expect(failing).rejects.toMatchObject({ code: "usage" });
+  });
+
+  test("what does not compile is a bad module, in one line, and is tried again", async () => {
+    const cut = HASH.slice(0, -400);
+    const modules = new Modules(new MemoryStore(), DEFAULTS);
+    for (let times = 0; times < 2; times++) {
+      const error: unknown = await modules.prepare(digestOf(cut), source(cut).fetch, false).catch((said: unknown) => said);
+      expect(error).toBeInstanceOf(Failure);
+      expect(error).toMatchObject({ code: "bad_module", message: expect.stringMatching(/^wasm: .+$/) as string });
+    }
+  });
+
+  test("of compiled modules as many are kept as fit", async () => {
+    const modules = new Modules(new MemoryStore(), { ...DEFAULTS, modulesMax: 2 });
+    for (const name of ["hash", "noop", "spin", "echo"]) {
+      await modules.prepare(digestOf(guest(name)), source(guest(name)).fetch, false);
+    }
+    expect(modules.kept.modules).toBe(2);
+  });
+});
+
+test("a store keeps its bound and forgets what was not used for longest", async () => {
+  const store = new MemoryStore(250);
+  for (const name of ["a", "b"]) {
+    await store.put(name, new Uint8Array(100));
+  }
+  await store.get("a");
+  await store.put("c", new Uint8Array(100));
+  expect([await store.get("a"), await store.get("b"), await store.get("c")].map((found) => found !== null)).toEqual([
+    true,
+    false,
+    true,
+  ]);
+});
+
+test("every guest that is valid stays so when it is rewritten, and takes its memory from outside", () => {
+  const known = guests().filter(([, data]) => WebAssembly.validate(data));
+  expect(known.length).toBeGreaterThan(20);
+  for (const [name, data] of known) {
+    const info = new ModuleInfo(data);
+    for (const metered of [false, true]) {
+      const module = new WebAssembly.Module(rewritten(info, metered));
+      const memories = WebAssembly.Module.imports(module).filter(({ kind }) => kind === "memory");
+      expect(memories.length, name).toBe(info.memories.length);
+    }
+  }
+});
+
+test("no cut of a module and no changed byte of it makes anything but a failure or what the engine judges", () => {
+  const data = guest("echo");
+  const isNoModule = (bytes: Uint8Array<ArrayBuffer>) => {
+    try {
+      return !WebAssembly.validate(rewritten(new ModuleInfo(bytes), true));
+    } catch (error) {
+      expect(error).toBeInstanceOf(Failure);
+      return true;
+    }
+  };
+  for (let end = 0; end < data.length; end += 7) {
+    const cut = data.slice(0, end);
+    expect(isNoModule(cut), `cut at ${end}`).toBe(!WebAssembly.validate(cut));
+  }
+  for (let at = 8; at < data.length; at += 5) {
+    const changed = data.slice();
+    changed[at] = changed[at]! ^ 0x91;
+    isNoModule(changed);
+  }
+});
