@@ -172,6 +172,24 @@ async def test_a_run_for_each_worker_is_shown_too(gateway: Gateway) -> None:
         assert shown.text == "s"
 
 
+async def test_a_run_that_waits_for_another_vote_is_shown_as_it_is(gateway: Gateway) -> None:
+    await gateway.added(id="t", repeats=3, deterministic="true", replicas=2, quorum=2)
+    shown = Shown()
+    async with Stream(gateway, "/tasks/t/grid") as stream:
+        following = asyncio.create_task(follow(stream, shown))
+        async with worked(gateway, offers_again=True) as one:
+            for voted in range(1, 4):
+                await until(lambda: bool(one.open_runs))
+                for run in one.open_runs:
+                    run.end()
+                await until(lambda voted=voted: len(one.runs) >= min(3, voted + 1))  # type: ignore[misc]
+            await until(lambda: shown.text == "qqq")
+            assert await truth(gateway, "t", 3) == "qqq"
+            async with worked(gateway, is_quick=True):
+                await following
+    assert shown.text == "sss"
+
+
 async def test_a_hundred_thousand_runs_are_few_bytes(gateway: Gateway) -> None:
     number = await gateway.store.add_task(spec("t", repeats=100_000), 0.0)
     for first in (0, 10_000):
