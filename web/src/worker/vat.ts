@@ -25,37 +25,59 @@ type Join = Extract<PageMessage, { type: "join" }>;
 class Tab {
   #identity: Promise<Identity> | null = null;
   #joining: Joining | null = null;
+  #isIn = false;
+  #isLeaving = false;
+  /** What was asked for while it was still leaving. */
+  #next: Join | null = null;
 
   async join(asked: Join): Promise<void> {
-    if (this.#joining) {
+    if (this.#isIn) {
+      this.#next = this.#isLeaving ? asked : null;
       return;
     }
-    const sandbox = new Sandbox(spawnSlot, new CacheStore(), DEFAULTS);
-    let joining: Joining | null = null;
-    let peer: string | undefined;
-    const hear: Hear = (state, detail) => tell({ type: "state", state, peer, gateway: joining?.gateway, detail });
+    this.#isIn = true;
     try {
-      hear("connecting");
-      const identity = await (this.#identity ??= browserIdentity());
-      peer = identity.peerId;
-      joining = this.#joining = new Joining(identity, sandbox, configOf(asked), hear);
-    } catch (error) {
-      this.#identity = null;
-      hear("offline", error instanceof Error ? error.message : "this browser gives no key");
-      return;
+      for (let next: Join | null = asked; next; next = this.#next) {
+        this.#next = null;
+        this.#isLeaving = false;
+        await this.#work(next);
+      }
+    } finally {
+      this.#isIn = false;
     }
-    await this.#serve(joining, sandbox);
   }
 
   leave(): void {
-    if (this.#joining?.isDraining) {
-      this.#joining.stop();
+    this.#next = null;
+    if (this.#isLeaving) {
+      this.#joining?.stop();
     } else {
+      this.#isLeaving = true;
       this.#joining?.drain();
     }
   }
 
-  async #serve(joining: Joining, sandbox: Sandbox): Promise<void> {
+  async #work(asked: Join): Promise<void> {
+    let peer: string | undefined;
+    const hear: Hear = (state, detail) => tell({ type: "state", state, peer, gateway: this.#joining?.gateway, detail });
+    hear("connecting");
+    let identity: Identity;
+    try {
+      identity = await (this.#identity ??= browserIdentity());
+    } catch (error) {
+      this.#identity = null;
+      hear("refused", error instanceof Error ? error.message : "this browser gives no key");
+      hear("left");
+      return;
+    }
+    if (this.#isLeaving) {
+      hear("left");
+      return;
+    }
+    peer = identity.peerId;
+    const sandbox = new Sandbox(spawnSlot, CacheStore.orMemory(), DEFAULTS);
+    const joining = new Joining(identity, sandbox, configOf(asked), hear);
+    this.#joining = joining;
     const rate = new Rate();
     const timer = setInterval(() => tell(loadOf(sandbox, rate, joining.traffic, Date.now())), LOAD_EVERY_MS);
     try {
