@@ -3,6 +3,7 @@
 // Holds the options, and one line for whatever is wrong with them. Must not do anything about them: worker.ts does.
 
 import type { SandboxConfig } from "../sandbox/limits";
+import { parseTicket, type Ticket } from "../worker/ticket";
 
 export type Level = "debug" | "info" | "warning" | "error";
 const LEVELS: readonly string[] = ["debug", "info", "warning", "error"];
@@ -118,15 +119,14 @@ export function peerUrl(gateway: URL): string {
   return `${gateway.protocol === "https:" ? "wss" : "ws"}://${gateway.host}/peer`;
 }
 
-/** Reads what `ww ticket create` printed: a ticket alone, or .../p2p/PEER_ID/ticket/TICKET. */
-export function readTicket(text: string): { ticket: string; gateway: string | null } {
-  const lines = text.split(/\s+/).filter((line) => line);
-  const match = lines.length === 1 ? /^(?:(?:\/.*)?\/p2p\/(\w+)\/ticket\/)?(wwt1-[\w-]+)$/.exec(lines[0]!) : null;
-  if (!match) {
+/** Reads what `ww ticket create` printed. */
+export function readTicket(text: string): Ticket {
+  const ticket = parseTicket(text);
+  if (!ticket) {
     // What it holds is a secret, and not repeated.
     throw new WrongUsage("that is no ticket: expected one, as ww ticket create prints it");
   }
-  return { ticket: match[2]!, gateway: match[1] ?? null };
+  return ticket;
 }
 
 function defaults(): Options {

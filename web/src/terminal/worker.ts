@@ -10,6 +10,7 @@ import { DEFAULTS } from "../sandbox/limits";
 import { Sandbox } from "../sandbox/sandbox";
 import { MemoryStore } from "../sandbox/store";
 import { type Hear, type JoinConfig, Joining } from "../worker/join";
+import type { Ticket } from "../worker/ticket";
 import { HELP, type Options, peerUrl, readArguments, readTicket, WrongUsage } from "./arguments";
 import { Log } from "./log";
 import { cores, hostName, KIND, memoryBytes, slotSpawner, variable } from "./machine";
@@ -61,7 +62,7 @@ function configOf(options: Options, limits: JoinConfig["limits"]): JoinConfig {
   };
 }
 
-function ticketOf(options: Options): { ticket: string; gateway: string | null } | null {
+function ticketOf(options: Options): Ticket | null {
   const path = options.ticketFile;
   if (path === null) {
     const text = variable("WW_TICKET");

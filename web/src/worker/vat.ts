@@ -13,6 +13,7 @@ import { type Hear, type JoinConfig, Joining } from "./join";
 import { loadOf, Rate } from "./load";
 import type { PageMessage, VatMessage } from "./messages";
 import { portOf } from "./threads";
+import { parseTicket, type Ticket } from "./ticket";
 
 const LOAD_EVERY_MS = 250;
 const GRACE_S = 5;
@@ -60,6 +61,12 @@ class Tab {
   async #work(asked: Join): Promise<void> {
     let peer: string | undefined;
     const hear: Hear = (state, detail) => tell({ type: "state", state, peer, gateway: this.#joining?.gateway, detail });
+    const ticket = asked.ticket ? parseTicket(asked.ticket) : null;
+    if (asked.ticket && !ticket) {
+      hear("refused", "that is no ticket: expected one, as ww ticket create prints it");
+      hear("left");
+      return;
+    }
     hear("connecting");
     let identity: Identity;
     try {
@@ -76,7 +83,7 @@ class Tab {
     }
     peer = identity.peerId;
     const sandbox = new Sandbox(spawnSlot, CacheStore.orMemory(), DEFAULTS);
-    const joining = new Joining(identity, sandbox, configOf(asked), hear);
+    const joining = new Joining(identity, sandbox, configOf(asked, ticket), hear);
     this.#joining = joining;
     const rate = new Rate();
     const timer = setInterval(() => tell(loadOf(sandbox, rate, joining.traffic, Date.now())), LOAD_EVERY_MS);
@@ -89,13 +96,13 @@ class Tab {
   }
 }
 
-function configOf(asked: Join): JoinConfig {
+function configOf(asked: Join, ticket: Ticket | null): JoinConfig {
   const memoryGib = (navigator as { deviceMemory?: number }).deviceMemory ?? MEMORY_GIB;
   return {
     url: asked.url,
     slots: asked.slots,
-    ticket: asked.ticket,
-    gateway: asked.gateway,
+    ticket: ticket?.ticket,
+    gateway: asked.gateway ?? ticket?.gateway ?? undefined,
     namespace: asked.namespace ?? "ww",
     kind: "browser",
     labels: new Map(),
