@@ -57,6 +57,16 @@ async def test_who_is_banned_while_it_is_let_in_is_put_out(tmp_path: Path) -> No
             assert (row.peer_id, row.standing.is_banned, row.remotes) == (worker.peer_id, True, ())
             with pytest.raises(UsageError, match="this gateway itself"):
                 await operator.ban(gateway.peer_id, True)
+            # Who was outvoted too often is banned too, and begins anew when that is lifted.
+            pool.disagreements.note([str(worker.peer_id)])
+            pool.refuse(worker.peer_id)
+            register.refuse(worker.peer_id, 4)
+            (row,) = await operator.peers()
+            assert (row.standing.is_banned, row.standing.disagreements) == (True, 4)
+            await operator.ban(worker.peer_id, False)
+            assert not pool.is_refused(worker.peer_id)
+            (row,) = await operator.peers()
+            assert (row.standing.is_banned, row.standing.disagreements) == (False, 0)
         async with await here.dial(gateway.peer_id, addresses) as connection:
             with pytest.raises(NotAdmitted, match="for this node's operator"):
                 await Operator.of(connection)
