@@ -3,12 +3,15 @@
 import argparse
 import itertools
 import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
 
 from ww.cli import runtime, worker
 from ww.cli.parser import Parser
+from ww.client.wire import DEFAULT_URL
 from ww.errors import UsageError
 from ww.identity import Identity
 
@@ -118,3 +121,12 @@ def test_what_is_missing_is_said(bundle: Path, monkeypatch: pytest.MonkeyPatch) 
     (bundle / "worker.mjs").unlink()
     with pytest.raises(UsageError, match="scripts/web"):
         command(bundle, "--runtime", "node")
+
+
+def test_without_an_address_it_is_the_one_that_clients_ask(bundle: Path) -> None:
+    assert DEFAULT_URL in command(bundle, "--runtime", "deno").argv
+
+
+def test_a_native_worker_imports_no_client_of_http() -> None:
+    code = "import sys, ww.cli.worker; sys.exit('httpx' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0

@@ -15,13 +15,13 @@ from urllib.parse import urlsplit
 
 from ww.cli.options import dial_string_of
 from ww.cli.parser import TRUTHS, Parser, readable_file
-from ww.cli.remote import gateway_url
-from ww.client.wire import DEFAULT_URL
 from ww.errors import UsageError
 from ww.identity import Identity
 
 NATIVE: Final = "native"
 RUNTIMES: Final = (NATIVE, "deno", "node")
+# The same as of clients: ww/client/wire.py.
+_URL: Final = "http://127.0.0.1:8080"
 _BUNDLE: Final = Path(__file__).resolve().parent.parent / "web" / "terminal"
 _PORTS: Final = {"http": 80, "https": 443}
 # Of what `ww worker` takes, what such a worker takes too, as it is; and what is told to it in another way.
@@ -51,7 +51,7 @@ def add_runtime_options(parser: Parser) -> None:
         " deno or node, which reaches the gateway by HTTP (native)", default=NATIVE, metavar="NAME",
     )  # fmt: skip
     parser.option(
-        "--gateway", gateway_url, f"with --runtime deno or node: the address of the gateway's HTTP ({DEFAULT_URL})",
+        "--gateway", _gateway, "with --runtime deno or node: the address of the gateway's HTTP (http://127.0.0.1:8080)",
         metavar="URL", not_ours=TRUTHS,  # by which cmd/scheduler.py is told to be a gateway
     )  # fmt: skip
     parser.option(
@@ -86,7 +86,7 @@ def become(arguments: argparse.Namespace) -> int:
 def command_for(arguments: argparse.Namespace, environment: dict[str, str], bundle: Path = _BUNDLE) -> Command:
     """Say how the worker in TypeScript is run. UsageError for options that it does not have."""
     _check_options(arguments)
-    url = arguments.gateway or DEFAULT_URL
+    url = arguments.gateway or _URL
     host = _host_of(url)
     script = bundle / "worker.mjs"
     if not script.is_file():
@@ -161,6 +161,13 @@ def _host_of(url: str) -> str:
         raise UsageError(f"{url[:80]!r} is no address of HTTP: expected --gateway http://HOST:PORT", "gateway")
     host = f"[{parts.hostname}]" if ":" in parts.hostname else parts.hostname
     return f"{host}:{port or _PORTS[parts.scheme]}"
+
+
+def _gateway(text: str) -> str:
+    # The client takes longer to import than all else that a native worker begins with.
+    from ww.cli.remote import gateway_url
+
+    return gateway_url(text)
 
 
 def _find(runtime: str, environment: dict[str, str]) -> str:
