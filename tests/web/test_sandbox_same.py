@@ -364,10 +364,9 @@ def _is_for_a_tab(name: str, hostile: Hostile) -> bool:
     """Whether it needs nothing that a tab lacks, nor minutes of a test's time."""
     if hostile.files or hostile.artifacts or hostile.limits.keys() & {"fuel", "cpuSeconds"}:
         return False
-    return not hostile.once or name in ("br table", "locals", "odd exports", "debug names")
+    return not hostile.once
 
 
-@pytest.mark.timeout(300)
 async def test_hostile_guests_end_as_they_must(both: Both) -> None:
     wrong = []
     for name, hostile in HOSTILE.items():
