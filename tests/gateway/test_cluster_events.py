@@ -410,11 +410,14 @@ async def _follow(live: Live, who: Caller, page: Page) -> None:
 
 
 async def test_readers_are_counted_cut_off_and_let_go(tmp_path: Path) -> None:
-    async with open_gateway(tmp_path, http=HttpConfig(stream_timeout_s=0.05, streams_max=2)) as gateway:
-        async with Stream(gateway, "/events") as slow, Stream(gateway, "/events"):
+    async with open_gateway(tmp_path, http=HttpConfig(streams_max=2)) as gateway:
+        async with Stream(gateway, "/events"), Stream(gateway, "/events"):
             answer = await gateway.client.get("/events")
             assert (answer.status_code, answer.json()["code"]) == (429, "overloaded")
             assert (await gateway.client.head("/events")).status_code == 200
+        nothing_is_left(gateway)
+    async with open_gateway(tmp_path, http=HttpConfig(stream_timeout_s=0.05)) as gateway:
+        async with Stream(gateway, "/events") as slow:
             await until(lambda: slow.is_over)
             assert slow.is_aborted
         nothing_is_left(gateway)
