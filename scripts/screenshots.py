@@ -7,6 +7,7 @@ pictures there are. Must not know how the pages are made.
 """
 
 import contextlib
+import json
 import sys
 import tempfile
 import time
@@ -26,8 +27,9 @@ if TYPE_CHECKING:
 WIDE: Final = {"width": 1280, "height": 960}
 PHONE: Final = {"width": 390, "height": 844}
 BOUND_S: Final = 60.0
-WATCHED_S: Final = 40.0
+WATCHED_S: Final = 60.0
 """So long something goes on before the charts are worth a picture."""
+SWEEP_RUNS: Final = 8000
 LARGEST_BYTES: Final = 300_000
 """What is in a repository is there for ever."""
 
@@ -40,8 +42,8 @@ def guest(name: str) -> bytes:
     return (ROOT / "wasm" / name / f"{name}.wasm").read_bytes()
 
 
-def post(client: Client, name: str, **fields: Any) -> str:
-    return str(client.request("POST", "/tasks", *form(guest(name), **fields))["id"])
+def post(client: Client, of: str, /, **fields: Any) -> str:
+    return str(client.request("POST", "/tasks", *form(guest(of), **fields))["id"])
 
 
 def wait(condition: Callable[[], Any], what: str) -> None:
@@ -65,18 +67,27 @@ def cluster(browser: "Browser") -> Iterator[Client]:
 
 def work(client: Client) -> str:
     """Give it tasks that end in several ways, and return the id of a batch that is under way for long."""
+    sweep = post_sweep(client)
     post(client, "echo", name="greeting", args="hello", stdin="from stdin", description="A WASI command")
     post(client, "echo", name="exit", env="EXIT=3", description="A command that fails")
     post(client, "spin", name="loop", input=0, duration=2, description="An infinite loop, stopped at its deadline")
     post(client, "hash", name="puzzle", input=0, difficulty=3, repeats=200, description="Hash puzzle")
-    sweep = post(client, "spin", name="sweep", input=40, repeats=6000, description="A parameter sweep", priority=-1)
     end = time.monotonic() + WATCHED_S
     number = 0
     while time.monotonic() < end:
         number += 1
-        post(client, "noop", name=f"burst {number}", repeats=400 * (1 + number % 4))
-        time.sleep(4)
+        post(client, "noop", name=f"burst {number}", repeats=1000 * (1 + number % 4), description="Many short runs")
+        time.sleep(WATCHED_S / 5)
     return sweep
+
+
+def post_sweep(client: Client) -> str:
+    """Submit a batch in which some runs never end by themselves."""
+    module = client.request("POST", "/modules", guest("spin"), "application/wasm")["module"]
+    about = {"name": "sweep", "description": "A parameter sweep", "priority": -1, "duration": 0.4, "module": module}
+    runs = [{"input": 0 if run % 97 == 60 else 20 + run % 15} for run in range(SWEEP_RUNS)]
+    body = json.dumps({"parent": about, "tasks": runs}).encode()
+    return str(client.request("POST", "/tasks", body, "application/json")["id"])
 
 
 def photograph(page: "Page", path: Path) -> None:
