@@ -35,7 +35,7 @@ class Executor {
   readonly #programs = new Map<number, Program>();
   #control = Control.fresh();
   #isShared = false;
-  #task: { key: number; task: Invocation; limits: RunLimits } | null = null;
+  #task: { task: Invocation; limits: RunLimits } | null = null;
   /** Where output outlives this thread, and where it goes that is too large for that. */
   #shared = new Place(0);
   #own = new Place(0);

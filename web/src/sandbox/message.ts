@@ -15,7 +15,7 @@ export type ToThread =
     }
   | { type: "module"; key: number; module: WebAssembly.Module; about: About }
   | { type: "forget"; key: number }
-  | { type: "task"; key: number; task: Invocation; limits: RunLimits }
+  | { type: "task"; task: Invocation; limits: RunLimits }
   | { type: "outputs"; buffer: SharedArrayBuffer }
   | Batch;
 
@@ -23,7 +23,6 @@ export type ToThread =
 export interface Batch {
   type: "batch";
   module: number;
-  task: number;
   places: Uint16Array;
   /** Where each one's record is in records: start and end. */
   spans: Uint32Array;

@@ -99,7 +99,7 @@ export class Thread {
     this.#setTask(task, limits);
     const places = Uint16Array.from(batch.places);
     const { records, spans } = batch;
-    this.#say({ type: "batch", module, task: 0, places, spans, records, ...waits }, [records.buffer]);
+    this.#say({ type: "batch", module, places, spans, records, ...waits }, [records.buffer]);
   }
 
   #keyOf(program: Prepared): number {
@@ -132,7 +132,7 @@ export class Thread {
       this.#outputs = this.control.outputs(buffer);
       this.#say({ type: "outputs", buffer });
     }
-    this.#say({ type: "task", key: 0, task, limits });
+    this.#say({ type: "task", task, limits });
   }
 
   /** Which run is under way, and since when by this clock; null where that is not known. */
