@@ -105,11 +105,10 @@ def cluster(*, workers: int, slots: int) -> Iterator[Client]:
 
 
 @contextlib.contextmanager
-def gateway(started: Processes) -> Iterator[Client]:
+def gateway(started: Processes, *arguments: str) -> Iterator[Client]:
     """Run a gateway."""
-    with contextlib.closing(
-        Client(started.start("gateway", "--http", "127.0.0.1:0", ready=r"HTTP on http://(\S+)"))
-    ) as it:
+    address = started.start("gateway", "--http", "127.0.0.1:0", *arguments, ready=r"HTTP on http://(\S+)")
+    with contextlib.closing(Client(address)) as it:
         yield it
 
 
