@@ -73,6 +73,19 @@ def test_what_such_a_worker_takes_is_passed_on(bundle: Path) -> None:
     assert rest[-1] == "--log-json"
 
 
+def test_an_old_node_is_named(bundle: Path) -> None:
+    (bundle / "node").write_text("#!/bin/sh\necho v18.19.1\n")
+    with pytest.raises(UsageError, match=r"node is v18\.19: expected Node 20\.10 or newer"):
+        command(bundle, "--runtime", "node")
+
+
+def test_a_file_without_certificates_is_none_to_trust(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "key.pem").write_text("no certificate\n")
+    with pytest.raises(SystemExit):
+        read("--runtime", "node", "--ca", str(tmp_path / "key.pem"))
+    assert "'key.pem': it holds no certificates" in capsys.readouterr().err
+
+
 def test_a_ticket_goes_by_the_environment_alone(bundle: Path, tmp_path: Path) -> None:
     ticket = "wwt1-abc-" + "A" * 43
     file = tmp_path / "ticket"

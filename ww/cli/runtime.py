@@ -6,7 +6,10 @@ It becomes this process, so that signals, the exit code and its end are its own,
 
 import argparse
 import os
+import re
 import shutil
+import ssl
+import subprocess
 import sys
 from dataclasses import dataclass
 from pathlib import Path
@@ -34,6 +37,8 @@ _MISSING: Final = {
     "deno": "deno is not on the PATH: pip install 'ww[deno]', or see https://deno.com",
     "node": "node is not on the PATH: expected Node 20.10 or newer",
 }
+_NODE_LEAST: Final = (20, 10)
+_VERSION_TIMEOUT_S: Final = 10.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,7 +60,7 @@ def add_runtime_options(parser: Parser) -> None:
         metavar="URL", not_ours=TRUTHS,  # by which cmd/scheduler.py is told to be a gateway
     )  # fmt: skip
     parser.option(
-        "--ca", readable_file, "with --runtime deno or node: file of certificates to trust besides the system's",
+        "--ca", _certificates, "with --runtime deno or node: file of certificates to trust besides the system's",
         metavar="FILE",
     )  # fmt: skip
     parser.set_defaults(default_of=parser.get_default)
@@ -92,6 +97,8 @@ def command_for(arguments: argparse.Namespace, environment: dict[str, str], bund
     if not script.is_file():
         raise UsageError("the worker in TypeScript is not built here: expected scripts/web to have been run", "runtime")
     program = _find(arguments.runtime, environment)
+    if arguments.runtime == "node":
+        _check_node(program)
     # Neither reads what is in the folder where it is started, nor asks anybody for a newer version.
     kept = environment | {"DENO_NO_UPDATE_CHECK": "1", "NO_UPDATE_NOTIFIER": "1"}
     kept = {name: value for name, value in kept.items() if name != "NODE_OPTIONS" and not name.startswith("WW_")}
@@ -177,6 +184,27 @@ def _find(runtime: str, environment: dict[str, str]) -> str:
     if found is None:
         raise UsageError(_MISSING[runtime], "runtime")
     return found
+
+
+def _check_node(program: str) -> None:
+    """Refuse a Node that is too old: it would say of an option of its own that it does not know it."""
+    try:
+        said = subprocess.run([program, "--version"], capture_output=True, text=True, timeout=_VERSION_TIMEOUT_S).stdout
+    except (OSError, subprocess.SubprocessError, ValueError):
+        return  # what is wrong with it shows when it is run
+    found = re.match(r"v(\d{1,6})\.(\d{1,6})", said)
+    if found is not None and tuple(map(int, found.groups())) < _NODE_LEAST:
+        expected = ".".join(map(str, _NODE_LEAST))
+        raise UsageError(f"node is {found[0]}: expected Node {expected} or newer on the PATH", "runtime")
+
+
+def _certificates(text: str) -> Path:
+    path = readable_file(text)
+    try:
+        ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT).load_verify_locations(path)
+    except ssl.SSLError:
+        raise UsageError(f"{path.name!r}: it holds no certificates, PEM") from None
+    return path
 
 
 def _runtime(text: str) -> str:

@@ -150,16 +150,32 @@ export class SocketStream implements ByteStream, Traffic {
 
 /** Find out why there is no WebSocket: programs are not told, but the same address says so over HTTP. */
 async function whyNot(url: string): Promise<CapabilityError> {
+  let why = "no gateway answers there, or it refuses a WebSocket";
   try {
     const answer = await fetch(url.replace(/^ws/, "http"), { signal: AbortSignal.timeout(EXPLAIN_MS) });
     const { detail, code } = (await answer.json()) as { detail?: unknown; code?: unknown };
     if (answer.status !== UPGRADE_REQUIRED && typeof detail === "string" && typeof code === "string") {
       return new CapabilityError(code, oneLine(detail));
     }
-  } catch {
-    // Nobody answers, or no gateway.
+  } catch (error) {
+    why = reasonOf(error) ?? why;
   }
-  return new CapabilityError("peer", `no gateway answers at ${url}, or it refuses a WebSocket`);
+  return new CapabilityError("peer", `${url}: ${why}`);
+}
+
+/** Say in people's words why a request failed, where it is known: Deno and Node tell, each in its own way; browsers do not. */
+export function reasonOf(error: unknown): string | null {
+  const cause: unknown = error instanceof Error ? error.cause : undefined;
+  if (!(cause instanceof Error)) return null;
+  const { code } = cause as { code?: unknown };
+  const said = `${typeof code === "string" ? code : ""} ${cause.message}`;
+  if (/wrong.version.number|InvalidContentType/i.test(said)) return "it speaks no TLS: expected http:// there";
+  if (/other side closed|connection closed before/i.test(said)) {
+    return "it closes the connection: https:// may be expected there";
+  }
+  // Deno says what it did, and then the reason.
+  const reason = oneLine(cause.message.replace(/^.*client error \(\w+\): /, ""));
+  return /certificate|_CERT_|UNABLE_TO_/i.test(said) ? `its certificate is not trusted (see --ca): ${reason}` : reason;
 }
 
 function joined(parts: readonly Uint8Array[], length: number): Uint8Array {
