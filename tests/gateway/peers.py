@@ -15,7 +15,7 @@ from websockets.exceptions import ConnectionClosed
 
 from ww.gateway.peer_socket import PeerSockets
 from ww.gateway.peer_transport import SocketTransport
-from ww.gateway.perimeter import Perimeter
+from ww.gateway.perimeter import Perimeter, PerimeterConfig
 from ww.gateway.same_origin import Message
 from ww.gateway.server import ServerConfig, listening, serving
 from ww.gateway.streams import Streams
@@ -44,7 +44,12 @@ class Door:
 
 @contextlib.asynccontextmanager
 async def open_door(
-    *, accept: Any = None, unread_timeout_s: float = 20.0, vat: dict[str, Any] | None = None, **settings: Any
+    *,
+    accept: Any = None,
+    unread_timeout_s: float = 20.0,
+    vat: dict[str, Any] | None = None,
+    behind_proxy: bool = False,
+    **settings: Any,
 ) -> AsyncIterator[Door]:
     """Serve /peer for a vat of those settings, or for whatever is to accept streams."""
     identity = Identity.generate()
@@ -58,7 +63,9 @@ async def open_door(
         app = Starlette(routes=[WebSocketRoute("/peer", serve), Route("/peer", sockets.explain)])
         with listening("127.0.0.1", 0) as sock:
             config = ServerConfig(port=0, stop_timeout_s=1.0)
-            async with serving(Perimeter().around(app), sock, config, sockets.stop):
+            async with serving(
+                Perimeter(PerimeterConfig(behind_proxy=behind_proxy)).around(app), sock, config, sockets.stop
+            ):
                 yield Door(identity, serving_vat, sockets, sock.getsockname()[1])
 
 

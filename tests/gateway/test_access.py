@@ -64,6 +64,24 @@ async def test_an_id_that_is_none_is_not_taken(bad: str) -> None:
     assert headers["x-request-id"].isalnum()
 
 
+@pytest.mark.parametrize(("status", "level"), [(101, "DEBUG"), (403, "WARNING")])
+async def test_peers_that_come_and_go_have_lines_of_their_own(
+    status: int, level: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.DEBUG, "ww.gateway.http")
+    accepted = {"type": "websocket.accept"} if status == 101 else {"type": "websocket.close"}
+
+    async def app(scope: Scope, receive: Receive, send: Send) -> None:
+        await send(accepted)
+
+    async def send(message: Message) -> None:
+        pass
+
+    scope: Scope = {"type": "websocket", "path": "/peer", "headers": []}
+    await Access(app, answering(500), Counted())(scope, send, send)  # type: ignore[arg-type]
+    assert [record.levelname for record in caplog.records] == [level]
+
+
 @pytest.mark.parametrize(
     ("method", "status", "level"),
     [

@@ -90,6 +90,16 @@ async def test_a_proof_is_good_for_one_connection_and_for_an_origin() -> None:
         assert refused.value.response.status_code == 403
 
 
+@pytest.mark.parametrize("behind_proxy", [True, False])
+async def test_only_a_proxy_says_where_a_peer_comes_from(behind_proxy: bool, caplog: pytest.LogCaptureFixture) -> None:
+    headers = {"X-Forwarded-For": "10.9.9.9, 198.51.100.7"}
+    async with open_door(behind_proxy=behind_proxy) as door, connect(door.url, additional_headers=headers) as socket:
+        await hear(socket)
+        assert (await say(socket, {}))["type"] == "refused"
+    (line,) = (record.getMessage() for record in caplog.records if "refused a peer" in record.getMessage())
+    assert ("at 198.51.100.7:" if behind_proxy else "at 127.0.0.1:") in line
+
+
 async def test_who_gives_no_proof_is_put_out() -> None:
     async with open_door(proof_timeout_s=0.05) as door, connect(door.url) as socket:
         assert (await hear(socket))["type"] == "challenge"

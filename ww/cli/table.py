@@ -28,6 +28,7 @@ _NUMBERS: Final = (
     "CPUS",
     "MEMORY",
     "MODULES",
+    "OUTVOTED",
 )
 _WHOLE: Final = ("PEER", "ID", "STATUS", "STATE", "AGE")
 # Of the columns in which they are what matters.

@@ -8,7 +8,21 @@ from ww.cli.remote import add_gateway_options, age_text, bytes_text, cell, conne
 from ww.cli.table import show
 from ww.client import Worker
 
-_COLUMNS = ("PEER", "KIND", "SLOTS", "FREE", "CPUS", "MEMORY", "MODULES", "BREAKER", "HOST", "LABELS", "AGE")
+_COLUMNS = (
+    "PEER",
+    "KIND",
+    "SLOTS",
+    "FREE",
+    "CPUS",
+    "MEMORY",
+    "MODULES",
+    "BREAKER",
+    "OUTVOTED",
+    "LACKS",
+    "HOST",
+    "LABELS",
+    "AGE",
+)
 
 
 def add_to(parser: Parser) -> None:
@@ -39,6 +53,8 @@ def _row(worker: Worker, now: datetime) -> tuple[str, ...]:
         bytes_text(worker.memory_bytes),
         str(len(worker.modules)),
         cell(worker.breaker),
+        str(worker.disagreements),
+        cell(" ".join(worker.lacks)),
         cell(worker.host),
         cell(worker.labels),
         age_text(worker.since, now),

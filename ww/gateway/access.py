@@ -21,6 +21,8 @@ _PATH_SHOWN_MAX: Final = 200
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 # Refusals that an operator wants to see without being asked, beside all from 500.
 _OF_INTEREST: Final = frozenset({401, 403, 408, 413, 429})
+# Of whose coming and going there are lines already: a worker's, or why a peer was refused.
+_TOLD_ELSEWHERE: Final = frozenset({"/peer"})
 # Lines about refusals: so many at once, then so many a second. Strangers must not fill the log.
 _REFUSALS: Final = 100
 _REFUSALS_PER_S: Final = 10
@@ -83,7 +85,7 @@ class Access:
     def _ended(self, scope: Scope, status: int, sent_bytes: int, seconds: float) -> None:
         method = scope.get("method", "WS")
         self._observer.request_ended(method, template_of(scope["path"]), status, seconds)
-        level = _level(method, status)
+        level = _level(scope, status)
         if not log.isEnabledFor(level) or (status >= 400 and not self._may_tell()):
             return
         state: dict[str, Any] = scope["state"]
@@ -133,10 +135,11 @@ def _id_of(scope: Scope) -> str:
     return make_request_id()
 
 
-def _level(method: str, status: int) -> int:
+def _level(scope: Scope, status: int) -> int:
     if status >= 500 or status in _OF_INTEREST:
         return logging.WARNING
-    return logging.DEBUG if method in _READS or not status else logging.INFO
+    is_quiet = scope.get("method") in _READS or scope["path"] in _TOLD_ELSEWHERE
+    return logging.DEBUG if is_quiet or not status else logging.INFO
 
 
 def request_id_of(scope: Scope) -> str | None:

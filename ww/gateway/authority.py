@@ -68,6 +68,8 @@ class Authority:
 
     async def __call__(self, scope: AsgiScope, receive: Receive, send: Send) -> None:
         state: dict[str, Any] = scope.setdefault("state", {})
+        if self._behind_proxy:
+            state["forwarded_for"] = _forwarded_for(scope)
         if self._tokens is None:
             state["caller"] = EVERYBODY
             return await self._app(scope, receive, send)
@@ -129,11 +131,7 @@ class Authority:
         """Return where a request comes from: an IPv4 address, or an IPv6 network, which one host may fill."""
         client = scope.get("client")
         text: str = client[0] if client else ""
-        if self._behind_proxy:
-            # The last one is what the proxy itself saw; whatever stands before it, the client may have said.
-            said = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
-            if said:
-                text = said[-1].rpartition(b",")[2].strip().decode("latin-1")[:64] or text
+        text = scope["state"].get("forwarded_for") or text
         try:
             address = ipaddress.ip_address(text)
         except ValueError:
@@ -143,3 +141,10 @@ class Authority:
         if address.version == 6 and not address.is_loopback:
             return str(ipaddress.ip_network((address, 64), strict=False))
         return text
+
+
+def _forwarded_for(scope: AsgiScope) -> str:
+    """Return the address that the proxy in front saw, as it wrote it; nothing when it says none."""
+    said = [value for name, value in scope["headers"] if name == b"x-forwarded-for"]
+    # The last one is what the proxy itself saw; whatever stands before it, the client may have said.
+    return said[-1].rpartition(b",")[2].strip().decode("latin-1")[:64] if said else ""

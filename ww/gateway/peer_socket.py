@@ -25,6 +25,7 @@ from ww.gateway.streams import Streams
 from ww.identity import Identity, PeerId
 from ww.net.proof import PROOF_BYTES_MAX, Challenger
 from ww.net.transport import Stream
+from ww.rpc.errors import one_line
 
 log = logging.getLogger("ww.gateway")
 
@@ -138,7 +139,9 @@ class _Connection:
         self._streams = streams
         self.origin = websocket.headers.get("origin", "")
         host, port = websocket.client or ("?", 0)
-        self._remote = f"{host}:{port}"
+        # Behind a proxy all come from there.
+        forwarded_for: str = websocket.scope.get("state", {}).get("forwarded_for", "")
+        self._remote = one_line(forwarded_for) or f"{host}:{port}"
 
     async def run(self, peers: PeerSockets) -> None:
         extensions: dict[str, Any] = self._websocket.scope["extensions"]

@@ -154,7 +154,7 @@ class WorkerPool:
             self._labelled.setdefault(label, {})[peer] = None
         if pulse is not None:
             self._pulses.watch(peer, pulse)
-        log.info("worker %s joined from %s with %d slots", peer.peer_id, peer.remote, info.slots)
+        log.info("worker %s (%s) joined from %s with %d slots", peer.peer_id, info.kind, peer.remote, info.slots)
         self._have_changed()
 
     def unregister(self, peer: Peer, why: str) -> None:
