@@ -10,7 +10,7 @@ import re
 from time import perf_counter
 from typing import Any, Final, Protocol
 
-from ww.gateway.bucket import Bucket
+from ww.bucket import Bucket
 from ww.gateway.endpoints import template_of
 from ww.gateway.same_origin import App, Message, Receive, Scope, Send
 

@@ -12,7 +12,7 @@ from collections import OrderedDict
 from collections.abc import Callable
 from typing import Any, Final, Protocol
 
-from ww.gateway.bucket import Bucket
+from ww.bucket import Bucket
 from ww.gateway.caller import EVERYBODY, Caller, Scope
 from ww.gateway.endpoints import scope_of, template_of
 from ww.gateway.same_origin import App, Receive, Send

@@ -8,7 +8,6 @@ and whether it is banned. No token is asked for: the peer's key and --admit are 
 import asyncio
 import contextlib
 import json
-import logging
 from collections.abc import Callable
 from typing import Any, Final
 
@@ -26,8 +25,7 @@ from ww.identity import Identity, PeerId
 from ww.net.proof import PROOF_BYTES_MAX, Challenger
 from ww.net.transport import Stream
 from ww.rpc.errors import one_line
-
-log = logging.getLogger("ww.gateway")
+from ww.rpc.refusals import Refusals
 
 _REFUSED: Final = 4403
 _GOING_AWAY: Final = 1001
@@ -55,6 +53,7 @@ class PeerSockets:
         self._count_max = count_max
         self._proof_timeout_s = proof_timeout_s
         self._is_stopping = False
+        self._refusals = Refusals()
         self._proving: set[asyncio.Task[Any]] = set()
         self._open: set[SocketTransport] = set()
         self._count = 0
@@ -110,9 +109,9 @@ class PeerSockets:
             async with asyncio.timeout(self._proof_timeout_s):
                 return await connection.challenge(Challenger(self._identity, connection.origin))
         except TimeoutError:
-            await connection.refuse(f"no proof within {self._proof_timeout_s:g} s")
+            await self._refuse(connection, f"no proof within {self._proof_timeout_s:g} s")
         except WwError as error:
-            await connection.refuse(str(error))
+            await self._refuse(connection, str(error))
         except asyncio.CancelledError:
             if not self._is_stopping:
                 raise
@@ -121,6 +120,10 @@ class PeerSockets:
         finally:
             self._proving.discard(task)
         return None
+
+    async def _refuse(self, connection: "_Connection", reason: str) -> None:
+        self._refusals.tell(connection.host, f"a peer over WebSocket at {connection.remote}", reason)
+        await connection.refuse(reason)
 
     async def carry(self, transport: SocketTransport, stream: Stream) -> None:
         """Let a peer that is proved talk with the vat, until either has enough."""
@@ -141,7 +144,8 @@ class _Connection:
         host, port = websocket.client or ("?", 0)
         # Behind a proxy all come from there.
         forwarded_for: str = websocket.scope.get("state", {}).get("forwarded_for", "")
-        self._remote = one_line(forwarded_for) or f"{host}:{port}"
+        self.remote = one_line(forwarded_for) or f"{host}:{port}"
+        self.host = one_line(forwarded_for) or host
 
     async def run(self, peers: PeerSockets) -> None:
         extensions: dict[str, Any] = self._websocket.scope["extensions"]
@@ -155,7 +159,7 @@ class _Connection:
         if peer_id is None:
             return
         stream = Stream()
-        stream.peer_id, stream.remote = peer_id, self._remote
+        stream.peer_id, stream.remote = peer_id, self.remote
         await peers.carry(SocketTransport(stream, self._websocket.receive, self._send, self._cut), stream)
 
     async def challenge(self, challenger: Challenger) -> PeerId:
@@ -174,8 +178,7 @@ class _Connection:
         return peer_id
 
     async def refuse(self, reason: str) -> None:
-        """Say why a peer is refused, and close."""
-        log.warning("refused a peer over WebSocket at %s: %s", self._remote, reason)
+        """Tell a peer why it is refused, and close."""
         with contextlib.suppress(OSError, RuntimeError, WebSocketDisconnect):
             await self._say({"type": "refused", "reason": reason})
             await self.close(_REFUSED)

@@ -26,6 +26,7 @@ from ww.rpc.errors import call, one_line
 from ww.rpc.exports import Export, Exports, ExportsServer, Peer
 from ww.rpc.loop import first_of
 from ww.rpc.race import race
+from ww.rpc.refusals import Refusals
 from ww.rpc.stream import CapnpStream
 
 log = logging.getLogger("ww.rpc")
@@ -66,6 +67,7 @@ class Vat:
         self._version = version
         self._limits = limits or PeerLimits()
         self._ticket_for = ticket_for or {}
+        self._refusals = Refusals()
         self.exports = Exports()
         self._listeners: list[Listener] = []
         self._served: asyncio.TaskGroup | None = None
@@ -221,6 +223,9 @@ class Vat:
             # One connection's failure is not the others'.
             log.exception("serving %s failed", stream.remote)
 
+    def _refuses(self, peer: Peer, why: str) -> None:
+        self._refusals.tell(str(peer.peer_id), f"{peer.peer_id} at {peer.remote}", why)
+
     async def _serve(self, stream: Stream) -> None:
         assert stream.peer_id is not None
         peer = Peer(stream.peer_id, stream.remote, stream.abort)
@@ -251,14 +256,14 @@ class Vat:
                 async with asyncio.timeout(self._hello_timeout_s):
                     await first_of(stream.wait_closed(), server.on_disconnect(), bootstrap.greeted.wait())
             except TimeoutError:
-                log.warning("refused %s at %s: said no hello in time", peer.peer_id, peer.remote)
+                self._refuses(peer, "said no hello in time")
                 return
             if not bootstrap.greeted.is_set():
                 if not stream.is_closing():
-                    log.warning("refused %s at %s: it does not speak Cap'n Proto", peer.peer_id, peer.remote)
+                    self._refuses(peer, "it does not speak Cap'n Proto")
                 return
             if bootstrap.refused is not None:
-                log.warning("refused %s at %s: %s", peer.peer_id, peer.remote, bootstrap.refused)
+                self._refuses(peer, str(bootstrap.refused))
                 # It reads why and goes; one that stays is put out.
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(self._hello_timeout_s):

@@ -163,7 +163,7 @@ async function whyNot(url: string): Promise<CapabilityError> {
   return new CapabilityError("peer", `${url}: ${why}`);
 }
 
-/** Say in people's words why a request failed, where it is known: Deno and Node tell, each in its own way; browsers do not. */
+/** Say why a request failed, where it is known: Deno and Node tell, each in its own way; browsers do not. */
 export function reasonOf(error: unknown): string | null {
   const cause: unknown = error instanceof Error ? error.cause : undefined;
   if (!(cause instanceof Error)) return null;
