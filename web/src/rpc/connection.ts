@@ -33,6 +33,7 @@ import {
   Numbers,
   ProtocolError,
   isOfPeer,
+  leadsTo,
   readTable,
   transformOf,
   writeTable,
@@ -390,6 +391,7 @@ export class Connection implements ByteReceiver, Asking, Importing {
     }
     const hook = this.#read(resolve.cap);
     if (promise === undefined || !promise.isPromise || promise.resolution !== null) return hook.release();
+    if (leadsTo(hook, promise)) throw new ProtocolError(`it resolves promise ${promise.id} to itself`);
     const isOurs = promise.wasCalled && !isOfPeer(hook);
     promise.resolution = isOurs ? this.#embargo(hook, (target) => (target.importedCap = promise.id)) : hook;
   }

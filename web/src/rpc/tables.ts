@@ -190,6 +190,15 @@ export function isOfPeer(hook: Hook): boolean {
   return hook instanceof Broken || (hook instanceof Pipelined && hook.outcome instanceof Question);
 }
 
+/** Whether a capability came, by what has been resolved so far, to that promise: nobody follows a promise to itself. */
+export function leadsTo(hook: Hook, promise: Import): boolean {
+  let found = hook;
+  while (found instanceof Remote && found.import !== promise && found.import.resolution !== null) {
+    found = found.import.resolution;
+  }
+  return found instanceof Remote && found.import === promise;
+}
+
 /** Return a transform that came in a message. */
 export function transformOf(steps: $.List<unknown>): Transform {
   if (steps.length > STEPS_MAX) throw new ProtocolError(`a path of ${steps.length} steps`);
