@@ -43,12 +43,11 @@ export class GuestMemory {
 
   check(start: number, size: number, alignment = 1): void {
     this.#look();
-    const region = `Region { start: ${start}, len: ${size} }`;
     if (start + size > this.#bytes.length) {
-      throw new GuestEnd(`Pointer out of bounds: ${region}`);
+      throw new GuestEnd(`Pointer out of bounds: ${region(start, size)}`);
     }
     if (start % alignment) {
-      throw new GuestEnd(`Pointer not aligned to ${alignment}: ${region}`);
+      throw new GuestEnd(`Pointer not aligned to ${alignment}: ${region(start, size)}`);
     }
   }
 
@@ -73,14 +72,26 @@ export class GuestMemory {
     this.#view.setBigUint64(at, value, true);
   }
 
-  /** Returns the parts of the guest's memory that `count` of its vectors name, read at `at`. */
-  vectors(at: number, count: number): [start: number, size: number][] {
-    const found: [number, number][] = [];
+  /**
+   * Returns the first part that is not empty of those that `count` of the guest's vectors name, read at `at`. All are
+   * looked at, and none kept: a guest may have millions.
+   */
+  firstVector(at: number, count: number): [start: number, size: number] {
+    let start = 0;
+    let size = 0;
     for (let index = 0; index < count; index++) {
-      this.check(at + 8 * index, 4, 4);
-      this.check(at + 8 * index + 4, 4, 4);
-      found.push([this.#view.getUint32(at + 8 * index, true), this.#view.getUint32(at + 8 * index + 4, true)]);
+      const vector = at + 8 * index;
+      this.check(vector, 4, 4);
+      this.check(vector + 4, 4, 4);
+      if (!size) {
+        start = this.#view.getUint32(vector, true);
+        size = this.#view.getUint32(vector + 4, true);
+      }
     }
-    return found;
+    return size ? [start, size] : [0, 0];
   }
+}
+
+function region(start: number, size: number): string {
+  return `Region { start: ${start}, len: ${size} }`;
 }

@@ -224,12 +224,11 @@ export class Preview1 extends WASI implements PollHost {
     if (count > VECTORS_MAX) {
       return wasi.ERRNO_NOMEM;
     }
-    const vectors = this.memory.vectors(at, count);
+    const [start, size] = this.memory.firstVector(at, count);
     const stream = this.#stream(fd);
     if (stream?.isInput !== isInput) {
       return wasi.ERRNO_BADF;
     }
-    const [start, size] = vectors.find((vector) => vector[1] > 0) ?? [0, 0];
     return size > COPIED_BYTES_MAX ? wasi.ERRNO_NOMEM : use(stream, this.memory.part(start, size));
   }
 
