@@ -57,7 +57,9 @@ async function read(blob: Blob$Client, offset: number, count: number, signal: Ab
     params.offset = BigInt(offset);
     params.count = count;
   });
-  return (await answered(reading, signal)).data.toUint8Array();
+  const data = (await answered(reading, signal)).data.toUint8Array();
+  // A part of its message, which may be much larger, and would be kept with it.
+  return data.buffer.byteLength > 2 * data.length ? data.slice() : data;
 }
 
 /** Serves bytes in memory, for as long as somebody holds it; onReleased when nobody does. */
