@@ -62,22 +62,41 @@ const FORMS: Record<FloatType, { local: number; nan: number[]; equal: number[]; 
   f64x2: { local: 0x7b, nan: [SIMD, 0x0c, ...NAN_F64, ...NAN_F64], equal: [SIMD, 0x47], choose: [SIMD, 0x52] },
 };
 
-/** Returns the code section, rewritten. */
-export function canonicalCode(info: ModuleInfo, section: Section): Writer {
+/** Of one function, which is as much as engines take, and of all; some instructions take twelve times their room. */
+const FUNCTION_BYTES_MAX = 7_654_321;
+const CODE_BYTES_MAX = 128 << 20;
+/** Whose thread this is has peers to answer. */
+const AT_A_TIME_MS = 20;
+
+/** Returns the code section, rewritten; others have their turn in between. */
+export async function canonicalCode(info: ModuleInfo, section: Section): Promise<Writer> {
   const reader = new Reader(info.data, section.start, section.end, "the code section");
   const out = new Writer(section.end - section.start + 1024);
   const count = reader.count();
   out.number(count);
   const scratch = new Writer(1 << 16);
+  let turnMs = performance.now();
   for (let index = 0; index < count; index++) {
     const size = reader.number();
     const start = reader.skip(size);
+    checkSize(reader, "a function", size, FUNCTION_BYTES_MAX);
     const parameters = info.functions[info.importedFunctions + index]?.parameters.length ?? 0;
     scratch.clear();
     new Body(new Reader(info.data, start, start + size, "the code section"), parameters).write(scratch);
     out.sized(scratch.taken());
+    checkSize(reader, "code", out.size, CODE_BYTES_MAX);
+    if (performance.now() - turnMs > AT_A_TIME_MS) {
+      await new Promise((resolve) => setTimeout(resolve));
+      turnMs = performance.now();
+    }
   }
   return out;
+}
+
+function checkSize(reader: Reader, what: string, bytes: number, most: number): void {
+  if (bytes > most) {
+    throw reader.bad(`holds ${what} of ${bytes} bytes for a deterministic run, at most ${most} are taken`);
+  }
 }
 
 /** One function's locals and instructions. */
@@ -86,6 +105,7 @@ class Body {
   readonly #start: number;
   /** Locals that come after the function's own, by value type. */
   readonly #added = new Map<number, number>();
+  readonly #choices: Partial<Record<FloatType, Uint8Array>> = {};
   #locals: number;
   #groups = 0;
 
@@ -127,7 +147,8 @@ class Body {
       if (type) {
         code.bytes(reader.data.subarray(copiedTo, reader.at));
         copiedTo = reader.at;
-        this.#writeChoice(code, type);
+        code.bytes(this.#choice(type));
+        checkSize(reader, "a function", code.size, FUNCTION_BYTES_MAX);
       }
     }
     if (this.#added.size) {
@@ -136,18 +157,24 @@ class Body {
   }
 
   /** What is on the stack, or the canonical NaN in its place when it is none itself. */
-  #writeChoice(code: Writer, type: FloatType): void {
-    const form = FORMS[type];
-    const local = this.#local(form.local);
-    code.byte(LOCAL_TEE);
-    code.number(local);
-    code.bytes(form.nan);
-    code.byte(LOCAL_GET);
-    code.number(local);
-    code.byte(LOCAL_GET);
-    code.number(local);
-    code.bytes(form.equal);
-    code.bytes(form.choose);
+  #choice(type: FloatType): Uint8Array {
+    let choice = this.#choices[type];
+    if (!choice) {
+      const form = FORMS[type];
+      const local = this.#local(form.local);
+      const code = new Writer(64);
+      code.byte(LOCAL_TEE);
+      code.number(local);
+      code.bytes(form.nan);
+      code.byte(LOCAL_GET);
+      code.number(local);
+      code.byte(LOCAL_GET);
+      code.number(local);
+      code.bytes(form.equal);
+      code.bytes(form.choose);
+      choice = this.#choices[type] = code.taken();
+    }
+    return choice;
   }
 
   #local(type: number): number {

@@ -13,6 +13,9 @@ import { concatenated } from "./record";
 import { rewritten } from "./rewrite";
 import type { ByteStore } from "./store";
 
+/** Modules that are made ready at a time: each holds its bytes, and what is made of them. The others wait. */
+const MAKING_MAX = 4;
+
 /** Gives a module's bytes, in pieces. */
 export type Fetch = () => AsyncIterable<Uint8Array>;
 
@@ -38,6 +41,8 @@ export class Modules {
   readonly #config: SandboxConfig;
   readonly #kept = new Map<string, Prepared>();
   readonly #making = new Map<string, Promise<Prepared>>();
+  readonly #waiting: (() => void)[] = [];
+  #places = MAKING_MAX;
   #bytes = 0;
 
   constructor(store: ByteStore, config: SandboxConfig) {
@@ -68,7 +73,7 @@ export class Modules {
     }
     let making = this.#making.get(key);
     if (!making) {
-      making = this.#make(name, fetch, metered);
+      making = this.#inTurn(() => this.#make(name, fetch, metered));
       this.#making.set(key, making);
       const forget = () => this.#making.delete(key);
       making.then(forget, forget);
@@ -76,14 +81,30 @@ export class Modules {
     return making;
   }
 
+  async #inTurn<T>(work: () => Promise<T>): Promise<T> {
+    if (this.#places) {
+      this.#places--;
+    } else {
+      await new Promise<void>((resolve) => this.#waiting.push(resolve));
+    }
+    try {
+      return await work();
+    } finally {
+      const next = this.#waiting.shift();
+      this.#places += next ? 0 : 1;
+      next?.();
+    }
+  }
+
   async #make(name: string, fetch: Fetch, metered: boolean): Promise<Prepared> {
     const data = await this.#bytesOf(name, fetch);
     const startMs = performance.now();
     const info = new ModuleInfo(data);
     const about = aboutOf(info);
-    const module = await this.#compile(rewritten(info, metered));
+    const code = await rewritten(info, metered);
+    const module = await this.#compile(code);
     const compileS = (performance.now() - startMs) / 1000;
-    const prepared: Prepared = { name, metered, module, about, bytes: data.length, compileS };
+    const prepared: Prepared = { name, metered, module, about, bytes: code.length, compileS };
     this.#keep(`${name} ${metered}`, prepared);
     return prepared;
   }

@@ -15,7 +15,7 @@ const FUNCREF = 0x70;
 const EXTERNREF = 0x6f;
 
 /** Returns the module's bytes for the engine; metered: of a run that ends alike on every machine. */
-export function rewritten(info: ModuleInfo, metered: boolean): Uint8Array<ArrayBuffer> {
+export async function rewritten(info: ModuleInfo, metered: boolean): Promise<Uint8Array<ArrayBuffer>> {
   const out = new Writer(info.data.length + 1024);
   out.bytes([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]);
   let imports = needsImport(info) ? importSection(info) : null;
@@ -27,7 +27,7 @@ export function rewritten(info: ModuleInfo, metered: boolean): Uint8Array<ArrayB
         continue;
       }
     }
-    writeSection(out, info, section, metered);
+    await writeSection(out, info, section, metered);
   }
   if (imports) {
     out.section(SECTION.import, imports);
@@ -39,7 +39,7 @@ function needsImport(info: ModuleInfo): boolean {
   return info.memories.length > 0 && !info.imports.some((wish) => wish.kind === "memory");
 }
 
-function writeSection(out: Writer, info: ModuleInfo, section: Section, metered: boolean): void {
+async function writeSection(out: Writer, info: ModuleInfo, section: Section, metered: boolean): Promise<void> {
   const data = info.data.subarray(section.start, section.end);
   if (section.id === SECTION.memory) {
     return;
@@ -47,7 +47,7 @@ function writeSection(out: Writer, info: ModuleInfo, section: Section, metered: 
   if (section.id === SECTION.table) {
     out.section(section.id, tableSection(info, section));
   } else if (section.id === SECTION.code && metered) {
-    out.section(section.id, canonicalCode(info, section));
+    out.section(section.id, await canonicalCode(info, section));
   } else {
     out.byte(section.id);
     out.sized(data);

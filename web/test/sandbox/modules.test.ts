@@ -1,5 +1,6 @@
-import { describe, expect, test } from "vitest";
+import { describe, expect, test, vi } from "vitest";
 
+import { Writer } from "../../src/sandbox/binary";
 import { Failure } from "../../src/sandbox/failure";
 import { ModuleInfo } from "../../src/sandbox/inspect";
 import { DEFAULTS } from "../../src/sandbox/limits";
@@ -55,6 +56,27 @@ describe("modules", () => {
     }
   });
 
+  test("few are fetched at a time, whatever is asked for; one that never comes takes the place of no more than one", async () => {
+    const modules = new Modules(new MemoryStore(), DEFAULTS);
+    const begun: (() => void)[] = [];
+    const fetch = async function* () {
+      await new Promise<void>((resolve) => begun.push(resolve));
+      yield HASH;
+    };
+    const wrong = Array.from({ length: 9 }, (_, index) => modules.prepare(new Uint8Array(32).fill(index), fetch, false));
+    const failed = Promise.allSettled(wrong);
+    await vi.waitFor(() => expect(begun.length).toBe(4));
+    begun[1]!();
+    await expect(wrong[1]).rejects.toThrow("sha256");
+    await vi.waitFor(() => expect(begun.length).toBe(5));
+    for (let next = 0; next < 9; next++) {
+      await vi.waitFor(() => expect(begun.length).toBeGreaterThan(next));
+      begun[next]!();
+    }
+    expect((await failed).map(({ status }) => status)).toEqual(Array(9).fill("rejected"));
+    await modules.prepare(digestOf(HASH), source(HASH).fetch, false);
+  });
+
   test("of compiled modules as many are kept as fit", async () => {
     const modules = new Modules(new MemoryStore(), { ...DEFAULTS, modulesMax: 2 });
     for (const name of ["hash", "noop", "spin", "echo"]) {
@@ -78,24 +100,48 @@ test("a store keeps its bound and forgets what was not used for longest", async 
   ]);
 });
 
-test("every guest that is valid stays so when it is rewritten, and takes its memory from outside", () => {
+test("every guest that is valid stays so when it is rewritten, and takes its memory from outside", async () => {
   const known = guests().filter(([, data]) => WebAssembly.validate(data));
   expect(known.length).toBeGreaterThan(20);
   for (const [name, data] of known) {
     const info = new ModuleInfo(data);
     for (const metered of [false, true]) {
-      const module = new WebAssembly.Module(rewritten(info, metered));
+      const module = new WebAssembly.Module(await rewritten(info, metered));
       const memories = WebAssembly.Module.imports(module).filter(({ kind }) => kind === "memory");
       expect(memories.length, name).toBe(info.memories.length);
     }
   }
 });
 
-test("no cut of a module and no changed byte of it makes anything but a failure or what the engine judges", () => {
+/** A module of one function: f32.const 1, then so many f32.trunc, and drop. */
+function truncating(times: number): Uint8Array<ArrayBuffer> {
+  const body = new Writer();
+  body.bytes([0, 0x43, 0, 0, 0x80, 0x3f]);
+  body.bytes(new Uint8Array(times).fill(0x8f));
+  body.bytes([0x1a, 0x0b]);
+  const code = new Writer();
+  code.number(1);
+  code.sized(body.taken());
+  const module = new Writer();
+  module.bytes([0, 0x61, 0x73, 0x6d, 1, 0, 0, 0]);
+  module.bytes([1, 4, 1, 0x60, 0, 0]);
+  module.bytes([3, 2, 1, 0]);
+  module.section(10, code);
+  return module.taken().slice();
+}
+
+test("code that becomes larger than engines take is refused, and that before it has", async () => {
+  expect(WebAssembly.validate(await rewritten(new ModuleInfo(truncating(500_000)), true))).toBe(true);
+  for (const times of [600_000, 20_000_000]) {
+    await expect(rewritten(new ModuleInfo(truncating(times)), true)).rejects.toThrow(/a function of \d+ bytes/);
+  }
+});
+
+test("no cut of a module and no changed byte of it makes anything but a failure or what the engine judges", async () => {
   const data = guest("echo");
-  const isNoModule = (bytes: Uint8Array<ArrayBuffer>) => {
+  const isNoModule = async (bytes: Uint8Array<ArrayBuffer>) => {
     try {
-      return !WebAssembly.validate(rewritten(new ModuleInfo(bytes), true));
+      return !WebAssembly.validate(await rewritten(new ModuleInfo(bytes), true));
     } catch (error) {
       expect(error).toBeInstanceOf(Failure);
       return true;
@@ -103,11 +149,11 @@ test("no cut of a module and no changed byte of it makes anything but a failure 
   };
   for (let end = 0; end < data.length; end += 7) {
     const cut = data.slice(0, end);
-    expect(isNoModule(cut), `cut at ${end}`).toBe(!WebAssembly.validate(cut));
+    expect(await isNoModule(cut), `cut at ${end}`).toBe(!WebAssembly.validate(cut));
   }
   for (let at = 8; at < data.length; at += 5) {
     const changed = data.slice();
     changed[at] = changed[at]! ^ 0x91;
-    isNoModule(changed);
+    await isNoModule(changed);
   }
 });
