@@ -2,6 +2,7 @@
 import * as $ from "capnp-es";
 import { Message, type Payload } from "capnp-es/capnp/rpc";
 import { type CallContext, type Hook, hookOf } from "./capability";
+import { Cancelled } from "./errors";
 import { Outcome } from "./outcome";
 
 /** A call that is answered here. */
@@ -31,7 +32,7 @@ export class Served implements CallContext {
   get signal(): AbortSignal {
     if (this.#controller === null) {
       this.#controller = new AbortController();
-      if (this.#isAborted) this.#controller.abort();
+      if (this.#isAborted) this.#controller.abort(new Cancelled());
     }
     return this.#controller.signal;
   }
@@ -40,7 +41,7 @@ export class Served implements CallContext {
   abort(): void {
     if (this.#isAborted || this.outcome.isSettled) return;
     this.#isAborted = true;
-    this.#controller?.abort();
+    this.#controller?.abort(new Cancelled());
     this.onAbort();
   }
 

@@ -71,14 +71,25 @@ export class Modules {
       this.#kept.set(key, known);
       return { ...known, compileS: 0 };
     }
-    let making = this.#making.get(key);
-    if (!making) {
-      making = this.#inTurn(() => this.#make(name, fetch, metered));
-      this.#making.set(key, making);
-      const forget = () => this.#making.delete(key);
-      making.then(forget, forget);
+    const shared = this.#making.get(key);
+    if (shared) {
+      try {
+        return await shared;
+      } catch (error) {
+        if (error instanceof Failure) {
+          throw error;
+        }
+        // The other's bytes did not come: it may have given up. Ours may.
+        return this.prepare(digest, fetch, metered);
+      }
     }
-    return making;
+    const making = this.#inTurn(() => this.#make(name, fetch, metered));
+    this.#making.set(key, making);
+    try {
+      return await making;
+    } finally {
+      this.#making.delete(key);
+    }
   }
 
   async #inTurn<T>(work: () => Promise<T>): Promise<T> {

@@ -13,28 +13,36 @@ const WINDOW = 4;
 const SERVED_TIMES_MAX = 2;
 
 /** Returns how many bytes a blob says it has. */
-export async function sizeOf(blob: Blob$Client): Promise<number> {
-  const size = (await answered(blob.size())).bytes;
+export async function sizeOf(blob: Blob$Client, signal?: AbortSignal): Promise<number> {
+  const size = (await answered(blob.size(), signal)).bytes;
   if (size > BigInt(Number.MAX_SAFE_INTEGER)) {
     throw new CapabilityError("usage", `a blob of ${size} bytes: nobody takes as many`);
   }
   return Number(size);
 }
 
-/** Yields a remote blob's bytes in order. Throws "usage" when it has more than bytesMax, "peer" when less than it said. */
-export async function* fetchBlob(blob: Blob$Client, bytesMax: number): AsyncGenerator<Uint8Array> {
-  const size = await sizeOf(blob);
+/**
+ * Yields a remote blob's bytes in order. Throws "usage" when it has more than bytesMax, "peer" when less than it said.
+ * The signal gives it up.
+ */
+export async function* fetchBlob(
+  blob: Blob$Client,
+  bytesMax: number,
+  signal?: AbortSignal,
+): AsyncGenerator<Uint8Array> {
+  const size = await sizeOf(blob, signal);
   if (size > bytesMax) {
     throw new CapabilityError("usage", `a blob of ${size} bytes: at most ${bytesMax} are taken`);
   }
   const stop = new AbortController();
+  const over = signal ? AbortSignal.any([stop.signal, signal]) : stop.signal;
   const underWay: { count: number; piece: Promise<Uint8Array> }[] = [];
   let asked = 0;
   try {
     while (asked < size || underWay.length) {
       while (asked < size && underWay.length < WINDOW) {
         const count = Math.min(PIECE_BYTES, size - asked);
-        const piece = read(blob, asked, count, stop.signal);
+        const piece = read(blob, asked, count, over);
         // One that fails while another is waited for is told when it is its turn.
         piece.catch(() => undefined);
         underWay.push({ count, piece });

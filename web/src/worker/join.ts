@@ -18,6 +18,8 @@ import type { State } from "./messages";
 const FOR_PEOPLE: ReadonlySet<string> = new Set(["not_admitted", "peer_mismatch", "protocol_mismatch", "not_allowed"]);
 const REFUSED_S = 30;
 const OFFER_AGAIN_S = 5;
+/** How long a gateway may take to answer who registers. */
+const BEGIN_S = 30;
 
 export interface JoinConfig {
   /** ws(s)://HOST:PORT/peer */
@@ -144,11 +146,10 @@ export class Joining implements Host {
       return reason;
     });
     try {
-      const registration = await this.#register(link);
+      const { registration, sender } = await this.#begin(link);
       backoff.reset();
       this.#gateway = link.peerId;
       this.#hear("joined");
-      const sender = await link.connect("channel", Sender);
       const offering = this.#slots.map((slot) => this.#offerForEver(slot, sender, closed.signal));
       await aborted([this.#draining.signal, closed.signal]);
       if (!closed.signal.aborted) {
@@ -161,6 +162,23 @@ export class Joining implements Host {
       link.close();
     }
     return await why;
+  }
+
+  /** Registers, and gets where offers go. A gateway that does not answer, or is not wanted any more, is hung up on. */
+  async #begin(link: Link): Promise<{ registration: Registration$Client; sender: Sender$Client }> {
+    const over = new AbortController();
+    void aborted([this.#draining.signal, over.signal], BEGIN_S).then(() => {
+      if (!over.signal.aborted) {
+        link.close("the gateway does not answer a registration in time");
+      }
+    });
+    try {
+      return { registration: await this.#register(link), sender: await link.connect("channel", Sender) };
+    } catch (error) {
+      throw error instanceof Disconnected ? new CapabilityError("peer", await link.closed) : error;
+    } finally {
+      over.abort();
+    }
   }
 
   async #register(link: Link): Promise<Registration$Client> {

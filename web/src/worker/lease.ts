@@ -110,7 +110,8 @@ export class Lease {
   async #load(params: Worker_Load$Params, results: Worker_Load$Results, call: CallContext): Promise<void> {
     const digest = params.digest.toUint8Array().slice();
     const { blob, metered } = params;
-    const bytes = () => fetchBlob(blob, this.host.limits.moduleBytesMax);
+    // Whoever asks no more has taken the blob with it.
+    const bytes = () => fetchBlob(blob, this.host.limits.moduleBytesMax, call.signal);
     const prepared = await crossing(() => this.host.sandbox.prepare(digest, bytes, metered));
     checkWanted(call);
     results.program = serveProgram(this, { prepared, compileS: prepared.compileS });

@@ -22,11 +22,15 @@ export function serveRuns(lease: Lease, program: Loaded, task: Invocation): Runs
     async start(params: Runs_Start$Params, results: Runs_Start$Results, call: CallContext): Promise<void> {
       refuseCalls(params);
       const large = largeOf(params);
-      const letGo = () => large.splice(0).forEach((blob) => release(blob));
+      const over = new AbortController();
+      const letGo = () => {
+        over.abort();
+        large.splice(0).forEach((blob) => release(blob));
+      };
       try {
         // A copy: the message lives no longer than the call.
         const inputs = params.inputs.toUint8Array().slice();
-        const group = await lease.start(program, task, inputs, large.map(inputOf));
+        const group = await lease.start(program, task, inputs, large.map((blob) => inputOf(blob, over.signal)));
         await answerStart(lease, group, results, call, letGo);
       } catch (error) {
         letGo();
@@ -48,6 +52,7 @@ function largeOf(params: Runs_Start$Params): Blob$Client[] {
   return capabilitiesOf(params.large, Blob).map((blob) => keep(blob));
 }
 
-function inputOf(blob: Blob$Client): LargeInput {
-  return { size: () => sizeOf(blob), bytes: () => fetchBlob(blob, Number.MAX_SAFE_INTEGER) };
+/** A group whose input never comes, and is given up, may not hold up those behind it. */
+function inputOf(blob: Blob$Client, signal: AbortSignal): LargeInput {
+  return { size: () => sizeOf(blob, signal), bytes: () => fetchBlob(blob, Number.MAX_SAFE_INTEGER, signal) };
 }

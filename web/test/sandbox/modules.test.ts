@@ -21,6 +21,21 @@ describe("modules", () => {
     expect(asked.times).toBe(1);
   });
 
+  test("who shares the fetching with one that gave up fetches itself", async () => {
+    let giveUp: (error: Error) => void = () => undefined;
+    const never = async function* (): AsyncGenerator<Uint8Array> {
+      yield await new Promise<Uint8Array>((_, reject) => (giveUp = reject));
+    };
+    const modules = new Modules(new MemoryStore(), DEFAULTS);
+    const gaveUp = expect(modules.prepare(digestOf(HASH), never, false)).rejects.toThrow("given up");
+    const other = modules.prepare(digestOf(HASH), source(HASH).fetch, false);
+    await vi.waitFor(() => {
+      giveUp(new Error("given up"));
+      expect(modules.kept.modules).toBe(1);
+    });
+    await Promise.all([gaveUp, other]);
+  });
+
   test("bytes that are not what the digest names are refused and not kept", async () => {
     const store = new MemoryStore();
     const modules = new Modules(store, DEFAULTS);
