@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from playwright.sync_api import Browser, Page
 
 WIDE: Final = {"width": 1280, "height": 960}
-PHONE: Final = {"width": 390, "height": 844}
+FLAT: Final = {"width": 1280, "height": 700}
 BOUND_S: Final = 60.0
 WATCHED_S: Final = 60
 """So long something goes on before the charts are worth a picture."""
@@ -106,9 +106,8 @@ def photograph_all(browser: "Browser", client: Client, folder: Path) -> None:
     """Take all pictures into a folder."""
     origin = f"http://{client.address}"
     sweep = work(client)
-    looks = (("live", "light", WIDE), ("live-dark", "dark", WIDE), ("live-phone", "light", PHONE))
-    for name, scheme, size in looks:
-        page = browser.new_context(color_scheme=scheme, viewport=size).new_page()
+    for name, scheme in (("live", "light"), ("live-dark", "dark")):
+        page = browser.new_context(color_scheme=scheme, viewport=WIDE).new_page()
         page.goto(origin)
         page.get_by_role("table", name="Workers").get_by_text("browser").first.wait_for()
         page.wait_for_timeout(3000)  # what is shown as it comes, not as it was at first
@@ -118,12 +117,11 @@ def photograph_all(browser: "Browser", client: Client, folder: Path) -> None:
     page.get_by_role("application", name="runs").wait_for()
     page.wait_for_timeout(1500)
     photograph(page, folder / "batch.png")
-    for name, size, slots in (("worker", WIDE, 4), ("worker-phone", PHONE, 2)):
-        page = browser.new_context(viewport=size).new_page()
-        page.goto(f"{origin}/worker#slots={slots}&autojoin")
-        page.get_by_text("joined").first.wait_for()
-        page.wait_for_timeout(8000)
-        photograph(page, folder / f"{name}.png")
+    page = browser.new_context(viewport=FLAT).new_page()
+    page.goto(f"{origin}/worker#slots=2&autojoin")
+    page.get_by_text("joined").first.wait_for()
+    page.wait_for_timeout(8000)
+    photograph(page, folder / "worker.png")
 
 
 def main(folder: Path) -> int:

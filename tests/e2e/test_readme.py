@@ -24,7 +24,7 @@ from tests.e2e.processes import BOUND_S, wait_until
 from tests.guests import ROOT
 
 SECTIONS_WITH_COMMANDS = [
-    "Try it", "By hand", "From the command line", "Python functions", "Many inputs", "Two machines",
+    "Try it", "By hand", "In a browser", "From the command line", "Python functions", "Many inputs", "Two machines",
     "HTTP beyond the machine", "What is kept", "Who is there", "Options",
 ]  # fmt: skip
 PROGRAMS = ["From the command line", "Python functions", "Many inputs"]
@@ -202,7 +202,7 @@ def test_only_known_placeholders_are_to_be_filled_in() -> None:
 
 
 def test_what_the_readme_links_to_is_there() -> None:
-    links = re.findall(r"\]\(([^)#:]+)\)", readme())
+    links = re.findall(r"\]\(([^)#:]+)\)", readme()) + re.findall(r'src(?:set)?="([^":]+)"', readme())
     assert len(links) > 8
     assert [link for link in links if not (ROOT / link).exists()] == []
 
@@ -260,6 +260,30 @@ def test_by_hand(shell: Shell) -> None:
     home = shell.directory / "home"
     assert {path.relative_to(home) for path in home.glob(".*/*")} == {Path(".local/state"), Path(".cache/ww")}
     assert (home / ".local/state/ww/gateway.key").exists()
+
+
+@needs_curl
+@pytest.mark.skipif(not (ROOT / ".venv" / "bin" / "deno").exists(), reason="README.md starts Deno: scripts/setup deno")
+@pytest.mark.skipif(not (ROOT / "ww" / "web").is_dir(), reason="ww/web is not built: scripts/web")
+def test_in_a_browser(shell: Shell) -> None:
+    setup, deno_line, post, wait, post_twice, wait_twice = commands("In a browser")
+    (gateway_line,) = [line for line in commands("By hand") if line.endswith("ww gateway")]
+    (worker_line,) = [line for line in commands("By hand") if line.endswith("ww worker --dial PEER_ID")]
+    shell.run(setup, ROOT)
+    gateway = shell.start_gateway(gateway_line)
+    deno = shell.start(deno_line, "joined gateway")
+    worker = shell.start(worker_line, "joined gateway")
+    for path in ("", "worker"):
+        assert "<script" in shell.run(f"curl -sS localhost:8080/{path}")
+    shell.run(post)
+    (result,) = json.loads(shell.run(wait))["results"]
+    (of_deno,) = [each for each in json.loads(shell.run("curl -sS localhost:8080/workers")) if each["kind"] == "deno"]
+    assert (result["result"], result["worker"]) == ("2832", of_deno["peer"])
+    shell.run(post_twice)
+    assert [each["result"] for each in json.loads(shell.run(wait_twice))["results"]] == ["2832"]
+    shell.press_ctrl_c(worker)
+    shell.press_ctrl_c(deno)
+    shell.press_ctrl_c(gateway)
 
 
 def test_from_the_command_line(shell: Shell) -> None:
