@@ -64,15 +64,15 @@ async def test_an_id_that_is_none_is_not_taken(bad: str) -> None:
     assert headers["x-request-id"].isalnum()
 
 
-@pytest.mark.parametrize(("status", "level"), [(101, "DEBUG"), (403, "WARNING")])
+@pytest.mark.parametrize(("status", "level"), [(101, "DEBUG"), (403, "WARNING"), (429, "DEBUG")])
 async def test_peers_that_come_and_go_have_lines_of_their_own(
     status: int, level: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     caplog.set_level(logging.DEBUG, "ww.gateway.http")
-    accepted = {"type": "websocket.accept"} if status == 101 else {"type": "websocket.close"}
+    begin: Message = {"type": "websocket.http.response.start", "status": status, "headers": []}
 
     async def app(scope: Scope, receive: Receive, send: Send) -> None:
-        await send(accepted)
+        await send({"type": "websocket.accept"} if status == 101 else begin)
 
     async def send(message: Message) -> None:
         pass

@@ -21,7 +21,8 @@ _PATH_SHOWN_MAX: Final = 200
 _READS: Final = frozenset({"GET", "HEAD", "OPTIONS"})
 # Refusals that an operator wants to see without being asked, beside all from 500.
 _OF_INTEREST: Final = frozenset({401, 403, 408, 413, 429})
-# Of whose coming and going there are lines already: a worker's, or why a peer was refused.
+# Of whose coming and going there are lines already: a worker's, or why a peer was refused. One that was asks why once
+# more, without a handshake.
 _TOLD_ELSEWHERE: Final = frozenset({"/peer"})
 # Lines about refusals: so many at once, then so many a second. Strangers must not fill the log.
 _REFUSALS: Final = 100
@@ -136,7 +137,8 @@ def _id_of(scope: Scope) -> str:
 
 
 def _level(scope: Scope, status: int) -> int:
-    if status >= 500 or status in _OF_INTEREST:
+    is_told = scope["path"] in _TOLD_ELSEWHERE and ("method" in scope or status == 429)
+    if status >= 500 or (status in _OF_INTEREST and not is_told):
         return logging.WARNING
     is_quiet = scope.get("method") in _READS or scope["path"] in _TOLD_ELSEWHERE
     return logging.DEBUG if is_quiet or not status else logging.INFO

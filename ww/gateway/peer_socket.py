@@ -77,6 +77,8 @@ class PeerSockets:
         """Be one connection. streams says how long a peer may take nothing of what is sent."""
         refusal = self._refusal()
         if refusal is not None:
+            if refusal.status_code == 429:
+                self._tell(_Connection(websocket, streams), f"connected: {self._count}, the limit (--web-peers)")
             await refusal(websocket.scope, websocket.receive, websocket.send)
             return
         self._count += 1
@@ -97,7 +99,7 @@ class PeerSockets:
         if self._is_stopping:
             return Problem(503, "the gateway is stopping", "overloaded", headers={"Retry-After": "5"})
         if self._count >= self._count_max:
-            return problem_of(Overloaded(f"{self._count} peers are connected, the limit (--web-peers)", 5))
+            return problem_of(Overloaded(f"peers connected by WebSocket: {self._count}, the limit (--web-peers)", 5))
         return None
 
     async def prove(self, connection: "_Connection") -> PeerId | None:
@@ -122,8 +124,11 @@ class PeerSockets:
         return None
 
     async def _refuse(self, connection: "_Connection", reason: str) -> None:
-        self._refusals.tell(connection.host, f"a peer over WebSocket at {connection.remote}", reason)
+        self._tell(connection, reason)
         await connection.refuse(reason)
+
+    def _tell(self, connection: "_Connection", reason: str) -> None:
+        self._refusals.tell(connection.host, f"a peer over WebSocket at {connection.remote}", reason)
 
     async def carry(self, transport: SocketTransport, stream: Stream) -> None:
         """Let a peer that is proved talk with the vat, until either has enough."""
