@@ -16,6 +16,8 @@ const FIRST_DELAY_MS = 500;
 const DELAY_MS_MAX = 15_000;
 // The gateway sends a comment every 15 s: after two of those and a bit, nobody is there any more.
 const SILENCE_MS_MAX = 40_000;
+// A stream that breaks off sooner than that is one more failure in a row.
+const SOUND_AFTER_MS = 5_000;
 
 /** How long to wait before the n-th attempt in a row, from 1; random is from 0 to 1. */
 export function backoff(attempt: number, random: number, retryAfterSeconds = 0): number {
@@ -51,7 +53,9 @@ export class EventStream {
   async #follow(): Promise<void> {
     this.#listener.state("connecting", "");
     while (!this.#stop.signal.aborted) {
+      const began = performance.now();
       const problem = await this.#read().catch(problemFrom);
+      this.#attempt = performance.now() - began > SOUND_AFTER_MS ? 1 : this.#attempt + 1;
       if (this.#stop.signal.aborted) {
         return;
       }
@@ -63,7 +67,6 @@ export class EventStream {
         this.#listener.state("refused", problem.detail);
         return;
       }
-      this.#attempt += 1;
       this.#listener.state("reconnecting", problem?.detail ?? "the stream ended");
       await this.#pause(backoff(this.#attempt, Math.random(), problem?.retryAfter));
     }
@@ -83,7 +86,6 @@ export class EventStream {
         this.#isComplete = true;
         return null;
       }
-      this.#attempt = 0;
       this.#listener.state("live", "");
       const reader = response.body.pipeThrough(new TextDecoderStream()).getReader();
       const parser = new EventParser();
