@@ -226,7 +226,7 @@ def test_workers_members_and_charts_are_shown_and_follow(chromium: Chromium, clu
         row(page, "Tasks, newest first", "").filter(has_text="succeeded").filter(has_text="500 / 500").wait_for()
 
 
-@pytest.mark.parametrize("path", ["/", "/#task="])
+@pytest.mark.parametrize("path", ["/", "/#task=", "/worker", "/api"])
 def test_nothing_is_wider_than_a_phone(chromium: Chromium, gateway: Gateway, path: str) -> None:
     if path.endswith("="):
         task = gateway.post(guest("echo"), args=["x" * 300], description="d" * 300, repeats=200)
@@ -240,7 +240,7 @@ def test_nothing_is_wider_than_a_phone(chromium: Chromium, gateway: Gateway, pat
         assert widest[0] <= widest[1] == 390
 
 
-@pytest.mark.parametrize("path", ["/"])
+@pytest.mark.parametrize("path", ["/", "/worker", "/api"])
 def test_dark_is_dark_and_light_is_light(chromium: Chromium, gateway: Gateway, path: str) -> None:
     brightness = {}
     for scheme in ("light", "dark"):
