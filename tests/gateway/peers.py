@@ -1,8 +1,10 @@
 """A vat whose door is /peer over a real socket, and peers that come by it, also such as misbehave."""
 
 import asyncio
+import base64
 import contextlib
 import json
+import secrets
 from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +23,7 @@ from ww.gateway.server import ServerConfig, listening, serving
 from ww.gateway.streams import Streams
 from ww.identity import Identity, PeerId
 from ww.net.memory import MemoryTransport, Network
-from ww.net.proof import is_welcome, prove
+from ww.net.proof import GATEWAY_DOMAIN, PEER_DOMAIN, WORK, statement, to_text
 from ww.net.transport import Stream
 from ww.rpc.connection import Link
 from ww.rpc.errors import call
@@ -79,6 +81,22 @@ async def hear(socket: ClientConnection) -> dict[str, Any]:
     async with asyncio.timeout(10):
         answer: dict[str, Any] = json.loads(await socket.recv())
     return answer
+
+
+def prove(identity: Identity, challenge: dict[str, Any], origin: str = "", purpose: str = WORK) -> dict[str, str]:
+    """Answer a gateway's challenge."""
+    nonce = to_text(secrets.token_bytes(32))
+    said = statement(challenge["gateway"], origin, purpose, challenge["nonce"], nonce)
+    key = to_text(identity.peer_id.public_key)
+    signature = to_text(identity.sign(PEER_DOMAIN, said))
+    return {"type": "proof", "key": key, "nonce": nonce, "purpose": purpose, "signature": signature}
+
+
+def is_welcome(answer: dict[str, Any], challenge: dict[str, Any], proof: dict[str, str], origin: str = "") -> bool:
+    """Tell whether who answers a proof has the key that its challenge named."""
+    texts = challenge["gateway"], origin, proof["purpose"], challenge["nonce"], proof["nonce"], proof["key"]
+    signature = base64.urlsafe_b64decode(answer["signature"] + "==")
+    return PeerId.parse(challenge["gateway"]).verify(GATEWAY_DOMAIN, statement(*texts), signature)
 
 
 @contextlib.asynccontextmanager

@@ -13,7 +13,7 @@ from websockets.asyncio.client import connect
 from websockets.exceptions import ConnectionClosed, InvalidStatus
 
 from tests.conftest import until
-from tests.gateway.peers import greet, hear, linked, open_door, proved, say
+from tests.gateway.peers import greet, hear, linked, open_door, prove, proved, say
 from ww import schema
 from ww.caps.blob import BytesBlobServer, fetch
 from ww.clock import SystemClock
@@ -21,7 +21,7 @@ from ww.gateway.perimeter import PerimeterConfig
 from ww.gateway.serve import GatewayConfig, serve
 from ww.gateway.server import ServerConfig
 from ww.identity import Identity
-from ww.net.proof import PEER_DOMAIN, prove, statement, to_text
+from ww.net.proof import PEER_DOMAIN, statement, to_text
 from ww.net.transport import Stream
 from ww.node import Node, NodeConfig
 from ww.rpc.admission import Closed, Open, Unbanned, parse_admission

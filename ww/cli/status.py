@@ -55,6 +55,7 @@ def _fields(task: Task) -> list[tuple[str, str]]:
         ("args", cell(task.args)),
         ("priority", cell(task.priority or None)),
         ("labels", cell(task.labels)),
+        ("quorum", f"{task.quorum} of {task.replicas} replicas" if task.replicas > 1 else "-"),
         ("memory", bytes_text(task.memory_bytes)),
         ("duration", "-" if task.duration_s is None else f"{task.duration_s:g} s"),
         ("created", cell(task.created_at)),

@@ -171,6 +171,7 @@ def _peers(node: Node, config: GatewayConfig) -> PeerSockets:
     closed_because = ""
     if config.perimeter.any_address and not node.says_who_may_come:
         closed_because = "HTTP lets other machines in, and nobody said who may come as a peer: see --admit"
+        log.info("no browser can be a worker: %s", closed_because)
     most = config.http.peers_max
     return PeerSockets(node.identity, node.vat.accept, closed_because=closed_because, count_max=most)
 

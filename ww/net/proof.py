@@ -1,6 +1,6 @@
 """What a peer and a gateway sign before they talk over a WebSocket, so that each knows whose key the other has.
 
-Holds the messages, what is signed, and the check of both; a WebSocket has no certificate of either side's that says so.
+Holds the messages, what is signed, and the gateway's side: a WebSocket has no certificate that says so.
 Must not know the socket. The nonces make a proof good for one connection, the gateway's name keeps one gateway from
 passing a proof on to another, the origin one web page from being another's. The peer's side: web/src/identity/proof.ts.
 """
@@ -101,22 +101,3 @@ class Challenger:
             raise NotAdmitted(f"the signature is not of that key for this gateway, its nonce, and {origin}")
         signature = self._identity.sign(GATEWAY_DOMAIN, statement(*texts, proof.key))
         return proof.peer_id, {"type": "welcome", "signature": to_text(signature)}
-
-
-def prove(identity: Identity, challenge: dict[str, Any], origin: str = "", purpose: str = WORK) -> dict[str, str]:
-    """Answer a gateway's challenge."""
-    nonce = to_text(secrets.token_bytes(_NONCE_BYTES))
-    said = statement(challenge["gateway"], origin, purpose, challenge["nonce"], nonce)
-    key = to_text(identity.peer_id.public_key)
-    signature = to_text(identity.sign(PEER_DOMAIN, said))
-    return {"type": "proof", "key": key, "nonce": nonce, "purpose": purpose, "signature": signature}
-
-
-def is_welcome(answer: dict[str, Any], challenge: dict[str, Any], proof: dict[str, str], origin: str = "") -> bool:
-    """Tell whether who answers a proof has the key that its challenge named."""
-    texts = challenge["gateway"], origin, proof["purpose"], challenge["nonce"], proof["nonce"], proof["key"]
-    try:
-        signature = _bytes_of(answer["signature"], "signature", _SIGNATURE_BYTES)
-        return PeerId.parse(challenge["gateway"]).verify(GATEWAY_DOMAIN, statement(*texts), signature)
-    except (KeyError, UsageError):
-        return False
