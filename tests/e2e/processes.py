@@ -96,6 +96,15 @@ class Program:
         assert isinstance(found, re.Match), f"ended without {pattern!r}:\n{self.log}"
         return found
 
+    @contextlib.contextmanager
+    def _nothing_left_unless_ready(self) -> Iterator[None]:
+        """Close it when it does not get ready: nobody has it yet, who could."""
+        try:
+            yield
+        except BaseException:
+            Program.close(self)
+            raise
+
     def stdout_line(self) -> str:
         assert self._process.stdout is not None
         return self._process.stdout.readline().strip()
@@ -134,9 +143,10 @@ class Gateway(Program):
         self, *arguments: str, environment: dict[str, str], http: str = "127.0.0.1:0", prefix: tuple[str, ...] = ()
     ) -> None:
         super().__init__("gateway", "--http", http, *arguments, environment=environment, prefix=prefix)
-        self.http = self.logged(r"HTTP on http://(\S+)")[1]
-        self.address = self.logged(r"listening on (\S+)")[1]
-        self.peer_id = self.stdout_line()
+        with self._nothing_left_unless_ready():
+            self.http = self.logged(r"HTTP on http://(\S+)")[1]
+            self.address = self.logged(r"listening on (\S+)")[1]
+            self.peer_id = self.stdout_line()
         self.client = httpx.Client(base_url=f"http://{self.http}", timeout=BOUND_S)
 
     @property
@@ -172,8 +182,9 @@ class Worker(Program):
 
     def __init__(self, gateway: Gateway, *arguments: str, environment: dict[str, str]) -> None:
         super().__init__("worker", "--dial", gateway.peer_id, "--slots", "1", *arguments, environment=environment)
-        self.peer_id = self.logged(r"worker (12D3KooW\w+)")[1]
-        self.logged("joined gateway")
+        with self._nothing_left_unless_ready():
+            self.peer_id = self.logged(r"worker (12D3KooW\w+)")[1]
+            self.logged("joined gateway")
 
 
 def sandboxes_of(pid: int, role: str = "") -> list[int]:
