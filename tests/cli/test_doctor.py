@@ -16,6 +16,7 @@ import pytest
 from tests.guests import ROOT
 from ww import __version__
 from ww.cli import doctor, main
+from ww.cli.runtime import look_for
 from ww.sandbox.confine import ESSENTIAL, ConfinementConfig
 
 on_linux = pytest.mark.skipif(sys.platform != "linux", reason="elsewhere there is next to nothing to confine with")
@@ -129,3 +130,15 @@ def test_what_is_not_there_is_told(monkeypatch: pytest.MonkeyPatch) -> None:
             assert doctor._multicast().given is False
 
     asyncio.run(look())
+
+
+def test_a_runtime_that_is_not_there_is_named_and_not_needed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(doctor, "look_for", lambda name: look_for(name, tmp_path))
+    (tmp_path / "worker.mjs").touch()
+    monkeypatch.setenv("PATH", str(tmp_path))
+    monkeypatch.setattr(sys, "executable", str(tmp_path / "python"))
+    for name in ("deno", "node"):
+        check = {check.name: check for check in doctor._runtimes()}[f"--runtime {name}"]
+        assert not check.given
+        assert f"{name} is not on the PATH" in check.detail
+        assert not check.essential

@@ -14,6 +14,7 @@ from pathlib import Path
 from ww import __version__
 from ww.cli.parser import Parser
 from ww.cli.process import log_to_stderr
+from ww.cli.runtime import NATIVE, RUNTIMES, look_for
 from ww.cli.table import show
 from ww.directories import cache_directory, state_directory
 from ww.discovery.interface import interfaces
@@ -64,6 +65,7 @@ async def main(arguments: argparse.Namespace) -> int:
         Check("ww", True, __version__),
         Check("Python", True, platform.python_version()),
         Check("wasmtime", True, importlib.metadata.version("wasmtime")),
+        *_runtimes(),
         Check("cores", True, str(_cores())),
         _memfd(),
         _multicast(),
@@ -89,6 +91,10 @@ def _given(check: Check) -> str:
 def _cores() -> int:
     # As workers count their slots.
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+
+
+def _runtimes() -> list[Check]:
+    return [Check(f"--runtime {name}", *look_for(name)) for name in RUNTIMES if name != NATIVE]
 
 
 def _memfd() -> Check:

@@ -93,12 +93,8 @@ def command_for(arguments: argparse.Namespace, environment: dict[str, str], bund
     _check_options(arguments)
     url = arguments.gateway or _URL
     host = _host_of(url)
-    script = bundle / "worker.mjs"
-    if not script.is_file():
-        raise UsageError("the worker in TypeScript is not built here: expected scripts/web to have been run", "runtime")
+    script = _script(bundle)
     program = _find(arguments.runtime, environment)
-    if arguments.runtime == "node":
-        _check_node(program)
     # Neither reads what is in the folder where it is started, nor asks anybody for a newer version.
     kept = environment | {"DENO_NO_UPDATE_CHECK": "1", "NO_UPDATE_NOTIFIER": "1"}
     kept = {name: value for name, value in kept.items() if name != "NODE_OPTIONS" and not name.startswith("WW_")}
@@ -108,6 +104,15 @@ def command_for(arguments: argparse.Namespace, environment: dict[str, str], bund
         kept["NODE_EXTRA_CA_CERTS"] = str(arguments.ca)
     flags = _deno_flags(arguments, host, bundle) if arguments.runtime == "deno" else _NODE_FLAGS
     return Command((program, *flags, str(script), url, *_passed_on(arguments)), kept)
+
+
+def look_for(runtime: str, bundle: Path = _BUNDLE) -> tuple[bool, str]:
+    """Tell whether such workers can be run here, and by what, or why not."""
+    try:
+        _script(bundle)
+        return True, _find(runtime, dict(os.environ))
+    except UsageError as error:
+        return False, str(error)
 
 
 _NODE_FLAGS: Final = ("--experimental-websocket", "--no-warnings", "--disallow-code-generation-from-strings")
@@ -183,7 +188,16 @@ def _find(runtime: str, environment: dict[str, str]) -> str:
     found = shutil.which(runtime, path=environment.get("PATH")) or shutil.which(runtime, path=beside)
     if found is None:
         raise UsageError(_MISSING[runtime], "runtime")
+    if runtime == "node":
+        _check_node(found)
     return found
+
+
+def _script(bundle: Path) -> Path:
+    script = bundle / "worker.mjs"
+    if not script.is_file():
+        raise UsageError("the worker in TypeScript is not built here: expected scripts/web to have been run", "runtime")
+    return script
 
 
 def _check_node(program: str) -> None:
