@@ -109,6 +109,21 @@ def test_what_depends_on_the_machine_wins_by_its_reason_and_is_held_against_nobo
     assert vote(other, "b").outvoted == ()
 
 
+def test_how_deep_calls_may_go_is_each_engines_own() -> None:
+    deep = Outcome(reason="trap", detail="stack_overflow")
+    task = replicated()
+    vote(task, "deeper", TRUE)
+    vote(task, "a", deep._replace(stdout=b"a few"))
+    effects = vote(task, "b", deep)
+    assert effects.result is not None
+    assert (effects.result.outcome.reason, effects.outvoted) == ("trap", ())
+    other = replicated()
+    vote(other, "flat", deep)
+    vote(other, "a")
+    assert vote(other, "b").outvoted == ()
+    assert ballot(deep) != ballot(Outcome(reason="trap", detail="unreachable"))
+
+
 @pytest.mark.parametrize(
     "difference",
     [{"reason": "exit"}, {"result": "2"}, {"exit_code": 1}, {"stdout": b"x"}, {"stderr": b"x"}, {"artifacts": "ab"},

@@ -10,9 +10,11 @@ from typing import Final, NamedTuple
 
 from ww.gateway.spec import Outcome
 
-CLAIMS: Final = frozenset({"", "exit", "trap"})
+_CLAIMS: Final = frozenset({"", "exit", "trap"})
 """Reasons that only the guest is the cause of. All others depend on the machine too: such outcomes are alike when their
 reason is, and nobody is blamed for one."""
+_STACK: Final = "stack_overflow"
+"""The trap that is none of these: how deep calls may go is each engine's own."""
 
 # As long as a digest.
 _SHORT_BYTES: Final = 32
@@ -67,10 +69,10 @@ class Poll:
 
     def outvoted(self, winners: list[Vote]) -> tuple[str, ...]:
         """Return the peers that said something else, which only a guest can be the cause of, as can what won."""
-        if len(self._sides) == 1 or winners[0].outcome.reason not in CLAIMS:
+        if len(self._sides) == 1 or not is_claim(winners[0].outcome):
             return ()
         others = (vote for side in self._sides.values() if side is not winners for vote in side)
-        return tuple(vote.peer for vote in others if vote.outcome.reason in CLAIMS)
+        return tuple(vote.peer for vote in others if is_claim(vote.outcome))
 
     @property
     def sides(self) -> int:
@@ -78,11 +80,16 @@ class Poll:
         return len(self._sides)
 
 
+def is_claim(outcome: Outcome) -> bool:
+    """Whether only the guest can be the cause of an outcome."""
+    return outcome.reason in _CLAIMS and not (outcome.reason == "trap" and outcome.detail == _STACK)
+
+
 def ballot(outcome: Outcome) -> Ballot:
     """Return what of an outcome is compared; of output that is long its digest."""
+    if not is_claim(outcome):
+        return (outcome.reason,)
     reason, _, result, exit_code, stdout, stderr, stdout_cut, stderr_cut, *_ = outcome
-    if reason not in CLAIMS:
-        return (reason,)
     sizes = len(stdout), len(stderr)
     return (
         reason, result, exit_code, stdout_cut, stderr_cut, outcome.artifacts, *sizes,

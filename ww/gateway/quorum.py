@@ -9,7 +9,7 @@ import heapq
 from collections.abc import Collection
 from typing import Final
 
-from ww.gateway.poll import CLAIMS, Vote
+from ww.gateway.poll import Vote, is_claim
 from ww.gateway.rules import RULES, Event, Policy
 from ww.gateway.spec import Outcome, RunResult, RunState, Spec
 from ww.gateway.task import Attempt, Effects, Task
@@ -233,7 +233,7 @@ class ReplicatedTask(Task):
         """End a run as a quorum says, the last of whom that was."""
         outvoted = run.poll.outvoted(side)
         # What depends on the machine may have printed less on another.
-        first = side[0] if outcome.reason in CLAIMS else side[-1]
+        first = side[0] if is_claim(outcome) else side[-1]
         won = first.outcome
         if outcome.stdout or outcome.stderr or outcome.artifacts:
             won = won._replace(stdout=outcome.stdout, stderr=outcome.stderr, artifacts=outcome.artifacts)
