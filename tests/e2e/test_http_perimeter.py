@@ -196,7 +196,7 @@ def test_metrics_and_readiness_of_a_gateway_that_works(cluster: Cluster) -> None
     gateway.ended(gateway.post(guest("noop"), repeats=3)["id"])
     text = gateway.client.get("/metrics").text
     for line in (
-        "ww_workers 1.0", 'ww_slots{state="all"} 1.0', "ww_open_tasks 0.0", "ww_queue_runs 0.0",
+        "ww_workers 1.0", "ww_web_peers 0.0", 'ww_slots{state="all"} 1.0', "ww_open_tasks 0.0", "ww_queue_runs 0.0",
         'ww_http_requests_total{method="POST",route="/tasks",status="201"} 1.0',
     ):  # fmt: skip
         assert line in text.splitlines()

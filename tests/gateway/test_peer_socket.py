@@ -174,7 +174,10 @@ async def test_the_limit_is_said(caplog: pytest.LogCaptureFixture) -> None:
 
 
 @pytest.mark.parametrize(("admission", "status"), [(None, 403), (Open(), 426)])
-async def test_peers_of_elsewhere_need_admission(tmp_path: Path, admission: Any, status: int) -> None:
+async def test_peers_of_elsewhere_need_admission(
+    tmp_path: Path, admission: Any, status: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level("INFO", "ww.gateway")
     node = Node(NodeConfig(tmp_path, admission=admission))
     config = GatewayConfig(tmp_path, perimeter=PerimeterConfig(any_address=True), server=ServerConfig(port=0))
     async with node, serve(node, SystemClock(), config) as gateway:
@@ -184,7 +187,7 @@ async def test_peers_of_elsewhere_need_admission(tmp_path: Path, admission: Any,
         answer = await reader.read()
         writer.close()
         assert answer.startswith(b"HTTP/1.1 %d " % status)
-        assert (b"--admit" in answer) == (status == 403)
+        assert (b"--admit" in answer) == ("no browser can be a worker" in caplog.text) == (status == 403)
 
 
 class _Far:

@@ -117,12 +117,14 @@ async def serve(node: Node, clock: Clock, config: GatewayConfig) -> AsyncIterato
             add_gauges(metrics, scheduler, directory, node.health, clock.now)
             parts = scheduler, store, modules, artifacts, clock, config.limits, config.http, about
             seen = NodeSeen(node.heartbeats, node.discovery)
-            http = HttpGateway(*parts, perimeter, peers=_peers(node, config), node=seen)
+            peers = _peers(node, config)
+            http = HttpGateway(*parts, perimeter, peers=peers, node=seen)
             _let_give_work(node, config, NativeIntake(
                 http, scheduler, store, modules, artifacts, config.limits, perimeter, clock, node.peer_id, config.tasks
             ))  # fmt: skip
             await node.listen(lambda: _load(scheduler))
             metrics.gauge("streams", "Streams of events and WebSockets that are open.", http.open_streams)
+            metrics.gauge("web_peers", "Peers that are connected by WebSocket.", lambda: peers.count)
             host, port = sock.getsockname()[:2]
             address = f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
             async with (
