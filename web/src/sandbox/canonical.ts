@@ -5,23 +5,25 @@
 // after it could be anything. Source: Core Specification 3.0, 5.4 (Instructions).
 
 import { Reader, Writer } from "./binary";
-import type { ModuleInfo, Section } from "./inspect";
+import { type ModuleInfo, type Section, valueType } from "./inspect";
 
 type FloatType = "f32" | "f64" | "f32x4" | "f64x2";
 
 /** Instructions of one byte with numbers behind them, by how many. */
 const UNLIKE = 255;
 const WITH_ADDRESS = 254;
+const WITH_TYPE = 253;
 const NUMBERS: Uint8Array = new Uint8Array(256).fill(UNLIKE);
 for (const [from, to, count] of [
-  [0x00, 0x01, 0], [0x02, 0x04, 1], [0x05, 0x05, 0], [0x0b, 0x0b, 0], [0x0c, 0x0d, 1], [0x0f, 0x0f, 0],
+  [0x00, 0x01, 0], [0x02, 0x04, WITH_TYPE], [0x05, 0x05, 0], [0x0b, 0x0b, 0], [0x0c, 0x0d, 1], [0x0f, 0x0f, 0],
   [0x10, 0x10, 1], [0x11, 0x11, 2], [0x12, 0x12, 1], [0x13, 0x13, 2], [0x1a, 0x1b, 0], [0x20, 0x26, 1],
-  [0x28, 0x3e, WITH_ADDRESS], [0x3f, 0x42, 1], [0x45, 0xc4, 0], [0xd0, 0xd0, 1], [0xd1, 0xd1, 0], [0xd2, 0xd2, 1],
+  [0x28, 0x3e, WITH_ADDRESS], [0x3f, 0x42, 1], [0x45, 0xc4, 0], [0xd1, 0xd1, 0], [0xd2, 0xd2, 1],
 ] as const) {
   NUMBERS.fill(count, from, to + 1);
 }
 const BR_TABLE = 0x0e;
 const SELECT_TYPED = 0x1c;
+const REF_NULL = 0xd0;
 const F32_CONST = 0x43;
 const F64_CONST = 0x44;
 const MISC = 0xfc;
@@ -29,6 +31,9 @@ const SIMD = 0xfd;
 /** Of MISC, how many numbers stand behind each. */
 const MISC_NUMBERS = [0, 0, 0, 0, 0, 0, 0, 0, 2, 1, 2, 1, 2, 1, 2, 1, 1, 1];
 const RELAXED = 0x100;
+/** Of the last byte of a signed number. */
+const SIGN = 0x40;
+const NO_RESULT = 0x40;
 const NAMES_MEMORY = 0x40;
 
 /** ceil, floor, trunc, nearest, sqrt, add, sub, mul, div, min, max; demote and promote. */
@@ -70,27 +75,60 @@ const AT_A_TIME_MS = 20;
 
 /** Returns the code section, rewritten; others have their turn in between. */
 export async function canonicalCode(info: ModuleInfo, section: Section): Promise<Writer> {
-  const reader = new Reader(info.data, section.start, section.end, "the code section");
   const out = new Writer(section.end - section.start + 1024);
-  const count = reader.count();
-  out.number(count);
   const scratch = new Writer(1 << 16);
+  await eachFunction(info, section, {
+    begin: (count) => out.number(count),
+    body: (reader, index) => {
+      checkSize(reader, "a function", reader.end - reader.at, FUNCTION_BYTES_MAX);
+      const parameters = info.functions[info.importedFunctions + index]?.parameters.length ?? 0;
+      scratch.clear();
+      new Body(reader, parameters).write(scratch);
+      out.sized(scratch.taken());
+      checkSize(reader, "code", out.size, CODE_BYTES_MAX);
+    },
+  });
+  return out;
+}
+
+/**
+ * Sees that code holds no instruction but those that other workers run too. Engines of browsers know more: by exceptions
+ * a guest would catch the end that a function of ours makes of it, and go on.
+ */
+export async function checkCode(info: ModuleInfo, section: Section): Promise<void> {
+  await eachFunction(info, section, {
+    body: (reader) => {
+      for (let left = reader.count(); left; left--) {
+        reader.skipNumber();
+        valueType(reader);
+      }
+      while (reader.at < reader.end) {
+        step(reader, true);
+      }
+    },
+  });
+}
+
+interface Visitor {
+  begin?(count: number): void;
+  /** Of one function: its locals and instructions. */
+  body(reader: Reader, index: number): void;
+}
+
+async function eachFunction(info: ModuleInfo, section: Section, visitor: Visitor): Promise<void> {
+  const reader = new Reader(info.data, section.start, section.end, "the code section");
+  const count = reader.count();
+  visitor.begin?.(count);
   let turnMs = performance.now();
   for (let index = 0; index < count; index++) {
     const size = reader.number();
     const start = reader.skip(size);
-    checkSize(reader, "a function", size, FUNCTION_BYTES_MAX);
-    const parameters = info.functions[info.importedFunctions + index]?.parameters.length ?? 0;
-    scratch.clear();
-    new Body(new Reader(info.data, start, start + size, "the code section"), parameters).write(scratch);
-    out.sized(scratch.taken());
-    checkSize(reader, "code", out.size, CODE_BYTES_MAX);
+    visitor.body(new Reader(info.data, start, start + size, "the code section"), index);
     if (performance.now() - turnMs > AT_A_TIME_MS) {
       await new Promise((resolve) => setTimeout(resolve));
       turnMs = performance.now();
     }
   }
-  return out;
 }
 
 function checkSize(reader: Reader, what: string, bytes: number, most: number): void {
@@ -121,7 +159,7 @@ class Body {
     const groupsAt = reader.at;
     for (let left = this.#groups; left; left--) {
       this.#locals += reader.number();
-      reader.skipNumber();
+      valueType(reader);
     }
     const codeAt = reader.at;
     const code = new Writer(reader.end - codeAt + 64);
@@ -188,10 +226,10 @@ class Body {
 }
 
 /** Steps over one instruction, and returns what it makes when that can be a NaN. */
-function step(reader: Reader): FloatType | undefined {
+function step(reader: Reader, mayRelax = false): FloatType | undefined {
   const operation = reader.byte();
   const numbers = NUMBERS[operation]!;
-  if (numbers < WITH_ADDRESS) {
+  if (numbers < WITH_TYPE) {
     for (let left = numbers; left; left--) {
       reader.skipNumber();
     }
@@ -201,17 +239,25 @@ function step(reader: Reader): FloatType | undefined {
     skipAddress(reader);
     return undefined;
   }
+  if (numbers === WITH_TYPE) {
+    skipBlockType(reader);
+    return undefined;
+  }
   if (operation === SIMD) {
-    return stepVector(reader);
+    return stepVector(reader, mayRelax);
   }
   if (operation === F32_CONST) {
     reader.skip(4);
   } else if (operation === F64_CONST) {
     reader.skip(8);
+  } else if (operation === REF_NULL) {
+    valueType(reader);
   } else if (operation === BR_TABLE) {
     skipNumbers(reader, reader.number() + 1);
   } else if (operation === SELECT_TYPED) {
-    skipNumbers(reader, reader.number());
+    for (let left = reader.number(); left; left--) {
+      valueType(reader);
+    }
   } else if (operation === MISC) {
     stepMisc(reader);
   } else {
@@ -223,6 +269,19 @@ function step(reader: Reader): FloatType | undefined {
 function skipNumbers(reader: Reader, count: number): void {
   for (let left = count; left; left--) {
     reader.skipNumber();
+  }
+}
+
+/** Nothing, one value type, or the number of a function's type: as one signed number, of which the first two are negative. */
+function skipBlockType(reader: Reader): void {
+  const first = reader.data[reader.at]!;
+  if ((first & 0xc0) === SIGN && first !== NO_RESULT) {
+    valueType(reader);
+    return;
+  }
+  reader.skipNumber();
+  if (first !== NO_RESULT && reader.data[reader.at - 1]! & SIGN) {
+    throw reader.bad("holds a block of a type that no worker runs");
   }
 }
 
@@ -240,9 +299,12 @@ function stepMisc(reader: Reader): void {
   skipNumbers(reader, numbers);
 }
 
-function stepVector(reader: Reader): FloatType | undefined {
+function stepVector(reader: Reader, mayRelax: boolean): FloatType | undefined {
   const operation = reader.number();
   if (operation >= RELAXED) {
+    if (mayRelax) {
+      return undefined;
+    }
     throw reader.bad(`holds relaxed SIMD (0xfd ${operation}), whose results differ between machines`);
   }
   if (operation <= 0x0b || (operation >= 0x54 && operation <= 0x5d)) {

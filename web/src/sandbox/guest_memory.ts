@@ -24,9 +24,10 @@ export class GuestMemory {
   #look(): void {
     const buffer = this.#memory!.buffer;
     if (buffer !== this.#buffer) {
-      this.#buffer = buffer;
       this.#view = new DataView(buffer);
       this.#bytes = new Uint8Array(buffer as ArrayBuffer);
+      // Last: where the stack ends in between, nobody takes a former run's memory for this one's.
+      this.#buffer = buffer;
     }
   }
 

@@ -187,7 +187,8 @@ export class ModuleInfo {
   }
 }
 
-function valueType(section: Reader): string {
+/** Reads a value type. What stands behind one that is not known, nobody could say. */
+export function valueType(section: Reader): string {
   const byte = section.byte();
   const known = VALUE_TYPES.get(byte);
   if (known === undefined) {

@@ -1,11 +1,11 @@
 // A module as it is compiled here: its memory comes from outside, so that each run's limit holds; its tables are bounded.
 //
-// Holds the writing of sections. Must not know instructions: canonical.ts rewrites those of deterministic runs. What is
-// hashed is what came. Custom sections go: nothing here tells a function's name.
+// Holds the writing of sections. Must not know instructions: canonical.ts looks at them, and rewrites those of
+// deterministic runs. What is hashed is what came. Custom sections go: nothing here tells a function's name.
 
 import { TABLE_ELEMENTS_MAX } from "./about";
 import { Writer } from "./binary";
-import { canonicalCode } from "./canonical";
+import { canonicalCode, checkCode } from "./canonical";
 import { type Bounds, type ModuleInfo, type Section, SECTION } from "./inspect";
 
 /** The module that a guest's memory is imported from, and its name there. */
@@ -49,6 +49,9 @@ async function writeSection(out: Writer, info: ModuleInfo, section: Section, met
   } else if (section.id === SECTION.code && metered) {
     out.section(section.id, await canonicalCode(info, section));
   } else {
+    if (section.id === SECTION.code) {
+      await checkCode(info, section);
+    }
     out.byte(section.id);
     out.sized(data);
   }

@@ -128,12 +128,10 @@ test("every guest that is valid stays so when it is rewritten, and takes its mem
   }
 });
 
-/** A module of one function: f32.const 1, then so many f32.trunc, and drop. */
-function truncating(times: number): Uint8Array<ArrayBuffer> {
+/** A module of one function, of those locals and instructions. */
+function moduleOf(...parts: ArrayLike<number>[]): Uint8Array<ArrayBuffer> {
   const body = new Writer();
-  body.bytes([0, 0x43, 0, 0, 0x80, 0x3f]);
-  body.bytes(new Uint8Array(times).fill(0x8f));
-  body.bytes([0x1a, 0x0b]);
+  parts.forEach((part) => body.bytes(part));
   const code = new Writer();
   code.number(1);
   code.sized(body.taken());
@@ -144,6 +142,34 @@ function truncating(times: number): Uint8Array<ArrayBuffer> {
   module.section(10, code);
   return module.taken().slice();
 }
+
+/** f32.const 1, then so many f32.trunc, and drop. */
+const truncating = (times: number) =>
+  moduleOf([0, 0x43, 0, 0, 0x80, 0x3f], new Uint8Array(times).fill(0x8f), [0x1a, 0x0b]);
+
+describe.each([false, true])("of instructions, metered: %s,", (metered) => {
+  test.each([
+    ["catching what ends a guest", [0, 0x02, 0x40, 0x1f, 0x40, 1, 2, 0, 0x0b, 0x0b, 0x0b]],
+    ["catching as it was once", [0, 0x06, 0x40, 0x19, 0x0b, 0x0b]],
+    ["an atomic one", [0, 0x41, 0, 0xfe, 0x10, 2, 0, 0x1a, 0x0b]],
+    ["a null of another kind", [0, 0xd0, 0x6e, 0x1a, 0x0b]],
+    // Their types have two bytes: whoever reads one takes the second for an instruction, and the next for its number.
+    ["a block of a typed reference", [0, 0x02, 0x63, 0x0c, 0xd0, 0, 0x0b, 0x1a, 0x0b]],
+    ["the same, written longer", [0, 0x02, 0xe3, 0x7f, 0x0c, 0xd0, 0, 0x0b, 0x1a, 0x0b]],
+    ["a local of a typed reference", [1, 1, 0x63, 0x0c, 0x0b]],
+    ["a choice of typed references", [0, 0xd0, 0, 0xd0, 0, 0x41, 0, 0x1c, 1, 0x63, 0x0c, 0x1a, 0x0b]],
+  ])("%s is none that a worker runs", async (_, body) => {
+    await expect(rewritten(new ModuleInfo(moduleOf(body)), metered)).rejects.toMatchObject({ code: "bad_module" });
+  });
+
+  test.each([
+    ["blocks of all kinds", [0, 0x02, 0x40, 0x03, 0x7b, 0x00, 0x0b, 0x1a, 0x04, 0x00, 0x00, 0x0b, 0x0b, 0x0b]],
+    ["nulls", [0, 0xd0, 0x70, 0x1a, 0xd0, 0x6f, 0x1a, 0x0b]],
+    ["a block of a type written longer", [0, 0x02, 0x80, 0x00, 0x0b, 0x0b]],
+  ])("%s stay as they are", async (_, body) => {
+    expect(Array.from(await rewritten(new ModuleInfo(moduleOf(body)), metered)).slice(-body.length)).toEqual(body);
+  });
+});
 
 test("code that becomes larger than engines take is refused, and that before it has", async () => {
   expect(WebAssembly.validate(await rewritten(new ModuleInfo(truncating(500_000)), true))).toBe(true);
