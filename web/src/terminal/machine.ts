@@ -15,6 +15,9 @@ const deno = (globalThis as { Deno?: DenoGlobal }).Deno;
 
 export const KIND = deno ? "deno" : "node";
 
+/** Where the machine's may not be asked for: as much as a tab claims. */
+const MEMORY_BYTES_CLAIMED = 4 * 2 ** 30;
+
 /** Beside this file, wherever that was loaded from. Not a literal: it is built on its own. */
 const here = import.meta.url;
 const slotUrl = () => new URL("./slot.mjs", here);
@@ -47,7 +50,8 @@ export async function slotSpawner(): Promise<SpawnSlot> {
 
 export const cores = (): number => (deno ? navigator.hardwareConcurrency : availableParallelism());
 
-export const memoryBytes = (): number => (isGranted("systemMemoryInfo") ? totalmem() : 0);
+/** Never 0: no run that says what memory it needs would come here. */
+export const memoryBytes = (): number => (isGranted("systemMemoryInfo") ? totalmem() : MEMORY_BYTES_CLAIMED);
 
 export const hostName = (): string => (isGranted("hostname") ? hostname() : "");
 
