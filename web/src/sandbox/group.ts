@@ -11,7 +11,8 @@ import type { Prepared } from "./modules";
 import { concatenated, LARGE_BYTES, readInput, type Span, spansOf, writeOutcome } from "./record";
 
 /** How a run ends that did nothing wrong: gateways take back what waits long, and have it run elsewhere. */
-const FAULTLESS: ReadonlySet<number> = new Set([REASONS.indexOf("ok"), REASONS.indexOf("cancelled")]);
+const REASON_OK = REASONS.indexOf("ok");
+const REASON_CANCELLED = REASONS.indexOf("cancelled");
 /** Runs of a group. */
 export const GROUP_MAX = 256;
 /** Runs that one slot may have: those under way, those that wait, and those whose outcomes were not asked for. */
@@ -231,7 +232,10 @@ export class RunningGroup {
     return { records: concatenated(parts), spans };
   }
 
-  /** Takes outcome records in, of runs that have none yet; returns how many, and how many of them did not end well. */
+  /**
+   * Takes outcome records in, of runs that have none yet; returns how many ended by themselves, and how many of them not well. What
+   * was cancelled is neither: a gateway takes back what it finds a quicker slot for.
+   */
   add(data: Uint8Array): { ended: number; failed: number } {
     const counted = { ended: 0, failed: 0 };
     const view = new DataView(data.buffer, data.byteOffset, data.byteLength);
@@ -239,8 +243,9 @@ export class RunningGroup {
       const size = 4 + view.getUint32(at, true);
       const place = view.getUint32(at + 4, true);
       if (this.#end(place, size === data.length ? data : data.subarray(at, at + size))) {
-        counted.ended++;
-        counted.failed += FAULTLESS.has(view.getUint8(at + 8)) ? 0 : 1;
+        const reason = view.getUint8(at + 8);
+        counted.ended += reason === REASON_CANCELLED ? 0 : 1;
+        counted.failed += reason === REASON_CANCELLED || reason === REASON_OK ? 0 : 1;
       }
       at += size;
     }

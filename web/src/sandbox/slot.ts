@@ -261,7 +261,7 @@ export class Slot {
     }
     const queueS = isCancelled ? 0 : Math.max(0, (performance.now() - group.cameMs) / 1000 - wallS);
     group.give(place, result, queueS);
-    this.ended++;
+    this.ended += isCancelled ? 0 : 1;
     this.failed += isCancelled ? 0 : 1;
   }
 

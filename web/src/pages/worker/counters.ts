@@ -63,7 +63,8 @@ export class Counters {
   paint(latest: { per_second: number; modules_cached: number; memory_bytes: number } | null, nowS: number): void {
     const { ended, failed, sent_bytes, received_bytes } = this.#tally.totals;
     const points = this.#tally.points.map((each) => [each.t, each.value] as const);
-    const most = Math.max(0, ...points.map(([, value]) => value ?? 0));
+    // The latest may be newer than the last point.
+    const most = Math.max(latest?.per_second ?? 0, ...points.map(([, value]) => value ?? 0));
     this.#speed.set(figure(latest?.per_second), most > 0 ? `at most ${figure(most)} in 2 minutes` : "");
     this.#spark.paint(points, nowS);
     this.#ended.set(whole(ended), ended ? `${whole(ended - failed)} ended well` : "none yet");
