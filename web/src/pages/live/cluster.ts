@@ -1,7 +1,8 @@
 // The cluster's view: charts, tasks, workers, members, packets, and the stream that feeds them. It follows the stream also while a
 // task is shown in its place, since the head goes by it.
 import type { Announcer } from "../page/announcer";
-import { make } from "../page/element";
+import { make, setText } from "../page/element";
+import { clock } from "../page/format";
 import type { Gateway } from "../page/gateway";
 import type { Painter } from "../page/painter";
 import { EventStream, type StreamState } from "../page/stream";
@@ -27,6 +28,7 @@ export class ClusterView {
   readonly #packets: Packets;
   readonly #announcer: Announcer;
   readonly #seen: Seen;
+  readonly #problem = make("p", { class: "problem", role: "alert", hidden: true });
   /** What the gateway's clock is ahead of this one's, in seconds. */
   #ahead = 0;
 
@@ -38,11 +40,11 @@ export class ClusterView {
     this.#workers = new Workers(painter);
     this.#members = new Members(painter);
     this.#packets = new Packets(painter);
-    this.element = make("div", { class: "cluster" }, make("h1", { class: "unseen", tabindex: "-1" }, "The cluster, live"),
+    this.element = make("div", { class: "cluster" }, make("h1", { class: "unseen", tabindex: "-1" }, "The cluster, live"), this.#problem,
       this.#charts.element, this.#tasks.element, this.#workers.element, this.#members.element, this.#packets.element); // prettier-ignore
     new EventStream(gateway, "events", {
       event: (type, data) => this.#event(type, data),
-      state: (state, detail) => this.#seen.state(state, detail),
+      state: (state, detail) => this.#state(state, detail),
     });
   }
 
@@ -90,9 +92,22 @@ export class ClusterView {
     }
   }
 
+  /** What stays on the page while the stream is lost is as old as that. */
+  #state(state: StreamState, detail: string): void {
+    if (state === "refused") {
+      setText(this.#problem, `Not live: ${detail}. Reload the page to be asked again.`);
+    } else if (state === "reconnecting" && this.#problem.hidden) {
+      setText(this.#problem, `Not live since ${clock(Date.now() / 1000)}: ${detail}. Reconnecting …`);
+    }
+    this.#problem.hidden = state !== "refused" && state !== "reconnecting";
+    this.#seen.state(state, detail);
+  }
+
   #hello(hello: Hello): void {
     this.#ahead = hello.now - Date.now() / 1000;
     this.#history.restart(hello.samples);
+    // What this gateway does not tell of, the one before it may have.
+    this.#members.told([], 0);
     this.#charts.changed();
     this.#seen.hello(hello);
   }

@@ -46,7 +46,7 @@ export class Grid {
     const keys = make("p", { id: "grid-keys", class: "unseen" },
       "Arrow keys move from run to run, F to the next that failed, Enter opens the run, plus and minus zoom. The results are a table below."); // prettier-ignore
     this.element = make("section", { class: "panel grid", "aria-labelledby": "grid-title" },
-      make("header", {}, make("h3", { id: "grid-title" }, "Runs"), tools), this.#legend, this.#view, this.#read, keys); // prettier-ignore
+      make("header", {}, make("h2", { id: "grid-title" }, "Runs"), tools), this.#legend, this.#view, this.#read, keys); // prettier-ignore
     this.#failed.addEventListener("click", () => this.#toFailed());
     this.#listen();
     new ResizeObserver(() => this.changed()).observe(this.#view);

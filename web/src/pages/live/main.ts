@@ -28,6 +28,7 @@ class LivePage {
   readonly #frame = frame("Live", this.#namespace, this.#peer, this.#uptime, this.#link);
   readonly #cluster: ClusterView;
   #hello: Hello | null = null;
+  #isLive = false;
   #task: TaskView | null = null;
   #result: HTMLDialogElement | null = null;
   #route: Route = { task: null, run: null };
@@ -96,13 +97,14 @@ class LivePage {
   }
 
   #linked(state: StreamState, detail: string): void {
+    this.#isLive = state === "live";
     setAttribute(this.#link, "data-link", state);
     setAttribute(this.#link, "title", detail);
     setText(this.#link, WORDS[state]);
   }
 
   readonly #paintHead = (): void => {
-    const started = this.#hello?.started;
+    const started = this.#isLive ? this.#hello?.started : undefined;
     setText(this.#uptime, started ? `up ${span(this.#cluster.now() - started)}` : "");
     if (!this.#task) {
       const running = this.#cluster.runningTasks;

@@ -47,7 +47,7 @@ export class Results {
     this.#back.addEventListener("click", () => this.#turn(this.#after.slice(0, -1)));
     this.#next.addEventListener("click", () => this.#turn([...this.#after, this.#page[this.#page.length - 1]!.run]));
     this.element = make("section", { class: "panel", "aria-labelledby": "results-title" },
-      make("header", {}, make("h3", { id: "results-title" }, "Results ", this.#range),
+      make("header", {}, make("h2", { id: "results-title" }, "Results ", this.#range),
         make("div", { class: "actions" }, form, this.#back, this.#next)), this.#table, this.#note); // prettier-ignore
     this.#show();
     void this.#ask();
@@ -116,7 +116,7 @@ class ResultLine implements Row<Result> {
     const link = make("a", { href: hashOf({ task, run: result.run }), "data-row": "", tabindex: -1 }, whole(result.run));
     const value = result.result ?? (result.exit_code ? `exit ${result.exit_code}` : (result.reason ?? ""));
     const output = result.stdout.slice(0, 200) || (result.stdout_base64 ? "not text" : "") || result.stderr.slice(0, 200) || (result.detail ?? "");
-    this.element = make("tr", {}, make("th", { scope: "row", class: "number" }, link, result.name ? ` ${result.name}` : null),
+    this.element = make("tr", {}, make("th", { scope: "row", class: "number" }, link, result.name ? " " : null, result.name ? make("bdi", {}, result.name) : null),
       make("td", {}, new StatusMark(result.state).element), make("td", { class: "code" }, value), make("td", { class: "code faint cut" }, output),
       make("td", { class: "id", title: result.worker }, brief(result.worker ?? "")), make("td", { class: "number" }, seconds(result.wall_seconds)),
       make("td", { class: "number faint" }, result.attempts)); // prettier-ignore
