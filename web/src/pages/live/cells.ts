@@ -2,14 +2,14 @@
 // they come from. Bounded by what the gateway sends at most: 100,000 cells.
 import type { RunState } from "./shapes";
 
-export const CELLS_MAX = 100_000;
+const CELLS_MAX = 100_000;
 export const STATES: readonly RunState[] = ["scheduled", "queued", "running", "succeeded", "failed", "cancelled"];
 
 const LETTERS = ".qrsfc";
 const PART = /(\d+)([.qrsfc])/y;
 
 /** Read RLE text part by part. Error where it is no such text. */
-export function* parts(text: string): Generator<[count: number, state: number]> {
+function* parts(text: string): Generator<[count: number, state: number]> {
   PART.lastIndex = 0;
   let at = 0;
   while (at < text.length) {

@@ -55,7 +55,7 @@ export class Chart {
       ...this.#paths.flatMap((each) => [each.fill, each.line]), this.#cursor, ...this.#paths.map((each) => each.dot)); // prettier-ignore
     const plot = make("div", { class: "plot" }, this.#drawing, this.#top, this.#read);
     const head = make("figcaption", {}, make("span", { class: "title" }, kind.title),
-      make("span", { class: "now" }, this.#value, make("span", { class: "unit" }, kind.unit)), this.#note); // prettier-ignore
+      make("span", {}, this.#value, make("span", { class: "unit" }, kind.unit)), this.#note); // prettier-ignore
     this.element = make("figure", { class: "chart" }, head, plot);
     this.#listen();
   }

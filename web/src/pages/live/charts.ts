@@ -73,7 +73,7 @@ export class Charts {
     const head = make("tr", {}, ...COLUMNS.map(([name]) => make("th", { scope: "col" }, name)));
     const caption = make("caption", { class: "unseen" }, `The last five minutes in spans of ${TABLE_SECONDS} seconds, newest first`);
     this.#details.append(make("div", { class: "scroll", tabindex: 0, role: "region", "aria-label": "Figures" },
-      make("table", { class: "figures" }, caption, make("thead", {}, head), this.#rows))); // prettier-ignore
+      make("table", {}, caption, make("thead", {}, head), this.#rows))); // prettier-ignore
     this.#details.addEventListener("toggle", () => this.#painter.ask(this.#paintTable));
     this.element = make("section", { "aria-labelledby": "figures-title" },
       make("h2", { id: "figures-title", class: "unseen" }, "The last five minutes"),

@@ -2,7 +2,7 @@
 // at most once a frame. Must not know where cells come from.
 import type { Announcer } from "../page/announcer";
 import { make, setAttribute, setText } from "../page/element";
-import { whole } from "../page/format";
+import { plural, whole } from "../page/format";
 import type { Painter } from "../page/painter";
 import { STATES, type Cells } from "./cells";
 import { cellAt, fill, fitting, layout, type Layout } from "./pixels";
@@ -146,7 +146,7 @@ export class Grid {
     this.#failed.hidden = cells.counts[STATES.indexOf("failed")] === 0;
     const each = cells.perCell > 1 ? ` A cell stands for ${whole(cells.perCell)} runs, and shows the worst of them.` : "";
     const ended = STATES.map((state, index) => [state, cells.counts[index]!] as const).filter(([, count]) => count > 0);
-    setAttribute(this.#view, "aria-label", `${whole(cells.repeats)} runs: ${ended.map(([state, count]) => `${count} ${state}`).join(", ")}.${each}`);
+    setAttribute(this.#view, "aria-label", `${plural(cells.repeats, "run")}: ${ended.map(([state, count]) => `${count} ${state}`).join(", ")}.${each}`);
     setText(this.#read, this.#cursor < 0 ? each.trim() : this.#describe(cells, this.#cursor));
   }
 

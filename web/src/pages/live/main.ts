@@ -23,7 +23,7 @@ class LivePage {
   readonly #painter = new Painter();
   readonly #peer = make("span", { class: "id" });
   readonly #namespace = make("span", { class: "namespace" });
-  readonly #uptime = make("span", { class: "uptime" });
+  readonly #uptime = make("span");
   readonly #link = make("span", { class: "link", "data-link": "connecting", role: "status" }, WORDS.connecting);
   readonly #frame = frame("Live", this.#namespace, this.#peer, this.#uptime, this.#link);
   readonly #cluster: ClusterView;

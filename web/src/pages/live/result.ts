@@ -61,7 +61,7 @@ function resultParts(gateway: Gateway, path: string, result: Result): HTMLElemen
   ]);
   const outputs = [outputOf(result, "stdout"), outputOf(result, "stderr")].filter((each) => each !== null);
   const tools = make("div", { class: "actions" }, result.artifacts_url !== null && artifactsLink(gateway, path, result),
-    copyButton("curl command", () => curlOf(gateway, path), "Copy curl")); // prettier-ignore
+    copyButton("of this run", () => curlOf(gateway, path), "Copy curl")); // prettier-ignore
   return [list, ...outputs, tools];
 }
 

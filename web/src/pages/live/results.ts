@@ -3,6 +3,7 @@
 import { make, setText } from "../page/element";
 import { brief, plural, seconds, whole } from "../page/format";
 import type { Gateway } from "../page/gateway";
+import type { Painter } from "../page/painter";
 import { problemFrom } from "../page/problem";
 import { Rows, table, type Row } from "../page/rows";
 import { hashOf, taskPath } from "./route";
@@ -15,6 +16,7 @@ const BETWEEN_MS = 1000;
 export class Results {
   readonly element: HTMLElement;
   readonly #gateway: Gateway;
+  readonly #painter: Painter;
   readonly #task: string;
   readonly #rows: Rows<Result>;
   readonly #note = make("p", { class: "empty" }, "No result yet.");
@@ -30,8 +32,9 @@ export class Results {
   #isAsking = false;
   #isClosed = false;
 
-  constructor(gateway: Gateway, task: string) {
+  constructor(gateway: Gateway, painter: Painter, task: string) {
     this.#gateway = gateway;
+    this.#painter = painter;
     this.#task = task;
     this.#rows = new Rows((result) => new ResultLine(task, result));
     const columns: (string | [string, string])[] = [["Run", "number"], "State", "Result", "Output", "Worker", ["Time", "number"], ["Attempts", "number"]];
@@ -61,7 +64,8 @@ export class Results {
     const wait = Math.max(0, this.#askedAt + BETWEEN_MS - performance.now());
     this.#timer = setTimeout(() => {
       this.#timer = undefined;
-      void this.#ask();
+      // With a frame: a tab that nobody looks at asks for nothing.
+      this.#painter.ask(this.#askAgain);
     }, wait);
   }
 
@@ -74,6 +78,8 @@ export class Results {
     this.#after = after;
     void this.#ask();
   }
+
+  readonly #askAgain = (): void => void this.#ask();
 
   async #ask(): Promise<void> {
     if (this.#isAsking || this.#isClosed) {

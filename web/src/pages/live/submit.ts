@@ -75,6 +75,10 @@ export class SubmitForm {
     const name = this.#controls.get("name") as HTMLInputElement;
     name.value ||= file.name.replace(/\.wasm$/, "").slice(0, 128);
     setAttribute(this.#form, "data-kind", module.kind);
+    for (const number of ["input", "difficulty"].map((each) => this.#controls.get(each)!)) {
+      // What was filled in for another module, and is not shown for one of this kind.
+      number.value = number.getClientRects().length ? number.value : "";
+    }
     name.focus();
   }
 
@@ -130,7 +134,7 @@ export class SubmitForm {
   #fields(): Child[] {
     const file = make("input", { type: "file", accept: ".wasm,application/wasm" });
     file.addEventListener("change", () => file.files?.[0] && void this.take(file.files[0]));
-    const number = (low: string, placeholder = "") => make("input", { inputmode: "numeric", autocomplete: "off", placeholder, "data-low": low });
+    const number = (placeholder = "") => make("input", { inputmode: "numeric", autocomplete: "off", placeholder });
     const lines = (placeholder: string) => make("textarea", { rows: 2, spellcheck: "false", placeholder });
     const text = () => make("input", { autocomplete: "off", spellcheck: "false" });
     const deterministic = make("input", { type: "checkbox" });
@@ -139,9 +143,9 @@ export class SubmitForm {
       this.#about,
       row(this.#field("name", "Name", text()), this.#field("description", "Description", text())),
       row(this.#field("entry", "Entry", make("select", {}, make("option", { value: "" }, "as its kind says")), "The exported function to call."),
-        this.#field("input", "Input", number("0")), this.#field("difficulty", "Difficulty", number("0"))),
-      row(this.#field("repeats", "Repeats", number("1", "1"), "Number of runs."),
-        this.#field("duration", "Duration, s", number("0", "60"), "Of one run at most."),
+        this.#field("input", "Input", number()), this.#field("difficulty", "Difficulty", number())),
+      row(this.#field("repeats", "Repeats", number("1"), "Number of runs."),
+        this.#field("duration", "Duration, s", number("60"), "Of one run at most."),
         this.#field("memory", "Memory", make("input", { placeholder: "256 MiB", autocomplete: "off" }), "Of one run at most.")),
       row(this.#field("args", "Arguments", lines("one a line")),
         this.#field("env", "Environment", lines("NAME=VALUE, one a line"), "Never shown again.")),
@@ -149,11 +153,11 @@ export class SubmitForm {
         this.#field("stdin-file", "… or a file", make("input", { type: "file" }))),
       make("details", {}, make("summary", {}, "Where and how it runs"),
         row(this.#field("labels", "Labels of its workers", lines("KEY=VALUE, one a line"), "kind=browser, say."),
-          this.#field("priority", "Priority", number("-100", "0"), "-100 to 100; higher goes first.")),
+          this.#field("priority", "Priority", number("0"), "-100 to 100; higher goes first.")),
         this.#checkbox("deterministic", deterministic, "Deterministic: the same bytes on every worker"),
-        row(this.#field("seed", "Seed", number("0", "0")),
-          this.#field("replicas", "Replicas", number("1"), "Workers that do each run."),
-          this.#field("quorum", "Quorum", number("1"), "Of them that must agree.")),
+        row(this.#field("seed", "Seed", number("0")),
+          this.#field("replicas", "Replicas", number(), "Workers that do each run."),
+          this.#field("quorum", "Quorum", number(), "Of them that must agree.")),
         make("p", { class: "help" }, "Replicas need a deterministic task. With open admission one host may be many peers: quorum cannot stop it.")),
       this.#general,
       make("div", { class: "actions" }, this.#button),

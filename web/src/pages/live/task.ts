@@ -3,7 +3,7 @@ import type { Announcer } from "../page/announcer";
 import { copyButton } from "../page/copy";
 import { confirm } from "../page/dialog";
 import { make, setText } from "../page/element";
-import { brief, bytes, figure, pairs, percent, seconds, span, whole } from "../page/format";
+import { brief, bytes, figure, pairs, percent, seconds, span, titled, whole } from "../page/format";
 import type { Gateway } from "../page/gateway";
 import type { Painter } from "../page/painter";
 import { problemFrom } from "../page/problem";
@@ -45,10 +45,10 @@ export class TaskView {
     this.#painter = painter;
     this.#announcer = announcer;
     this.#grid = new Grid(painter, announcer, (run) => (location.hash = hashOf({ task: id, run })));
-    this.#results = new Results(gateway, id);
+    this.#results = new Results(gateway, painter, id);
     setText(this.title, id);
-    const tools = make("div", { class: "actions" }, copyButton("task id", () => id, "Copy id"),
-      copyButton("curl command", () => curlOf(gateway, taskPath(id)), "Copy curl"), this.#cancel); // prettier-ignore
+    const tools = make("div", { class: "actions" }, copyButton("of this task", () => id, "Copy id"),
+      copyButton("of this task", () => curlOf(gateway, taskPath(id)), "Copy curl"), this.#cancel); // prettier-ignore
     this.element = make("div", { class: "task-view" },
       make("nav", { "aria-label": "Way back" }, make("a", { href: "#", class: "back" }, "← All tasks")),
       make("header", { class: "task-head" }, this.title, this.#status.element, tools),
@@ -108,7 +108,7 @@ export class TaskView {
       return;
     }
     setText(this.title, taskTitle(task));
-    document.title = `${task.status === "running" ? `${percent(endedRuns(task), task.repeats)} · ` : ""}${taskTitle(task)} · ww`;
+    document.title = titled(`${task.status === "running" ? `${percent(endedRuns(task), task.repeats)} · ` : ""}${taskTitle(task)}`);
     this.#status.set(task.status);
     this.#progress.set(task);
     setText(this.#about, [task.description, task.reason].filter(Boolean).join(" — "));

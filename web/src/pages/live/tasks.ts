@@ -8,10 +8,10 @@ import { hashOf } from "./route";
 import { ENDED, taskTitle, type Task } from "./shapes";
 import { StatusMark } from "./status";
 
-export const TASKS_KEPT = 50;
+const TASKS_KEPT = 50;
 
 /** The newest of the tasks that are known and those told now, newest first. */
-export function newest(known: ReadonlyMap<string, Task>, told: readonly Task[], limit = TASKS_KEPT): Map<string, Task> {
+function newest(known: ReadonlyMap<string, Task>, told: readonly Task[], limit = TASKS_KEPT): Map<string, Task> {
   const all = new Map(known);
   for (const task of told) {
     all.set(task.id, task);

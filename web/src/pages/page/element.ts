@@ -58,8 +58,3 @@ export function setText(element: Element, text: string): void {
     element.textContent = text;
   }
 }
-
-/** A text that only screen readers see. */
-export function hidden(text: string): HTMLElement {
-  return make("span", { class: "unseen" }, text);
-}

@@ -109,6 +109,11 @@ export function pairs(labels: Record<string, string> | undefined): string {
     .join(" ");
 }
 
+/** A page's title, which others may have named: without what turns the direction of text round, as a window's bar may not isolate it. */
+export function titled(text: string): string {
+  return `${text.replace(/[\u061c\u200e\u200f\u202a-\u202e\u2066-\u2069]|\p{Cc}/gu, "")} · ww`;
+}
+
 export function plural(count: number, one: string, many = `${one}s`): string {
   return `${whole(count)} ${count === 1 ? one : many}`;
 }

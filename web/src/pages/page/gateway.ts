@@ -1,6 +1,6 @@
 // Requests to the gateway that served the page, with a token where it asks for one. Holds the token for the tab's session and
 // asks for it once, however many requests wait for it. Must not know what is requested.
-import { Problem, problemFrom, problemOf } from "./problem";
+import { problemFrom, problemOf } from "./problem";
 
 export type AskToken = (wrong: boolean) => Promise<string | null>;
 
@@ -13,7 +13,7 @@ export class Gateway {
 
   constructor(ask: AskToken) {
     this.#ask = ask;
-    this.#token = sessionStorage.getItem(KEPT_AS) ?? "";
+    this.#token = kept();
   }
 
   get hasToken(): boolean {
@@ -64,9 +64,23 @@ export class Gateway {
       return false;
     }
     this.#token = token;
-    sessionStorage.setItem(KEPT_AS, token);
+    keep(token);
     return true;
   }
 }
 
-export { Problem };
+function kept(): string {
+  try {
+    return sessionStorage.getItem(KEPT_AS) ?? "";
+  } catch {
+    return ""; // storage may be forbidden
+  }
+}
+
+function keep(token: string): void {
+  try {
+    sessionStorage.setItem(KEPT_AS, token);
+  } catch {
+    // Then it holds until the page is left.
+  }
+}

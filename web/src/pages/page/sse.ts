@@ -8,7 +8,7 @@ export interface ServerEvent {
   readonly id: string;
 }
 
-export const EVENT_CHARACTERS_MAX = 8 << 20;
+const EVENT_CHARACTERS_MAX = 8 << 20;
 
 export class EventParser {
   #rest = "";
@@ -22,10 +22,6 @@ export class EventParser {
 
   constructor(limit = EVENT_CHARACTERS_MAX) {
     this.#limit = limit;
-  }
-
-  get lastId(): string {
-    return this.#id;
   }
 
   /** Return the events that this piece of text completes. RangeError where one is longer than the limit. */

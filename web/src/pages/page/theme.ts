@@ -19,7 +19,7 @@ function kept(): Choice {
   }
 }
 
-export function applyTheme(): void {
+function applyTheme(): void {
   const isDark = choice === "dark" || (choice === "auto" && system.matches);
   setAttribute(document.documentElement, "data-theme", isDark ? "dark" : "light");
   document.dispatchEvent(new Event("theme"));

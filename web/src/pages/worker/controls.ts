@@ -34,7 +34,7 @@ export class Controls {
   readonly #asks: Asks;
   readonly #slotsMax: number;
   readonly #slots: HTMLInputElement;
-  readonly #slotsText = make("output", { for: "slots", class: "slots-text" });
+  readonly #slotsText = make("output", { for: "slots" });
   readonly #slotsHelp = make("p", { class: "help", id: "slots-help" });
   readonly #ticket = make("input", {
     id: "ticket", type: "text", autocomplete: "off", autocapitalize: "off", spellcheck: "false", "aria-describedby": "ticket-help",
