@@ -86,7 +86,10 @@ def test_a_quorum_is_asked_for_and_what_is_wrong_with_it_is_said_beside_it(
         options.click()
         form.get_by_label("Replicas").fill("3")
         form.get_by_label("Quorum").fill("4")
-        for label, text in (("Quorum", "4 of 3 replicas cannot agree"), ("Deterministic", "2 of 3 replicas must agree")):
+        for label, text in (
+            ("Quorum", "4 of 3 replicas cannot agree"),
+            ("Deterministic", "2 of 3 replicas must agree"),
+        ):
             options.click()  # shut: the field opens it
             form.get_by_role("button", name="Submit").click()
             form.locator(".field", has=page.get_by_label(label)).get_by_text(text).wait_for()

@@ -29,6 +29,11 @@ export class Grid {
     return count;
   });
   readonly #failed = make("button", { type: "button", class: "small" }, "Next failed");
+  readonly #sizes = new ResizeObserver(() => this.changed());
+  readonly #recolored = (): void => {
+    this.#pixels = null;
+    this.changed();
+  };
   #cells: Cells | null = null;
   #pitch = 0; // 0: as fits
   #cursor = -1;
@@ -49,7 +54,13 @@ export class Grid {
       make("header", {}, make("h2", { id: "grid-title" }, "Runs"), tools), this.#legend, this.#view, this.#read, keys); // prettier-ignore
     this.#failed.addEventListener("click", () => this.#toFailed());
     this.#listen();
-    new ResizeObserver(() => this.changed()).observe(this.#view);
+    this.#sizes.observe(this.#view);
+  }
+
+  /** Let go of the document, which would hold the pixels of every task that was looked at. */
+  close(): void {
+    this.#sizes.disconnect();
+    document.removeEventListener("theme", this.#recolored);
   }
 
   show(cells: Cells): void {
@@ -247,10 +258,7 @@ export class Grid {
       }
     }, { passive: false }); // prettier-ignore
     this.#view.addEventListener("keydown", (event) => this.#key(event));
-    document.addEventListener("theme", () => {
-      this.#pixels = null;
-      this.changed();
-    });
+    document.addEventListener("theme", this.#recolored);
   }
 
   #key(event: KeyboardEvent): void {

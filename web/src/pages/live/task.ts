@@ -64,6 +64,7 @@ export class TaskView {
   close(): void {
     this.#stream.close();
     this.#results.close();
+    this.#grid.close();
   }
 
   #event(type: string, data: unknown): void {
