@@ -1,4 +1,4 @@
-"""The live page when something is wrong: texts that are meant to harm, a gateway that goes, a token that is taken back."""
+"""The live page when something is wrong: texts that mean harm, a gateway that goes, a token that is taken back."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
