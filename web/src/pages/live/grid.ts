@@ -28,7 +28,7 @@ export class Grid {
     this.#legend.append(make("li", { "data-state": state }, make("span", { class: "swatch", "aria-hidden": "true" }), `${state} `, count));
     return count;
   });
-  readonly #failed = make("button", { type: "button", class: "small" }, "Next failed");
+  readonly #failed = make("button", { type: "button", class: "small", hidden: true }, "Next failed");
   readonly #sizes = new ResizeObserver(() => this.changed());
   readonly #recolored = (): void => {
     this.#pixels = null;
