@@ -28,6 +28,8 @@ export interface Surroundings {
   nowMs(): number;
 }
 
+// How the gateway ends what it tells terminals that it lets in by ticket alone.
+const SEE_OPTION = /: see --ticket-file$/;
 const ASLEEP = "The browser put this tab to sleep. It joins again when it is back.";
 
 export class Membership {
@@ -90,7 +92,8 @@ export class Membership {
 
   /** The vat says how it stands. */
   hear(said: StateMessage): void {
-    const { state, detail = "", peer, gateway } = said;
+    const { state, peer, gateway } = said;
+    const detail = (said.detail ?? "").replace(SEE_OPTION, ": give one below");
     const known = { peer: peer ?? this.#view.peer, gateway: gateway ?? this.#view.gateway };
     if (state === "left") {
       this.#left(known);
