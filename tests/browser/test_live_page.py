@@ -179,6 +179,15 @@ def test_a_task_is_cancelled_from_its_page(profile: Profile, gateway: Gateway) -
     assert page.get_by_role("button", name="Cancel task").count() == 0
 
 
+def test_a_grid_whose_cells_are_several_runs_counts_runs(profile: Profile, gateway: Gateway) -> None:
+    task = gateway.post(guest("noop"), repeats=2 * MANY + 1, start=3600)
+    page = profile.open(f"/#task={task['id']}")
+    page.get_by_role("application", name=re.compile(r"A cell stands for 3 runs")).wait_for()
+    page.get_by_role("list", name="Runs by state").get_by_text(re.compile(r"scheduled 200.001$")).wait_for()
+    gateway.client.delete(f"/tasks/{task['id']}")
+    page.get_by_role("list", name="Runs by state").get_by_text(re.compile(r"cancelled 200.001$")).wait_for()
+
+
 def test_a_grid_of_100_000_runs_is_drawn_and_follows(chromium: Chromium, profile: Profile, gateway: Gateway) -> None:
     task = gateway.post(guest("noop"), repeats=MANY)
     page = profile.open(f"/#task={task['id']}")

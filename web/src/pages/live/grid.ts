@@ -5,6 +5,7 @@ import { make, setAttribute, setText } from "../page/element";
 import { plural, whole } from "../page/format";
 import type { Painter } from "../page/painter";
 import { STATES, type Cells } from "./cells";
+import type { RunState } from "./shapes";
 import { cellAt, fill, fitting, layout, type Layout } from "./pixels";
 
 const PITCHES = [3, 4, 5, 6, 8, 10, 13, 16, 20, 26];
@@ -35,6 +36,7 @@ export class Grid {
     this.changed();
   };
   #cells: Cells | null = null;
+  #told: Readonly<Record<RunState, number>> | null = null;
   #pitch = 0; // 0: as fits
   #cursor = -1;
   #pixels: ImageData | null = null;
@@ -66,6 +68,12 @@ export class Grid {
   show(cells: Cells): void {
     this.#cells = cells;
     this.#cursor = Math.min(this.#cursor, cells.count - 1);
+    this.changed();
+  }
+
+  /** Take how many runs are in each state: where a cell stands for several, cells do not tell. */
+  told(runs: Readonly<Record<RunState, number>>): void {
+    this.#told = runs;
     this.changed();
   }
 
@@ -153,11 +161,13 @@ export class Grid {
   }
 
   #paintWords(cells: Cells): void {
-    this.#counts.forEach((count, state) => setText(count, whole(cells.counts[state]!)));
+    const isOne = cells.perCell === 1;
+    const runs = STATES.map((state, index) => [state, isOne ? cells.counts[index]! : this.#told?.[state]] as const);
+    runs.forEach(([, count], state) => setText(this.#counts[state]!, count === undefined ? "–" : whole(count)));
     this.#failed.hidden = cells.counts[STATES.indexOf("failed")] === 0;
-    const each = cells.perCell > 1 ? ` A cell stands for ${whole(cells.perCell)} runs, and shows the worst of them.` : "";
-    const ended = STATES.map((state, index) => [state, cells.counts[index]!] as const).filter(([, count]) => count > 0);
-    setAttribute(this.#view, "aria-label", `${plural(cells.repeats, "run")}: ${ended.map(([state, count]) => `${count} ${state}`).join(", ")}.${each}`);
+    const each = isOne ? "" : ` A cell stands for ${whole(cells.perCell)} runs, and shows the worst of them.`;
+    const read = runs.filter(([, count]) => count).map(([state, count]) => `${count} ${state}`);
+    setAttribute(this.#view, "aria-label", `${plural(cells.repeats, "run")}: ${read.join(", ")}.${each}`);
     setText(this.#read, this.#cursor < 0 ? each.trim() : this.#describe(cells, this.#cursor));
   }
 
