@@ -3,7 +3,7 @@ import type { Announcer } from "../page/announcer";
 import { copyButton } from "../page/copy";
 import { confirm } from "../page/dialog";
 import { make, setText } from "../page/element";
-import { brief, bytes, figure, pairs, percent, seconds, span, titled, whole } from "../page/format";
+import { brief, bytes, figure, lasted, pairs, percent, seconds, titled, whole } from "../page/format";
 import type { Gateway } from "../page/gateway";
 import type { Painter } from "../page/painter";
 import { problemFrom } from "../page/problem";
@@ -87,6 +87,7 @@ export class TaskView {
   #told(task: Task): void {
     const had = this.#task?.status;
     this.#task = task;
+    this.#grid.told(task.runs);
     if (ENDED.has(task.status)) {
       this.#stream.complete();
       this.#results.grown();
@@ -141,7 +142,7 @@ export class TaskView {
 
 function factsOf(task: Task): HTMLElement {
   const time = (text: string | null) => text && new Date(text).toLocaleString();
-  const took = task.finished_at && span((Date.parse(task.finished_at) - Date.parse(task.created_at)) / 1000);
+  const took = task.finished_at && lasted(Date.parse(task.finished_at) - Date.parse(task.created_at));
   const replicas = task.replicas && task.replicas > 1 ? `${task.quorum ?? 1} of ${task.replicas} agree` : null;
   return facts([
     ["Id", make("code", {}, task.id)],

@@ -72,6 +72,11 @@ export function span(value: number): string {
   return minutes ? `${minutes}${SPACE}min ${String(rest).padStart(2, "0")}${SPACE}s` : `${rest}${SPACE}s`;
 }
 
+/** How long something took: "12 ms", "3.2 s", "4 min 05 s". */
+export function lasted(value: number): string {
+  return value < 60_000 ? milliseconds(Math.max(0, value)) : span(value / 1000);
+}
+
 /** How long ago, roughly: "now", "12 s ago", "3 min ago". */
 export function ago(secondsAgo: number): string {
   if (secondsAgo < 2) {
