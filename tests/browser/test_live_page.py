@@ -179,6 +179,26 @@ def test_a_task_is_cancelled_from_its_page(profile: Profile, gateway: Gateway) -
     assert page.get_by_role("button", name="Cancel task").count() == 0
 
 
+def test_tabs_that_nobody_sees_leave_connections_to_others(
+    chromium: Chromium, profile: Profile, gateway: Gateway
+) -> None:
+    task = gateway.post(guest("noop"), start=3600)
+    hide = """(hidden) => {
+      Object.defineProperty(document, "hidden", { configurable: true, get: () => hidden });
+      document.dispatchEvent(new Event("visibilitychange"));
+    }"""
+    pages = []
+    # Two streams each; a browser has six connections.
+    for _ in range(4):
+        page = profile.open(f"/#task={task['id']}")
+        page.get_by_role("list", name="Runs by state").get_by_text("scheduled 1").wait_for()
+        page.evaluate(hide, True)
+        pages.append(page)
+    gateway.client.delete(f"/tasks/{task['id']}")
+    pages[0].evaluate(hide, False)
+    pages[0].get_by_role("list", name="Runs by state").get_by_text("cancelled 1").wait_for()
+
+
 def test_a_grid_whose_cells_are_several_runs_counts_runs(profile: Profile, gateway: Gateway) -> None:
     task = gateway.post(guest("noop"), repeats=2 * MANY + 1, start=3600)
     page = profile.open(f"/#task={task['id']}")

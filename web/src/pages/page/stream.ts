@@ -1,5 +1,7 @@
 // Follows a stream of server-sent events by fetch, since EventSource sends no Authorization. Comes back by itself, with backoff
-// and the last event's id; says in which state it is. Must not know what the events mean.
+// and the last event's id; says in which state it is. Lets go of it while nobody sees the page: over HTTP/1.1 a browser has six
+// connections to a gateway, and when tabs in the background hold them all, nothing more of it loads. Must not know what the
+// events mean.
 import type { Gateway } from "./gateway";
 import { Problem, problemFrom } from "./problem";
 import { EventParser } from "./sse";
@@ -18,6 +20,8 @@ const DELAY_MS_MAX = 15_000;
 const SILENCE_MS_MAX = 40_000;
 // A stream that breaks off sooner than that is one more failure in a row.
 const SOUND_AFTER_MS = 5_000;
+// Who looks at another tab for a moment finds this one as it was.
+const UNSEEN_MS_MAX = 1_000;
 
 /** How long to wait before the n-th attempt in a row, from 1; random is from 0 to 1. */
 export function backoff(attempt: number, random: number, retryAfterSeconds = 0): number {
@@ -52,7 +56,7 @@ export class EventStream {
 
   async #follow(): Promise<void> {
     this.#listener.state("connecting", "");
-    while (!this.#stop.signal.aborted) {
+    for (; !this.#stop.signal.aborted; await this.#seen()) {
       const began = performance.now();
       const problem = await this.#read().catch(problemFrom);
       this.#attempt = performance.now() - began > SOUND_AFTER_MS ? 1 : this.#attempt + 1;
@@ -67,6 +71,10 @@ export class EventStream {
         this.#listener.state("refused", problem.detail);
         return;
       }
+      if (document.hidden) {
+        this.#attempt = 0;
+        continue;
+      }
       this.#listener.state("reconnecting", problem?.detail ?? "the stream ended");
       await this.#pause(backoff(this.#attempt, Math.random(), problem?.retryAfter));
     }
@@ -75,7 +83,8 @@ export class EventStream {
   async #read(): Promise<Problem | null> {
     const silence = new AbortController();
     let timer = setTimeout(() => silence.abort(), SILENCE_MS_MAX);
-    const signal = AbortSignal.any([this.#stop.signal, silence.signal]);
+    const unseen = new Unseen();
+    const signal = AbortSignal.any([this.#stop.signal, silence.signal, unseen.signal]);
     try {
       const headers: Record<string, string> = { Accept: "text/event-stream" };
       if (this.#lastId) {
@@ -108,6 +117,22 @@ export class EventStream {
       throw error;
     } finally {
       clearTimeout(timer);
+      unseen.close();
+    }
+  }
+
+  /** Wait until somebody sees the page. */
+  async #seen(): Promise<void> {
+    while (document.hidden && !this.#stop.signal.aborted) {
+      await new Promise<void>((resolve) => {
+        const over = new AbortController();
+        const done = () => {
+          over.abort();
+          resolve();
+        };
+        document.addEventListener("visibilitychange", done, { signal: over.signal });
+        this.#stop.signal.addEventListener("abort", done, { signal: over.signal });
+      });
     }
   }
 
@@ -123,5 +148,33 @@ export class EventStream {
       window.addEventListener("online", done);
       this.#stop.signal.addEventListener("abort", done);
     });
+  }
+}
+
+/** Aborts once nobody has seen the page for a while. */
+class Unseen {
+  readonly #over = new AbortController();
+  readonly #closed = new AbortController();
+  #timer: ReturnType<typeof setTimeout> | undefined;
+
+  constructor() {
+    document.addEventListener("visibilitychange", () => this.#look(), { signal: this.#closed.signal });
+    this.#look();
+  }
+
+  get signal(): AbortSignal {
+    return this.#over.signal;
+  }
+
+  close(): void {
+    clearTimeout(this.#timer);
+    this.#closed.abort();
+  }
+
+  #look(): void {
+    clearTimeout(this.#timer);
+    if (document.hidden) {
+      this.#timer = setTimeout(() => this.#over.abort(), UNSEEN_MS_MAX);
+    }
   }
 }
