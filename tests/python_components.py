@@ -16,6 +16,13 @@ _APP = Path(__file__).parent / "sandbox" / "python_guest" / "app.py"
 _WORLD = Path(__file__).parent.parent / "ww" / "python" / "world.wit"
 
 
+def kept_folder() -> Path:
+    """Return the folder where what takes long to build is kept, for this user, from one run of tests to the next."""
+    folder = Path(tempfile.gettempdir()) / f"ww-test-components-{os.getuid()}"
+    folder.mkdir(mode=0o700, exist_ok=True)
+    return folder
+
+
 @cache
 def python_component() -> bytes:
     """Return the component of sandbox/python_guest; skip where componentize-py is not installed."""
@@ -25,8 +32,7 @@ def python_component() -> bytes:
 
     sources = [_APP.read_bytes(), _WORLD.read_bytes(), version("componentize-py").encode()]
     name = hashlib.sha256(b"\0".join(sources)).hexdigest()[:16]
-    folder = Path(tempfile.gettempdir()) / f"ww-test-components-{os.getuid()}"
-    folder.mkdir(mode=0o700, exist_ok=True)
+    folder = kept_folder()
     kept = folder / f"{name}.wasm"
     if not kept.exists():
         with tempfile.TemporaryDirectory(dir=folder) as work:

@@ -3,14 +3,13 @@
 import hashlib
 import os
 import shutil
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from functools import cache
 from pathlib import Path
 from typing import Any
 
-from tests.python_components import python_component
+from tests.python_components import kept_folder, python_component
 from ww import component_core
 from ww.sandbox.calls import Calls
 from ww.sandbox.invocation import Invocation, Result, RunLimits
@@ -78,7 +77,7 @@ async def open_sandbox(
 async def prepare(pool: SandboxPool, cache: ModuleCache, digest: bytes, *, metered: bool) -> None:
     """Have it compiled, unless a test before did."""
     there = cache.artefact_path(digest, metered)
-    kept = Path(tempfile.gettempdir()) / f"ww-test-components-{os.getuid()}" / f"{_compiler()}-{there.name}"
+    kept = kept_folder() / f"{_compiler()}-{there.name}"
     if kept.exists():
         shutil.copy(kept, there)
     await pool.prepare(digest, metered=metered)
